@@ -1,0 +1,128 @@
+//! Whom a record is about, and the key bytes that stand for them in every topic and store.
+//!
+//! The key is `tenant`, a zero byte, `u:` or `a:`, then the id. A tenant is a slug and cannot hold a zero byte, so keys of two tenants
+//! never meet and sort by tenant. The same form keys `intake` (anonymous id while there is one, else user id).
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::ids::TenantId;
+
+/// A person as one tenant knows them: a known user, or still only a device.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    User(Box<str>),
+    Anonymous(Box<str>),
+}
+
+impl Subject {
+    pub fn user(id: &str) -> Self {
+        Subject::User(id.into())
+    }
+
+    pub fn anonymous(id: &str) -> Self {
+        Subject::Anonymous(id.into())
+    }
+
+    pub fn id(&self) -> &str {
+        match self {
+            Subject::User(id) | Subject::Anonymous(id) => id,
+        }
+    }
+
+    pub fn is_user(&self) -> bool {
+        matches!(self, Subject::User(_))
+    }
+
+    /// The key of this subject under `tenant`.
+    pub fn key(&self, tenant: &TenantId) -> SubjectKey {
+        let (mark, id) = match self {
+            Subject::User(id) => (b"u:", id),
+            Subject::Anonymous(id) => (b"a:", id),
+        };
+        let mut bytes = Vec::with_capacity(tenant.as_str().len() + 3 + id.len());
+        bytes.extend_from_slice(tenant.as_str().as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(mark);
+        bytes.extend_from_slice(id.as_bytes());
+        SubjectKey(Bytes::from(bytes))
+    }
+}
+
+/// `u:ID` or `a:ID`, the form people read and type.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::User(id) => write!(f, "u:{id}"),
+            Subject::Anonymous(id) => write!(f, "a:{id}"),
+        }
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a subject key (tenant, zero byte, 'u:' or 'a:', id)")]
+pub struct SubjectKeyError(String);
+
+/// The checked key bytes of a (tenant, subject).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubjectKey(Bytes);
+
+impl SubjectKey {
+    /// Checks bytes read from a log or store.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, SubjectKeyError> {
+        match split(&bytes) {
+            Some(_) => Ok(Self(bytes)),
+            None => Err(SubjectKeyError(String::from_utf8_lossy(&bytes).into_owned())),
+        }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    pub fn tenant(&self) -> TenantId {
+        let (tenant, _, _) = split(&self.0).expect("checked when made");
+        TenantId::new(tenant).expect("checked when made")
+    }
+
+    /// The tenant's name without making an id of it.
+    pub fn tenant_str(&self) -> &str {
+        split(&self.0).expect("checked when made").0
+    }
+
+    pub fn subject(&self) -> Subject {
+        let (_, is_user, id) = split(&self.0).expect("checked when made");
+        if is_user { Subject::user(id) } else { Subject::anonymous(id) }
+    }
+}
+
+impl fmt::Debug for SubjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.tenant_str(), self.subject())
+    }
+}
+
+fn split(bytes: &[u8]) -> Option<(&str, bool, &str)> {
+    let zero = bytes.iter().position(|b| *b == 0)?;
+    let tenant = std::str::from_utf8(&bytes[..zero]).ok()?;
+    TenantId::new(tenant).ok()?;
+    let rest = &bytes[zero + 1..];
+    let is_user = match rest.get(..2)? {
+        b"u:" => true,
+        b"a:" => false,
+        _ => return None,
+    };
+    let id = std::str::from_utf8(&rest[2..]).ok()?;
+    if id.is_empty() { None } else { Some((tenant, is_user, id)) }
+}

@@ -1,0 +1,37 @@
+//! The door to the disk: every file the log touches goes through [`Fs`].
+//!
+//! The contract is POSIX's worst case: bytes written are durable only after `sync_data` on that file returned; a file's name is durable
+//! only after `sync_dir` on its folder returned; a failed sync says nothing about what reached the disk.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An open file. Positional reads and writes only, so that no cursor is shared.
+pub trait File: Send + Sync {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
+    fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()>;
+    /// Makes the content durable (fdatasync: data and size, not times).
+    fn sync_data(&self) -> io::Result<()>;
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    fn len(&self) -> io::Result<u64>;
+}
+
+/// Held for as long as this process owns a folder; released on drop and when the process dies.
+pub trait Lock: Send + Sync {}
+
+pub trait Fs: Send + Sync {
+    /// Creates a new file for reading and writing; fails if it exists.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Opens an existing file, for writing too if `write`.
+    fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn File>>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Atomically replaces `to` by `from`; durable after `sync_dir`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+    fn exists(&self, path: &Path) -> bool;
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes the folder's writer lock, or fails naming its holder.
+    fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>>;
+}

@@ -1,0 +1,14 @@
+//! Flywheel: an event-sourced stream processor with durable workflows for marketing.
+//!
+//! Owns nothing but the order of the modules, which is the order to read them in: words, pure cores, ports and adapters,
+//! shells, edge, root. `ARCHITECTURE.md` says who may import whom; `tests/it/tidy.rs` checks it.
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+// 0: words
+pub mod domain;
+
+// 2: ports and adapters
+pub mod env;
+pub mod log;
+pub mod schema;
+pub mod state;

@@ -1,0 +1,183 @@
+//! Records and batches of records as they travel and as they lie on disk.
+//!
+//! A batch is one contiguous buffer that is encoded once by the producer and copied no more than to the disk and to readers.
+//! Each record: `key_len u32 | value_len u32 (MAX = no value) | timestamp i64 | headers_len u16 | key | value | headers`, little endian.
+//! Headers are reserved (length 0) until foreign producers bring theirs; the length is there so that the format need not change.
+//! Offsets are the batch's base plus the record's index, unless compaction left gaps: then the batch carries its offsets explicitly.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::domain::{Millis, Offset};
+
+pub(crate) const RECORD_HEAD_BYTES: usize = 4 + 4 + 8 + 2;
+const NO_VALUE: u32 = u32::MAX;
+
+/// A record that owns its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub offset: Offset,
+    /// What the producer said: receive time in `intake`, event time in `events`.
+    pub timestamp: Millis,
+    /// When the log took it; rises with the offset.
+    pub append_time: Millis,
+    pub key: Bytes,
+    /// `None` removes the key from a compacted topic.
+    pub value: Option<Bytes>,
+}
+
+/// A record within a batch; borrows the batch's buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    pub offset: Offset,
+    pub timestamp: Millis,
+    pub append_time: Millis,
+    pub key: &'a [u8],
+    pub value: Option<&'a [u8]>,
+}
+
+impl RecordRef<'_> {
+    pub fn to_owned(&self) -> Record {
+        Record {
+            offset: self.offset,
+            timestamp: self.timestamp,
+            append_time: self.append_time,
+            key: Bytes::copy_from_slice(self.key),
+            value: self.value.map(Bytes::copy_from_slice),
+        }
+    }
+}
+
+/// Encodes records for one partition.
+#[derive(Debug, Default, Clone)]
+pub struct BatchBuilder {
+    buffer: BytesMut,
+    count: u32,
+}
+
+impl BatchBuilder {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn push(&mut self, key: &[u8], value: Option<&[u8]>, timestamp: Millis) {
+        self.buffer.reserve(RECORD_HEAD_BYTES + key.len() + value.map_or(0, <[u8]>::len));
+        self.buffer.put_u32_le(key.len() as u32);
+        self.buffer.put_u32_le(value.map_or(NO_VALUE, |value| value.len() as u32));
+        self.buffer.put_i64_le(timestamp.0);
+        self.buffer.put_u16_le(0);
+        self.buffer.put_slice(key);
+        self.buffer.put_slice(value.unwrap_or_default());
+        self.count += 1;
+    }
+
+    /// Pushes a record whose value `write` appends straight into the batch's buffer, saving a copy.
+    pub fn push_with<E>(&mut self, key: &[u8], timestamp: Millis, write: impl FnOnce(&mut BytesMut) -> Result<(), E>) -> Result<(), E> {
+        let start = self.buffer.len();
+        self.buffer.put_u32_le(key.len() as u32);
+        self.buffer.put_u32_le(0);
+        self.buffer.put_i64_le(timestamp.0);
+        self.buffer.put_u16_le(0);
+        self.buffer.put_slice(key);
+        let value_start = self.buffer.len();
+        if let Err(error) = write(&mut self.buffer) {
+            self.buffer.truncate(start);
+            return Err(error);
+        }
+        let value_len = (self.buffer.len() - value_start) as u32;
+        self.buffer[start + 4..start + 8].copy_from_slice(&value_len.to_le_bytes());
+        self.count += 1;
+        Ok(())
+    }
+
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    pub fn build(self) -> RecordBatch {
+        RecordBatch { base: Offset(0), append_time: Millis(0), count: self.count, offsets: None, data: self.buffer.freeze() }
+    }
+}
+
+/// Records of one partition in one buffer. Offsets and append time are the log's to fill in.
+#[derive(Debug, Clone)]
+pub struct RecordBatch {
+    pub(crate) base: Offset,
+    pub(crate) append_time: Millis,
+    pub(crate) count: u32,
+    /// Each record's offset, where compaction left gaps.
+    pub(crate) offsets: Option<Arc<[u64]>>,
+    pub(crate) data: Bytes,
+}
+
+impl RecordBatch {
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    pub fn iter(&self) -> RecordIter<'_> {
+        RecordIter { batch: self, at: 0, index: 0 }
+    }
+}
+
+impl<'a> IntoIterator for &'a RecordBatch {
+    type Item = RecordRef<'a>;
+    type IntoIter = RecordIter<'a>;
+    fn into_iter(self) -> RecordIter<'a> {
+        self.iter()
+    }
+}
+
+pub struct RecordIter<'a> {
+    batch: &'a RecordBatch,
+    at: usize,
+    index: u32,
+}
+
+impl<'a> Iterator for RecordIter<'a> {
+    type Item = RecordRef<'a>;
+
+    fn next(&mut self) -> Option<RecordRef<'a>> {
+        if self.index == self.batch.count {
+            return None;
+        }
+        let head = &self.batch.data[self.at..self.at + RECORD_HEAD_BYTES];
+        let key_len = u32::from_le_bytes(head[0..4].try_into().expect("four bytes")) as usize;
+        let value_len = u32::from_le_bytes(head[4..8].try_into().expect("four bytes"));
+        let timestamp = Millis(i64::from_le_bytes(head[8..16].try_into().expect("eight bytes")));
+        let headers_len = u16::from_le_bytes(head[16..18].try_into().expect("two bytes")) as usize;
+        let key_at = self.at + RECORD_HEAD_BYTES;
+        let value_at = key_at + key_len;
+        let value_end = value_at + if value_len == NO_VALUE { 0 } else { value_len as usize };
+        let offset = match &self.batch.offsets {
+            Some(offsets) => Offset(offsets[self.index as usize]),
+            None => Offset(self.batch.base.0 + u64::from(self.index)),
+        };
+        self.at = value_end + headers_len;
+        self.index += 1;
+        Some(RecordRef {
+            offset,
+            timestamp,
+            append_time: self.batch.append_time,
+            key: &self.batch.data[key_at..value_at],
+            value: (value_len != NO_VALUE).then(|| &self.batch.data[value_at..value_end]),
+        })
+    }
+}

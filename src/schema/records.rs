@@ -1,0 +1,233 @@
+//! The records of each topic as Rust sees them. Borrowed where a fold reads them by the million.
+//!
+//! Field names are the Avro field names and never change meaning; new fields come with a default and a new version.
+
+use serde::{Deserialize, Serialize};
+
+/// `intake`: what arrived, as it arrived. Keyed by the intake key; the record's timestamp is the receive time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum IntakeRecord<'a> {
+    #[serde(borrow)]
+    Item(IntakeItem<'a>),
+    /// An importer states that everything before `time` has been sent (event-time namespaces only); one to every partition.
+    Time(TimeStatement),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IntakeItem<'a> {
+    pub source: &'a str,
+    pub message_id: &'a str,
+    /// True when the client sent none and the gateway derived it from the body.
+    pub message_id_derived: bool,
+    pub received_at: i64,
+    /// The batch's `sentAt`, else the event's own.
+    pub sent_at: Option<i64>,
+    /// The route's type (`track`, ...) for single-event routes; empty for batches, whose events carry their own.
+    pub route: &'a str,
+    pub remote_ip: &'a str,
+    pub user_agent: &'a str,
+    /// A historical import says that it is one.
+    pub historical: bool,
+    /// One event's JSON, untouched.
+    pub body: &'a str,
+    /// The batch's `context` and `integrations` as `{"context":..,"integrations":..}`, to be merged under the event's own; empty if none.
+    pub batch: &'a str,
+    /// Set when this is a dead letter sent again: the position it first had.
+    pub redriven_from: Option<Origin>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeStatement {
+    pub time: i64,
+}
+
+/// A position in `intake` (or another source topic) that a record came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    pub incarnation: i32,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// `events`: everything a profile fold reads. Keyed by subject, except control records, which have an empty key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum EventsRecord<'a> {
+    #[serde(borrow)]
+    Event(EventBody<'a>),
+    /// To an anonymous subject: send what you have to this user, keep a forwarding mark.
+    #[serde(borrow)]
+    Handover(Handover<'a>),
+    /// To a user: an absorb from this anonymous id is on its way.
+    #[serde(borrow)]
+    Expect(Expect<'a>),
+    /// To a user: what the anonymous profile had. Marked as derived: a replay with other features uses its own fold instead.
+    #[serde(borrow)]
+    Absorb(Absorb<'a>),
+    Tick(Tick),
+    #[serde(borrow)]
+    Activated(Activated<'a>),
+}
+
+/// A validated, deduplicated, identity-resolved event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventBody<'a> {
+    pub message_id: &'a str,
+    /// track, identify, page, screen, group, alias.
+    pub kind: &'a str,
+    /// The event's name; for page and screen their name; for the rest the kind.
+    pub name: &'a str,
+    /// Clamped to the receive time and skew-corrected as semantics.md says.
+    pub event_time: i64,
+    pub received_at: i64,
+    pub user_id: &'a str,
+    pub anonymous_id: &'a str,
+    pub source: &'a str,
+    pub historical: bool,
+    /// JSON object: `properties` of track, page, screen; `traits` of identify and group; empty if none.
+    pub properties: &'a str,
+    /// JSON object: `context`, the batch's merged under the event's; empty if none.
+    pub context: &'a str,
+    pub origin: Origin,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Handover<'a> {
+    pub anonymous_id: &'a str,
+    pub user_id: &'a str,
+    pub at: i64,
+    pub origin: Origin,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Expect<'a> {
+    pub anonymous_id: &'a str,
+    pub user_id: &'a str,
+    pub at: i64,
+    pub origin: Origin,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Absorb<'a> {
+    pub anonymous_id: &'a str,
+    pub user_id: &'a str,
+    pub at: i64,
+    pub fold_version: i32,
+    /// The anonymous profile's encoded state.
+    #[serde(with = "serde_bytes_slice")]
+    pub state: &'a [u8],
+}
+
+/// Time for one `events` partition: what its feeder knows to be complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tick {
+    /// The intake partition that says so.
+    pub feeder: i32,
+    pub feeders: i32,
+    pub time: i64,
+}
+
+/// From `from` on, definitions of this kind and name mean this digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Activated<'a> {
+    pub kind: &'a str,
+    pub name: &'a str,
+    pub digest: &'a str,
+    pub from: i64,
+}
+
+/// `identities`, keyed by the anonymous subject's key, compacted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityRecord {
+    /// Oldest first.
+    pub ties: Vec<Tie>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tie {
+    pub user_id: String,
+    pub from: i64,
+}
+
+/// `segment_changes`, keyed by subject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentChange<'a> {
+    pub segment: &'a str,
+    pub digest: &'a str,
+    pub entered: bool,
+    pub at: i64,
+    /// The message whose event caused it; empty when time did.
+    pub cause: &'a str,
+}
+
+/// `definitions`, keyed by digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition<'a> {
+    pub kind: &'a str,
+    pub name: &'a str,
+    pub digest: &'a str,
+    /// The canonical text that the digest is of.
+    pub body: &'a str,
+}
+
+/// `dead_letters`, keyed as the source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetter<'a> {
+    pub topic: &'a str,
+    pub origin: Origin,
+    pub stage: &'a str,
+    pub reason: &'a str,
+    /// What exactly is wrong and what to do about it.
+    pub detail: &'a str,
+    pub message_id: &'a str,
+    pub at: i64,
+    #[serde(with = "serde_bytes_slice")]
+    pub value: &'a [u8],
+}
+
+/// `outcomes`, one per intake commit: the tally, and every record that was not applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchOutcomes {
+    pub stage: String,
+    pub partition: i32,
+    pub from_offset: i64,
+    pub to_offset: i64,
+    pub at: i64,
+    pub records: i64,
+    pub applied: i64,
+    pub duplicate: i64,
+    pub filtered: i64,
+    pub dead_lettered: i64,
+    pub control: i64,
+    pub exceptions: Vec<RecordOutcome>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordOutcome {
+    pub offset: i64,
+    pub message_id: String,
+    pub kind: String,
+    pub reason: String,
+}
+
+/// Byte slices as Avro `bytes`, borrowed both ways.
+mod serde_bytes_slice {
+    use serde::{Deserializer, Serializer, de::Visitor};
+
+    pub fn serialize<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de [u8], D::Error> {
+        struct Borrowed;
+        impl<'de> Visitor<'de> for Borrowed {
+            type Value = &'de [u8];
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<&'de [u8], E> {
+                Ok(bytes)
+            }
+        }
+        deserializer.deserialize_bytes(Borrowed)
+    }
+}
