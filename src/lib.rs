@@ -12,3 +12,6 @@ pub mod env;
 pub mod log;
 pub mod schema;
 pub mod state;
+
+// 6: root
+pub mod config;

@@ -1,0 +1,267 @@
+//! Layering: defaults, then the file, then `FLYWHEEL_SECTION__KEY` variables, then flags; each value remembers who set it.
+//!
+//! An unknown key is an error with the nearest known one, in the file and in the environment alike.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::{Config, KEYS};
+
+const ENV_PREFIX: &str = "FLYWHEEL_";
+
+/// Variables with the prefix that are not settings: where scripts keep builds and caches, and what tests are told.
+const ENV_NOT_SETTINGS: &[&str] = &["FLYWHEEL_CONFIG", "FLYWHEEL_TARGET", "FLYWHEEL_CACHE", "FLYWHEEL_BIN"];
+const ENV_NOT_SETTINGS_PREFIXES: &[&str] = &["FLYWHEEL_SIM_", "FLYWHEEL_TEST_"];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File(PathBuf),
+    Environment(String),
+    Flag(String),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Environment(name) => write!(f, "env {name}"),
+            Origin::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read the configuration {path}: {message}")]
+    Unreadable { path: PathBuf, message: String },
+    #[error("{path}: {message}")]
+    Invalid { path: PathBuf, message: String },
+    #[error("{origin}: there is no key {key:?}{hint}")]
+    UnknownKey { origin: String, key: String, hint: String },
+    #[error("{origin}: {message}")]
+    Value { origin: Origin, message: String },
+    #[error("{0}")]
+    Conflict(String),
+}
+
+/// The configuration in force and who set each value.
+#[derive(Debug, Clone)]
+pub struct Effective {
+    pub config: Config,
+    pub origins: BTreeMap<String, Origin>,
+}
+
+impl Effective {
+    /// (key, value, origin, doc) for every key, secrets replaced.
+    pub fn rows(&self) -> Vec<(&'static str, String, String, &'static str)> {
+        let table = Table::try_from(&self.config).expect("a config is a table");
+        KEYS.iter()
+            .map(|key| {
+                let value = lookup(&table, key.path).cloned().unwrap_or(Value::Array(Vec::new()));
+                let origin = self.origins.get(key.path).unwrap_or(&Origin::Default);
+                (key.path, without_secrets(value).to_string(), origin.to_string(), key.doc)
+            })
+            .collect()
+    }
+}
+
+/// Loads `file` if given (it must exist), else `flywheel.toml` if there is one, then `env`, then `flags` (key path, value, flag's name).
+pub fn load(
+    file: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+    flags: &[(&str, String, &str)],
+) -> Result<Effective, Error> {
+    let mut table = Table::try_from(Config::default()).expect("defaults are a table");
+    let mut origins = BTreeMap::new();
+    let path = file.map(Path::to_owned).or_else(|| Some(PathBuf::from("flywheel.toml")).filter(|path| path.exists()));
+    if let Some(path) = path {
+        merge_file(&mut table, &mut origins, &path)?;
+    }
+    for (name, text) in env {
+        let Some(key) = key_of_variable(&name)? else { continue };
+        set(&mut table, key, &text, Origin::Environment(name)).map(|origin| origins.insert(key.to_owned(), origin))?;
+    }
+    for (key, text, flag) in flags {
+        set(&mut table, key, text, Origin::Flag((*flag).to_owned())).map(|origin| origins.insert((*key).to_owned(), origin))?;
+    }
+    let config: Config = table.try_into().map_err(|error| Error::Conflict(error.to_string()))?;
+    validate(&config)?;
+    Ok(Effective { config, origins })
+}
+
+fn merge_file(table: &mut Table, origins: &mut BTreeMap<String, Origin>, path: &Path) -> Result<(), Error> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::Unreadable { path: path.to_owned(), message: error.to_string() })?;
+    let given: Table = text.parse().map_err(|error: toml::de::Error| invalid(path, &error))?;
+    // The typed pass finds unknown keys and wrong types with their line.
+    let _: Config = toml::from_str(&text).map_err(|error| invalid(path, &error))?;
+    for key in KEYS {
+        if let Some(value) = lookup(&given, key.path) {
+            put(table, key.path, value.clone());
+            origins.insert(key.path.to_owned(), Origin::File(path.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn invalid(path: &Path, error: &toml::de::Error) -> Error {
+    Error::Invalid { path: path.to_owned(), message: error.to_string() }
+}
+
+fn key_of_variable(name: &str) -> Result<Option<&'static str>, Error> {
+    let Some(rest) = name.strip_prefix(ENV_PREFIX) else { return Ok(None) };
+    if ENV_NOT_SETTINGS.contains(&name) || ENV_NOT_SETTINGS_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+        return Ok(None);
+    }
+    let wanted = rest.to_lowercase().replace("__", ".");
+    match KEYS.iter().find(|key| key.path == wanted) {
+        Some(key) => Ok(Some(key.path)),
+        None => Err(Error::UnknownKey { origin: format!("env {name}"), hint: nearest(&wanted), key: wanted }),
+    }
+}
+
+fn nearest(wanted: &str) -> String {
+    let distance = |path: &str| {
+        let shared = path.chars().zip(wanted.chars()).take_while(|(a, b)| a == b).count();
+        path.len() + wanted.len() - 2 * shared
+    };
+    let best = KEYS.iter().min_by_key(|key| distance(key.path)).expect("there are keys");
+    let variable = format!("{ENV_PREFIX}{}", best.path.to_uppercase().replace('.', "__"));
+    format!("; did you mean {} ({variable})? `flywheel config show` lists them all", best.path)
+}
+
+/// Sets `key` from text, read as the type its default has (as TOML where that is a list).
+fn set(table: &mut Table, key: &str, text: &str, origin: Origin) -> Result<Origin, Error> {
+    let default = lookup(table, key).cloned();
+    let wrong = |want: &str| Error::Value { origin: origin.clone(), message: format!("{key} wants {want}, got {text:?}") };
+    let value = match default {
+        Some(Value::Integer(_)) => Value::Integer(text.parse().map_err(|_| wrong("a whole number"))?),
+        Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_| wrong("true or false"))?),
+        Some(Value::Array(_)) | None => {
+            let list: Table = format!("value = {text}").parse().map_err(|_| wrong("a TOML list"))?;
+            list["value"].clone()
+        }
+        _ => Value::String(text.to_owned()),
+    };
+    put(table, key, value);
+    Ok(origin)
+}
+
+fn lookup<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
+    match path.split_once('.') {
+        Some((section, key)) => table.get(section)?.as_table()?.get(key),
+        None => table.get(path),
+    }
+}
+
+fn put(table: &mut Table, path: &str, value: Value) {
+    match path.split_once('.') {
+        Some((section, key)) => {
+            let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            section.as_table_mut().expect("sections are tables").insert(key.to_owned(), value);
+        }
+        None => drop(table.insert(path.to_owned(), value)),
+    }
+}
+
+fn without_secrets(value: Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(without_secrets).collect()),
+        Value::Table(table) => {
+            let hide = |(key, value): (String, Value)| {
+                let shown = if key == "write_key" { Value::String("***".into()) } else { without_secrets(value) };
+                (key, shown)
+            };
+            Value::Table(table.into_iter().map(hide).collect())
+        }
+        other => other,
+    }
+}
+
+fn validate(config: &Config) -> Result<(), Error> {
+    let refuse = |message: String| Err(Error::Conflict(message));
+    if config.stream.partitions == 0 || config.stream.partitions > 256 {
+        return refuse(format!("stream.partitions is {}, it takes 1 to 256", config.stream.partitions));
+    }
+    if config.log.intake_retention_days == 0 || config.log.intake_retention_days > 30 {
+        return refuse(format!("log.intake_retention_days is {}, it takes 1 to 30", config.log.intake_retention_days));
+    }
+    if config.server.event_bytes_max > crate::log::RECORD_BYTES_MAX - 16 * 1024 {
+        return refuse(format!(
+            "server.event_bytes_max is {}, a record holds about {}",
+            config.server.event_bytes_max,
+            crate::log::RECORD_BYTES_MAX
+        ));
+    }
+    let mut seen = BTreeMap::new();
+    for source in &config.sources {
+        if let Some(other) = seen.insert(&source.write_key, &source.name) {
+            return refuse(format!("sources {other} and {} have the same write_key; each needs its own", source.name));
+        }
+        if source.write_key.is_empty() || source.write_key.contains(':') {
+            return refuse(format!("source {}: a write_key is not empty and holds no ':' (it travels as a user name)", source.name));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_env(pairs: &[(&str, &str)]) -> Result<Effective, Error> {
+        load(Some(Path::new("/dev/null")), pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())), &[])
+    }
+
+    #[test]
+    fn every_default_has_a_doc_line_and_every_doc_line_a_default() {
+        let table = Table::try_from(Config::default()).unwrap();
+        let mut paths = Vec::new();
+        for (section, value) in &table {
+            match value.as_table() {
+                Some(keys) => paths.extend(keys.keys().map(|key| format!("{section}.{key}"))),
+                None => paths.push(section.clone()),
+            }
+        }
+        let mut documented: Vec<_> = KEYS.iter().map(|key| key.path.to_owned()).collect();
+        paths.sort();
+        documented.sort();
+        assert_eq!(paths, documented);
+    }
+
+    #[test]
+    fn flags_beat_the_environment_which_beats_defaults() {
+        let env =
+            [("FLYWHEEL_SERVER__LISTEN".to_owned(), "127.0.0.1:1".to_owned()), ("FLYWHEEL_STREAM__PARTITIONS".to_owned(), "8".to_owned())];
+        let effective = load(Some(Path::new("/dev/null")), env, &[("server.listen", "127.0.0.1:2".into(), "--listen")]).unwrap();
+        assert_eq!(effective.config.server.listen, "127.0.0.1:2");
+        assert_eq!(effective.config.stream.partitions, 8);
+        assert_eq!(effective.origins["server.listen"], Origin::Flag("--listen".into()));
+        assert_eq!(effective.origins["stream.partitions"], Origin::Environment("FLYWHEEL_STREAM__PARTITIONS".into()));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_what_to_do() {
+        let cases: &[(&[(&str, &str)], &str)] = &[
+            (&[("FLYWHEEL_SERVER__LISTN", "x")], "did you mean server.listen (FLYWHEEL_SERVER__LISTEN)?"),
+            (&[("FLYWHEEL_STREAM__PARTITIONS", "many")], "stream.partitions wants a whole number, got \"many\""),
+            (&[("FLYWHEEL_STREAM__PARTITIONS", "0")], "it takes 1 to 256"),
+            (&[("FLYWHEEL_LOG__INTAKE_RETENTION_DAYS", "31")], "it takes 1 to 30"),
+        ];
+        for (env, expected) in cases {
+            let message = from_env(env).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn write_keys_are_never_shown() {
+        let sources = r#"[{name = "web", write_key = "hunter2", tenant = "acme", namespace = "main"}]"#;
+        let effective = from_env(&[("FLYWHEEL_SOURCES", sources)]).unwrap();
+        let shown = format!("{:?}", effective.rows());
+        assert!(shown.contains("acme") && !shown.contains("hunter2"), "{shown}");
+    }
+}
