@@ -135,6 +135,61 @@ impl RecordBatch {
     pub fn iter(&self) -> RecordIter<'_> {
         RecordIter { batch: self, at: 0, index: 0 }
     }
+
+    fn offset_of(&self, index: u32) -> Offset {
+        match &self.offsets {
+            Some(offsets) => Offset(offsets[index as usize]),
+            None => Offset(self.base.0 + u64::from(index)),
+        }
+    }
+
+    /// The offset of the last record; none in a batch without records.
+    pub fn last_offset(&self) -> Option<Offset> {
+        Some(self.offset_of(self.count.checked_sub(1)?))
+    }
+
+    /// The records at or past `from`, sharing this batch's buffer; none if there are none.
+    pub(crate) fn starting_at(&self, from: Offset) -> Option<RecordBatch> {
+        if self.last_offset()? < from {
+            return None;
+        }
+        let mut records = self.iter();
+        let mut skipped = 0;
+        let mut at = 0;
+        while self.offset_of(skipped) < from {
+            records.next();
+            at = records.at;
+            skipped += 1;
+        }
+        Some(RecordBatch {
+            base: self.offset_of(skipped),
+            append_time: self.append_time,
+            count: self.count - skipped,
+            offsets: self.offsets.as_ref().map(|offsets| offsets[skipped as usize..].into()),
+            data: self.data.slice(at..),
+        })
+    }
+
+    /// The records that `keep` says, at their own offsets; none if it keeps none.
+    pub(crate) fn keeping(&self, mut keep: impl FnMut(&RecordRef<'_>) -> bool) -> Option<RecordBatch> {
+        let mut data = BytesMut::new();
+        let mut offsets = Vec::new();
+        let mut records = self.iter();
+        let mut start = 0;
+        while let Some(record) = records.next() {
+            if keep(&record) {
+                data.extend_from_slice(&self.data[start..records.at]);
+                offsets.push(record.offset.0);
+            }
+            start = records.at;
+        }
+        if offsets.len() == self.len() {
+            return Some(self.clone());
+        }
+        let base = Offset(*offsets.first()?);
+        let count = offsets.len() as u32;
+        Some(RecordBatch { base, append_time: self.append_time, count, offsets: Some(offsets.into()), data: data.freeze() })
+    }
 }
 
 impl<'a> IntoIterator for &'a RecordBatch {
@@ -166,10 +221,7 @@ impl<'a> Iterator for RecordIter<'a> {
         let key_at = self.at + RECORD_HEAD_BYTES;
         let value_at = key_at + key_len;
         let value_end = value_at + if value_len == NO_VALUE { 0 } else { value_len as usize };
-        let offset = match &self.batch.offsets {
-            Some(offsets) => Offset(offsets[self.index as usize]),
-            None => Offset(self.batch.base.0 + u64::from(self.index)),
-        };
+        let offset = self.batch.offset_of(self.index);
         self.at = value_end + headers_len;
         self.index += 1;
         Some(RecordRef {
@@ -179,5 +231,39 @@ impl<'a> Iterator for RecordIter<'a> {
             key: &self.batch.data[key_at..value_at],
             value: (value_len != NO_VALUE).then(|| &self.batch.data[value_at..value_end]),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(keys: &[&str]) -> RecordBatch {
+        let mut builder = BatchBuilder::new();
+        for key in keys {
+            builder.push(key.as_bytes(), Some(b"value"), Millis(1));
+        }
+        RecordBatch { base: Offset(10), ..builder.build() }
+    }
+
+    fn seen(batch: Option<RecordBatch>) -> Vec<(u64, String)> {
+        let batch = batch.unwrap_or_else(|| BatchBuilder::new().build());
+        batch.iter().map(|record| (record.offset.0, String::from_utf8_lossy(record.key).into_owned())).collect()
+    }
+
+    fn pairs(expect: &[(u64, &str)]) -> Vec<(u64, String)> {
+        expect.iter().map(|(offset, key)| (*offset, (*key).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_batch_is_read_from_any_of_its_offsets() {
+        let whole = batch(&["a", "b", "c"]);
+        assert_eq!(seen(whole.starting_at(Offset(0))), pairs(&[(10, "a"), (11, "b"), (12, "c")]));
+        assert_eq!(seen(whole.starting_at(Offset(12))), pairs(&[(12, "c")]));
+        assert!(whole.starting_at(Offset(13)).is_none());
+        let gapped = whole.keeping(|record| record.key != b"b");
+        assert_eq!(seen(gapped.clone()), pairs(&[(10, "a"), (12, "c")]));
+        assert_eq!(seen(gapped.and_then(|batch| batch.starting_at(Offset(11)))), pairs(&[(12, "c")]));
+        assert!(whole.keeping(|_| false).is_none());
     }
 }
