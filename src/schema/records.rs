@@ -1,15 +1,17 @@
 //! The records of each topic as Rust sees them. Borrowed where a fold reads them by the million.
 //!
-//! Field names are the Avro field names and never change meaning; new fields come with a default and a new version.
+//! Field names are the Avro field names, variant names those of the records in a topic's union; neither ever changes meaning. A new field
+//! comes with a new version, a default in the schema and the same `serde(default)` here, so that older bytes go on reading.
 
 use serde::{Deserialize, Serialize};
 
 /// `intake`: what arrived, as it arrived. Keyed by the intake key; the record's timestamp is the receive time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum IntakeRecord<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, rename = "IntakeItem")]
     Item(IntakeItem<'a>),
     /// An importer states that everything before `time` has been sent (event-time namespaces only); one to every partition.
+    #[serde(rename = "TimeStatement")]
     Time(TimeStatement),
 }
 
