@@ -3,9 +3,15 @@
 //! This file is the port. State is never the truth: an adapter that will not open is deleted and rebuilt. A [`Flush`] is atomic where the
 //! backend can (fjall) and ordered where it cannot (index entries, states, watermark, then index deletions).
 
+mod fjall;
+mod memory;
+
 use bytes::Bytes;
 
 use crate::domain::Millis;
+
+pub use self::fjall::{FjallOptions, FjallStore, Opened};
+pub use memory::MemoryStore;
 
 /// A table of one fold and partition, named with its incarnation and fold version: `demo.profiles.3.i1.v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,240 @@
+//! State on disk: one fjall database for all tables, never fsynced on purpose, because the log can rebuild it.
+//!
+//! A table is a keyspace for its states and, once it has wake-ups, one for their index (`NAME~w`); watermarks of all tables share the
+//! keyspace `~watermarks`. A flush is one fjall batch, so it is whole or absent after a crash; after a power cut the database may have
+//! lost its newest flushes, which only makes the next start re-read more. A database that will not open is moved aside by
+//! [`FjallStore::open_or_rebuild`] and begun anew.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::fjall::config::{BlockSizePolicy, BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
+use ::fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Flush, StateStore, Table, Wake};
+use crate::domain::Millis;
+
+const WATERMARKS: &str = "~watermarks";
+const WAKES_SUFFIX: &str = "~w";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FjallOptions {
+    /// Blocks kept in memory for reads of states that fell out of the folds' caches.
+    pub block_cache_bytes: u64,
+    /// Writes of one table held in memory before they become a file. Every table has its own, so it is small.
+    pub memtable_bytes: u64,
+    /// Threads that write files and merge them.
+    pub worker_threads: usize,
+}
+
+impl Default for FjallOptions {
+    fn default() -> Self {
+        Self { block_cache_bytes: 64 << 20, memtable_bytes: 16 << 20, worker_threads: 2 }
+    }
+}
+
+#[derive(Clone)]
+struct Handles {
+    states: Keyspace,
+    wakes: Option<Keyspace>,
+}
+
+pub struct FjallStore {
+    options: FjallOptions,
+    database: Database,
+    watermarks: Keyspace,
+    /// Opened keyspaces. Held only while looking one up, never across a read or write of the database.
+    handles: Mutex<HashMap<Table, Handles>>,
+}
+
+/// What opening found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Opened {
+    Intact,
+    /// The old folder could not be read and now lies beside under this name, to be looked at and deleted.
+    Rebuilt {
+        moved_to: PathBuf,
+        reason: String,
+    },
+}
+
+fn backend(error: ::fjall::Error) -> Error {
+    if let ::fjall::Error::Io(io) = &error
+        && io.kind() == std::io::ErrorKind::StorageFull
+    {
+        return Error::NoSpace;
+    }
+    Error::Backend(error.to_string())
+}
+
+impl FjallStore {
+    pub fn open(folder: &Path, options: FjallOptions) -> Result<Self, Error> {
+        let database = Database::builder(folder)
+            .cache_size(options.block_cache_bytes)
+            .worker_threads(options.worker_threads.max(1))
+            .max_journaling_size(256 << 20)
+            .open()
+            .map_err(backend)?;
+        let small = || KeyspaceCreateOptions::default().max_memtable_size(1 << 20);
+        let watermarks = database.keyspace(WATERMARKS, small).map_err(backend)?;
+        Ok(Self { options, database, watermarks, handles: Mutex::default() })
+    }
+
+    /// Opens the folder or, if it will not open, moves it aside and begins an empty one: the folds re-read their logs.
+    pub fn open_or_rebuild(folder: &Path, options: FjallOptions) -> Result<(Self, Opened), Error> {
+        let reason = match Self::open(folder, options.clone()) {
+            Ok(store) => return Ok((store, Opened::Intact)),
+            // Held by another process: nothing is wrong with it, so it must not be moved away.
+            Err(error) if error.to_string().to_lowercase().contains("lock") => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        let moved_to =
+            (1..).map(|n| folder.with_extension(format!("broken-{n}"))).find(|path| !path.exists()).expect("some number is free");
+        std::fs::rename(folder, &moved_to).map_err(|error| Error::Backend(format!("{reason}; and it cannot be moved aside: {error}")))?;
+        Ok((Self::open(folder, options)?, Opened::Rebuilt { moved_to, reason }))
+    }
+
+    /// Bytes on disk, journals included.
+    pub fn disk_bytes(&self) -> Result<u64, Error> {
+        self.database.disk_space().map_err(backend)
+    }
+
+    fn state_options(&self) -> KeyspaceCreateOptions {
+        // A miss must not cost a disk read: most lookups of a cold key and nearly all of deduplication find nothing.
+        let bloom = FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0)));
+        KeyspaceCreateOptions::default()
+            .max_memtable_size(self.options.memtable_bytes)
+            .filter_policy(bloom)
+            .data_block_size_policy(BlockSizePolicy::all(4 << 10))
+    }
+
+    fn wakes_options(&self) -> KeyspaceCreateOptions {
+        KeyspaceCreateOptions::default().max_memtable_size(self.options.memtable_bytes / 4)
+    }
+
+    /// The table's keyspaces as far as they exist, or all that are asked for if `create`.
+    fn handles(&self, table: &Table, create: bool, with_wakes: bool) -> Result<Option<Handles>, Error> {
+        let mut open = self.handles.lock();
+        if let Some(handles) = open.get(table)
+            && (handles.wakes.is_some() || !(create && with_wakes))
+        {
+            return Ok(Some(handles.clone()));
+        }
+        if !create && !self.database.keyspace_exists(&table.0) {
+            return Ok(None);
+        }
+        let states = self.database.keyspace(&table.0, || self.state_options()).map_err(backend)?;
+        let wakes_name = format!("{}{WAKES_SUFFIX}", table.0);
+        let wakes = if (create && with_wakes) || self.database.keyspace_exists(&wakes_name) {
+            Some(self.database.keyspace(&wakes_name, || self.wakes_options()).map_err(backend)?)
+        } else {
+            None
+        };
+        let handles = Handles { states, wakes };
+        open.insert(table.clone(), handles.clone());
+        Ok(Some(handles))
+    }
+}
+
+/// `due` so that bytes sort as times do, then the key.
+fn wake_key(wake: &Wake) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(8 + wake.key.len());
+    bytes.extend_from_slice(&(wake.due.0 as u64 ^ (1 << 63)).to_be_bytes());
+    bytes.extend_from_slice(&wake.key);
+    bytes
+}
+
+fn read_wake(bytes: &[u8]) -> Result<Wake, Error> {
+    let Some((due, key)) = bytes.split_first_chunk::<8>() else {
+        return Err(Error::Backend(format!("a wake-up of {} bytes", bytes.len())));
+    };
+    Ok(Wake { due: Millis((u64::from_be_bytes(*due) ^ (1 << 63)) as i64), key: Bytes::copy_from_slice(key) })
+}
+
+impl StateStore for FjallStore {
+    fn get_many(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Error> {
+        let Some(handles) = self.handles(table, false, false)? else { return Ok(vec![None; keys.len()]) };
+        let get = |key: &&[u8]| Ok(handles.states.get(key).map_err(backend)?.map(|state| Bytes::copy_from_slice(&state)));
+        keys.iter().map(get).collect()
+    }
+
+    fn flush(&self, table: &Table, flush: Flush) -> Result<(), Error> {
+        let with_wakes = !flush.wakes_set.is_empty() || !flush.wakes_cleared.is_empty();
+        let handles = self.handles(table, true, with_wakes)?.expect("created");
+
+        let mut batch = self.database.batch();
+        for (key, state) in &flush.states {
+            match state {
+                Some(state) => batch.insert(&handles.states, &key[..], &state[..]),
+                None => batch.remove(&handles.states, &key[..]),
+            }
+        }
+        if let Some(wakes) = &handles.wakes {
+            for wake in &flush.wakes_cleared {
+                batch.remove(wakes, wake_key(wake));
+            }
+            for wake in &flush.wakes_set {
+                batch.insert(wakes, wake_key(wake), b"".as_slice());
+            }
+        }
+        if let Some(watermark) = &flush.watermark {
+            batch.insert(&self.watermarks, table.0.as_bytes(), &watermark[..]);
+        }
+        batch.commit().map_err(backend)
+    }
+
+    fn watermark(&self, table: &Table) -> Result<Option<Bytes>, Error> {
+        let watermark = self.watermarks.get(table.0.as_bytes()).map_err(backend)?;
+        Ok(watermark.map(|bytes| Bytes::copy_from_slice(&bytes)))
+    }
+
+    fn due(&self, table: &Table, until: Millis, after: Option<&Wake>, limit: usize) -> Result<Vec<Wake>, Error> {
+        let Some(Handles { wakes: Some(wakes), .. }) = self.handles(table, false, true)? else { return Ok(Vec::new()) };
+        let from = after.map_or(std::ops::Bound::Unbounded, |wake| std::ops::Bound::Excluded(wake_key(wake)));
+        let mut due = Vec::new();
+        for guard in wakes.range((from, std::ops::Bound::Unbounded)).take(limit) {
+            let wake = read_wake(&guard.key().map_err(backend)?)?;
+            if wake.due > until {
+                break;
+            }
+            due.push(wake);
+        }
+        Ok(due)
+    }
+
+    fn scan(&self, table: &Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        let Some(handles) = self.handles(table, false, false)? else { return Ok(Vec::new()) };
+        let from = after.map_or(std::ops::Bound::Unbounded, |key| std::ops::Bound::Excluded(key.to_vec()));
+        let mut pairs = Vec::with_capacity(limit.min(4096));
+        for guard in handles.states.range((from, std::ops::Bound::Unbounded)).take(limit) {
+            let (key, state) = guard.into_inner().map_err(backend)?;
+            pairs.push((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&state)));
+        }
+        Ok(pairs)
+    }
+
+    fn drop_table(&self, table: &Table) -> Result<(), Error> {
+        let handles = self.handles(table, false, false)?;
+        self.handles.lock().remove(table);
+        // The watermark goes first: states without one are re-made, a watermark without states would be believed.
+        self.watermarks.remove(table.0.as_bytes()).map_err(backend)?;
+        let Some(Handles { states, wakes }) = handles else { return Ok(()) };
+        self.database.delete_keyspace(states).map_err(backend)?;
+        if let Some(wakes) = wakes {
+            self.database.delete_keyspace(wakes).map_err(backend)?;
+        }
+        Ok(())
+    }
+
+    fn tables(&self) -> Result<Vec<Table>, Error> {
+        let names = self.database.list_keyspace_names();
+        let mut tables: Vec<Table> = names.iter().filter(|name| !name.contains('~')).map(|name| Table(Arc::from(&**name))).collect();
+        tables.sort();
+        Ok(tables)
+    }
+}
