@@ -2,16 +2,19 @@
 //!
 //! The contract is POSIX's worst case: bytes written are durable only after `sync_data` on that file returned; a file's name is durable
 //! only after `sync_dir` on its folder returned; a failed sync says nothing about what reached the disk.
-//! `real` is the machine's disk.
+//! `real` is the machine's disk, `sim` one that behaves as badly as the contract allows, from a seed.
 
 mod real;
+pub mod sim;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use real::RealFs;
+pub use sim::SimFs;
 
+#[expect(clippy::len_without_is_empty, reason = "a file's length can fail, and nobody asks whether one is empty")]
 /// An open file. Positional reads and writes only, so that no cursor is shared.
 pub trait File: Send + Sync {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
