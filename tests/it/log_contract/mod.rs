@@ -1,0 +1,84 @@
+//! What every log promises, as one suite that runs on every adapter.
+//!
+//! A case is a function of a [`World`](world::World); an adapter says how to open and seal its log. A new backend joins by a line in
+//! `suite!`; a promise that only one backend makes is tested beside that backend.
+
+mod cases;
+pub mod world;
+
+use std::sync::Arc;
+
+use flywheel::env::ManualClock;
+use flywheel::log::{LogWriter, MemoryLog};
+
+use world::{Adapter, World};
+
+#[derive(Default)]
+struct Memory(Option<MemoryLog>);
+
+impl Adapter for Memory {
+    fn open(&mut self, clock: &ManualClock) -> Arc<dyn LogWriter> {
+        let log = match &self.0 {
+            Some(before) => before.reopen(),
+            None => MemoryLog::new(Arc::new(clock.clone())),
+        };
+        self.0 = Some(log.clone());
+        Arc::new(log)
+    }
+
+    fn seal(&mut self) {}
+}
+
+macro_rules! suite {
+    (adapters: { $($adapter:ident: $new:expr,)+ } cases: $cases:tt) => {
+        $(suite!(@one $adapter, $new, $cases);)+
+    };
+    (@one $adapter:ident, $new:expr, [$($case:ident)+]) => {
+        mod $adapter {
+            use super::*;
+            $(#[test]
+            fn $case() {
+                cases::$case(&mut World::new(Box::new($new)));
+            })+
+        }
+    };
+}
+
+suite! {
+    adapters: {
+        memory: Memory::default(),
+    }
+    cases: [
+        offsets_rise_by_one_in_the_order_of_appends
+        a_batch_of_several_partitions_becomes_visible_as_one
+        a_transaction_with_one_bad_part_leaves_nothing
+        several_batches_of_one_partition_follow_each_other
+        an_empty_transaction_is_taken
+        keys_and_values_are_any_bytes
+        appends_of_many_threads_keep_each_threads_order
+        a_ticket_can_be_awaited
+        a_commit_is_found_with_its_metadata
+        outputs_and_offset_are_committed_together
+        a_stale_owner_is_fenced_with_all_it_brought
+        owners_of_other_groups_and_partitions_are_not_fenced
+        fencing_outlives_a_restart
+        a_fetch_outside_of_the_partition_is_refused
+        a_fetch_at_the_end_is_empty
+        a_fetch_starts_within_a_batch
+        a_fetch_keeps_to_its_limit_and_always_moves
+        waiting_ends_with_the_first_record_or_the_time
+        a_time_is_found_as_an_offset
+        append_time_never_goes_back
+        retention_drops_what_is_old_and_read
+        retention_waits_for_every_group
+        retention_stops_at_a_pin
+        compaction_keeps_the_newest_of_every_key
+        compaction_removes_keys_without_a_value
+        compaction_waits_for_every_group_and_pin
+        what_is_too_large_is_refused
+        a_topic_is_created_once_and_found_again
+        a_topic_that_disagrees_is_refused
+        what_does_not_exist_is_refused
+        everything_is_there_after_reopening
+    ]
+}
