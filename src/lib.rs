@@ -7,6 +7,9 @@
 // 0: words
 pub mod domain;
 
+// 1: pure cores
+pub mod segments;
+
 // 2: ports and adapters
 pub mod env;
 pub mod log;
