@@ -6,12 +6,19 @@
 //! and [`container`]. Leaves what is in a topic's key to `domain::SubjectKey`.
 
 mod codec;
+pub mod compatibility;
+pub mod container;
+mod json;
 
 pub mod records;
 pub mod registry;
 
+#[cfg(test)]
+mod golden;
+
 pub use codec::{CODEC_PLAIN, CODEC_SEALED, HEADER_BYTES, Wire, decode, encode};
 
+pub use json::{from_json, to_json};
 pub use registry::{TOPICS, TopicSchema, topic_schema};
 
 /// Why bytes and records could not be turned into each other.
@@ -35,18 +42,4 @@ pub enum Error {
     Topic(String),
     #[error("the file is no export of {topic}: {detail}")]
     Container { topic: &'static str, detail: String },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::records::*;
-    use super::*;
-
-    #[test]
-    fn a_record_comes_back_as_it_was() {
-        let record = EventsRecord::Absorb(Absorb { anonymous_id: "a1", user_id: "u1", at: 7, fold_version: 1, state: b"\0\x01" });
-        let mut bytes = Vec::new();
-        encode(&record, &mut bytes).unwrap();
-        assert_eq!(decode::<EventsRecord<'_>>(&bytes).unwrap(), record);
-    }
 }

@@ -6,6 +6,9 @@
 
 use std::sync::OnceLock;
 
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
+
 use super::Error;
 use super::codec::{Wire, decode, encode};
 use super::records::{BatchOutcomes, DeadLetter, Definition, EventsRecord, IdentityRecord, IntakeRecord, SegmentChange};
@@ -22,6 +25,7 @@ pub struct TopicSchema {
     pub(super) upgrade: fn(&[u8]) -> Result<Vec<u8>, Error>,
     fast: OnceLock<serde_avro_fast::Schema>,
     fast_history: OnceLock<Vec<(u8, serde_avro_fast::Schema)>>,
+    avro: OnceLock<apache_avro::Schema>,
 }
 
 impl TopicSchema {
@@ -32,7 +36,7 @@ impl TopicSchema {
         history: &'static [(u8, &'static str)],
         upgrade: fn(&[u8]) -> Result<Vec<u8>, Error>,
     ) -> Self {
-        Self { topic, version, text, history, upgrade, fast: OnceLock::new(), fast_history: OnceLock::new() }
+        Self { topic, version, text, history, upgrade, fast: OnceLock::new(), fast_history: OnceLock::new(), avro: OnceLock::new() }
     }
 
     pub(super) fn current(&'static self) -> &'static serde_avro_fast::Schema {
@@ -47,6 +51,22 @@ impl TopicSchema {
         let older = self.fast_history.get_or_init(|| self.history.iter().map(|(v, text)| (*v, parse_fast(self.topic, text))).collect());
         let found = older.iter().find(|(known, _)| *known == version).map(|(_, schema)| schema);
         found.ok_or(Error::Version { topic: self.topic, version, known: self.version })
+    }
+
+    /// The current schema for trees instead of types.
+    pub(super) fn avro(&'static self) -> &'static apache_avro::Schema {
+        self.avro.get_or_init(|| match apache_avro::Schema::parse_str(self.text) {
+            Ok(schema) => schema,
+            Err(error) => panic!("the built-in schema of {} does not parse, which a test excludes: {error}", self.topic),
+        })
+    }
+
+    pub(super) fn generic_reader(&'static self) -> GenericDatumReader<'static> {
+        GenericDatumReader::builder(self.avro()).build().expect("a schema that parsed refers only to names of its own")
+    }
+
+    pub(super) fn generic_writer(&'static self) -> GenericDatumWriter<'static> {
+        GenericDatumWriter::builder(self.avro()).build().expect("a schema that parsed refers only to names of its own")
     }
 
     /// The schema text of a version.
@@ -71,7 +91,7 @@ fn parse_fast(topic: &str, text: &str) -> serde_avro_fast::Schema {
     }
 }
 
-fn upgrade<'a, T: Wire<'a>>(value: &'a [u8]) -> Result<Vec<u8>, Error> {
+pub(super) fn upgrade<'a, T: Wire<'a>>(value: &'a [u8]) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(value.len() + 16);
     encode(&decode::<T>(value)?, &mut out)?;
     Ok(out)
