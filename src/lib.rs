@@ -17,4 +17,5 @@ pub mod schema;
 pub mod state;
 
 // 6: root
+pub mod cli;
 pub mod config;

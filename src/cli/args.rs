@@ -1,0 +1,347 @@
+//! The command line's grammar. What the commands do is in the files beside this one; every command says in its help what it reads and writes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An event-sourced stream processor with durable workflows for marketing. One binary, an embedded log, no services.
+#[derive(Debug, Parser)]
+#[command(name = "flywheel", version, max_term_width = 120, after_help = EXIT_CODES, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 it failed, and standard error says why; 2 the command line is wrong; 3 what was asked for is not there;
+4 a check did not pass (topology test, doctor, replay --expect).
+
+Settings come from defaults, then flywheel.toml, then FLYWHEEL_SECTION__KEY variables, then flags: `flywheel config show`.";
+
+#[derive(Debug, Args, Clone)]
+pub struct Global {
+    /// Configuration file; flywheel.toml in this folder if there is one.
+    #[arg(long, global = true, env = "FLYWHEEL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data folder; overrides data.dir.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print JSON for machines instead of tables for people.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve: take events over HTTP, fold profiles, keep the read models.
+    Up(Up),
+    /// Replay a real purchase history (or a shop's clickstream) through the whole product, and show what came of it.
+    Demo(Demo),
+    /// Send events from an NDJSON or CSV file to a server.
+    Send(Send),
+    /// Where did my event go: every stage, outcome and position of a message or of a user's events.
+    Trace(Trace),
+    /// Look at topics, copy them out and in.
+    #[command(subcommand)]
+    Topic(Topic),
+    /// One person's features, scores with reasons, segments, traits and consent.
+    Profile(Profile),
+    /// Segments: their sizes, their members, their history as a plot.
+    #[command(subcommand)]
+    Segment(Segment),
+    /// Run SQL over the read models, read only.
+    Query(Query),
+    /// Records that could not be applied: list them, send them again after a fix.
+    #[command(subcommand)]
+    DeadLetter(DeadLetter),
+    /// Read models: rebuild them from the log, beside the live ones.
+    #[command(subcommand)]
+    Projections(Projections),
+    /// Check, draw and test topology files.
+    #[command(subcommand)]
+    Topology(Topology),
+    /// Fold the log again, without side effects.
+    Replay(Replay),
+    /// Check every byte of the data folder; declare a hole where bytes are damaged.
+    Doctor(Doctor),
+    /// Copy the log, consistently, while the server runs.
+    Backup(Backup),
+    /// Make a data folder from a backup; it begins a new incarnation.
+    Restore(Restore),
+    /// Measure this machine and this build; one JSON line per figure.
+    Bench(Bench),
+    /// Show the configuration in force.
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a completion script for a shell.
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Address to serve on; overrides server.listen. Port 0 picks a free one.
+    #[arg(long)]
+    pub listen: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub enum Dataset {
+    /// CDNOW: 69,659 purchases of 23,570 customers, 1997-01 to 1998-06.
+    Cdnow,
+    /// A shop's clickstream: 31,106 events of 600 users.
+    Clickstream,
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    #[arg(long, value_enum, default_value = "cdnow")]
+    pub dataset: Dataset,
+    /// Events per HTTP request.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=2500))]
+    pub batch: u32,
+    /// Remove an earlier run of this dataset's demonstration and start over. Needs a folder that no server is using.
+    #[arg(long)]
+    pub again: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub enum FileFormat {
+    Ndjson,
+    Csv,
+}
+
+#[derive(Debug, Args)]
+pub struct Send {
+    /// Events: one JSON object a line, or CSV with a header line; `-` is standard input. A name ending in .gz is unpacked.
+    pub file: PathBuf,
+    /// Where to send; the server on this data folder if absent.
+    #[arg(long)]
+    pub url: Option<String>,
+    /// Write key; the development one if absent.
+    #[arg(long)]
+    pub write_key: Option<String>,
+    #[arg(long, value_enum)]
+    pub format: Option<FileFormat>,
+    /// CSV columns to event fields, such as userId=customer_id, timestamp=date, event='Order Completed', properties.total=dollars.
+    /// A value in quotes is constant. Unnamed columns become properties.
+    #[arg(long = "map", value_name = "FIELD=COLUMN")]
+    pub map: Vec<String>,
+    /// This is history: it starts no campaign, and waits while the server lags.
+    #[arg(long)]
+    pub historical: bool,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=2500))]
+    pub batch: u32,
+    /// Requests under way at once; one person's events always go in order through one of them.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub connections: u16,
+    /// After everything is acknowledged, state this time (event-time namespaces): an RFC 3339 instant, or `end` for the newest event's.
+    #[arg(long)]
+    pub state_time: Option<String>,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct InNamespace {
+    /// Namespace; `main` if absent.
+    #[arg(long, short = 'n', default_value = "main")]
+    pub namespace: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Trace {
+    /// A message id, a user id, or `u:ID` / `a:ID`.
+    pub what: String,
+    #[command(flatten)]
+    pub at: InNamespace,
+    #[arg(long, default_value = "default")]
+    pub tenant: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Topic {
+    /// Every topic: partitions, offsets, size, retention.
+    List,
+    /// Print records as they come.
+    Tail {
+        /// NAMESPACE.TOPIC, such as main.events.
+        topic: String,
+        /// Start this many records before the end of each partition.
+        #[arg(long, default_value_t = 10)]
+        last: u64,
+        /// Go on until interrupted.
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Write a topic to a file: NDJSON decoded, or an Avro object container.
+    Export {
+        topic: String,
+        /// The file to write; `-` is standard output. A name ending in .avro makes an Avro object container.
+        #[arg(long, short, default_value = "-")]
+        output: PathBuf,
+        /// From this time on (append time).
+        #[arg(long)]
+        from: Option<String>,
+        /// Before this time (append time).
+        #[arg(long)]
+        to: Option<String>,
+    },
+    /// Append an exported file to a topic: keys, timestamps and bodies as they were, at new offsets.
+    Import { topic: String, file: PathBuf },
+}
+
+#[derive(Debug, Args)]
+pub struct Profile {
+    /// A user id, or `u:ID` / `a:ID`.
+    pub user: String,
+    #[command(flatten)]
+    pub at: InNamespace,
+    #[arg(long, default_value = "default")]
+    pub tenant: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Segment {
+    /// Every segment with its present size.
+    List {
+        #[command(flatten)]
+        at: InNamespace,
+    },
+    /// Who is in it, since when.
+    Members {
+        segment: String,
+        #[command(flatten)]
+        at: InNamespace,
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Its size through time.
+    Plot {
+        /// All segments if absent.
+        segment: Option<String>,
+        #[command(flatten)]
+        at: InNamespace,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub enum Format {
+    Table,
+    Csv,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Query {
+    /// One SQL statement; docs/sql.md lists the tables and views. `-` reads it from standard input.
+    pub sql: String,
+    #[command(flatten)]
+    pub at: InNamespace,
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLetter {
+    List {
+        #[command(flatten)]
+        at: InNamespace,
+        /// Only this reason.
+        #[arg(long)]
+        reason: Option<String>,
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Append them to intake again, as they were.
+    Redrive {
+        #[command(flatten)]
+        at: InNamespace,
+        #[arg(long)]
+        reason: Option<String>,
+        /// Only say what would be sent again.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Projections {
+    /// Build the read models anew from the log, then swap them in.
+    Rebuild {
+        #[command(flatten)]
+        at: InNamespace,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub enum Drawing {
+    Text,
+    Mermaid,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Topology {
+    /// Refuse mistakes, with file, line and a hint.
+    Check {
+        /// Files, or names of shipped ones; all shipped ones if absent.
+        files: Vec<String>,
+    },
+    /// Draw it.
+    Show {
+        #[arg(default_value = "spine")]
+        file: String,
+        #[arg(long, value_enum, default_value = "text")]
+        format: Drawing,
+    },
+    /// Run its [[test]] blocks.
+    Test { files: Vec<String> },
+}
+
+#[derive(Debug, Args)]
+pub struct Replay {
+    #[command(flatten)]
+    pub at: InNamespace,
+    /// Print the digest of each topic: equal for equal histories, whatever the batching, threads, restarts and faults were.
+    #[arg(long)]
+    pub digest: bool,
+    /// Fail with exit code 4 unless the digest is this one.
+    #[arg(long)]
+    pub expect: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Declare damaged offsets a hole and begin a new incarnation. Needs a folder that no server is using.
+    #[arg(long)]
+    pub declare_holes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// A folder that does not exist yet.
+    pub to: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    pub from: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Explain each figure.
+    #[arg(long)]
+    pub list: bool,
+    /// Only figures whose name starts with this.
+    #[arg(long)]
+    pub only: Option<String>,
+    /// Seconds per sustained measurement.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=120))]
+    pub seconds: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Every key, its value, where it came from and what it means. Secrets are not shown.
+    Show,
+}
