@@ -17,5 +17,6 @@ pub mod schema;
 pub mod state;
 
 // 6: root
+pub mod bench;
 pub mod cli;
 pub mod config;

@@ -1,0 +1,44 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Both install what is missing first.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: demo test build setup lint unit sdk readme bench clean
+
+CARGO ?= cargo
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+BIN := $(CARGO_TARGET_DIR)/release/flywheel
+
+## demo: build, then replay a real purchase history through the whole product
+demo: build
+	$(BIN) demo
+
+## test: everything, in the order in which it fails fastest
+test: setup lint unit sdk readme
+
+build: setup
+	$(CARGO) build --release --locked
+
+setup:
+	scripts/setup.sh
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+## unit: unit, property, contract, simulation, conformance, crash and topology tests
+unit:
+	$(CARGO) test --locked
+
+## sdk: published Segment SDKs against the running binary
+sdk: build
+	FLYWHEEL_BIN=$(BIN) tests/sdk/run.sh
+
+## readme: the commands of README.md, as written
+readme: build
+	FLYWHEEL_BIN=$(BIN) tests/readme.sh
+
+## bench: the table of docs/benchmarks.md, as JSON lines
+bench: build
+	$(BIN) bench
+
+clean:
+	$(CARGO) clean
