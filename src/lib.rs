@@ -16,6 +16,9 @@ pub mod log;
 pub mod schema;
 pub mod state;
 
+// 4: shells
+pub mod projections;
+
 // 6: root
 pub mod bench;
 pub mod cli;

@@ -1,0 +1,314 @@
+//! The projector's thread: waits for records, steps the tail, keeps the log from trimming what was not read, tells others how far it is.
+//!
+//! Batches adapt: idle, a record is in the tables within a linger of [`LINGER`]; under load a transaction takes as much as fits into
+//! [`STEP_TARGET`], because index pages and profiles touched twice are written once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::generation::Generations;
+use super::tail::{Step, Tail};
+use super::{Error, metrics, store};
+use crate::domain::{Namespace, Offset, PartitionId};
+use crate::env::{Clock, SystemClock};
+use crate::log::{self, LogReader, LogWriter, TopicPartition};
+
+/// A small batch waits this long for company: fifty commits a second cost little, a commit per event would.
+const LINGER: Duration = Duration::from_millis(15);
+
+/// What one transaction may take under load, so that rows are visible well within a second.
+const STEP_TARGET: Duration = Duration::from_millis(150);
+
+/// Bytes fetched per step: the floor makes progress however slow the disk is, the ceiling bounds memory.
+const STEP_BYTES: std::ops::Range<usize> = 256 << 10..32 << 20;
+
+/// How often the log is told what may be trimmed.
+const PIN_EVERY: Duration = Duration::from_secs(10);
+
+/// How long an idle projector waits before it looks around (stop, swapped generation, new topics).
+const IDLE_WAIT: Duration = Duration::from_millis(200);
+
+/// First and longest pause after a failure that may pass.
+const RETRY_PAUSE: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
+
+/// Keeps records from being trimmed before they were projected.
+pub trait Pins: Send + Sync {
+    fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), log::Error>;
+}
+
+impl<W: LogWriter> Pins for W {
+    fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), log::Error> {
+        LogWriter::pin(self, name, partition, offset)
+    }
+}
+
+/// What a projector is given besides the log.
+#[derive(Clone)]
+pub struct Options {
+    pub clock: Arc<dyn Clock>,
+    /// Absent where nothing is trimmed, as in tests.
+    pub pins: Option<Arc<dyn Pins>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), pins: None }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    Starting,
+    Running,
+    /// Something failed that may pass (disk full, locked); it is tried again.
+    Retrying(String),
+    /// The file is not to be trusted; the next one is being filled.
+    Rebuilding(String),
+    Stopped(Option<String>),
+}
+
+/// A running projector, for others: how far it is, how it is, stop.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+struct Shared {
+    stop: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    health: Health,
+    applied: BTreeMap<(String, PartitionId), Offset>,
+    lag: u64,
+}
+
+impl Handle {
+    /// The offset up to which (exclusive) a partition's records are visible in SQL.
+    pub fn applied_through(&self, topic: &str, partition: PartitionId) -> Offset {
+        self.shared.state.lock().applied.get(&(topic.to_owned(), partition)).copied().unwrap_or_default()
+    }
+
+    /// Blocks until the record at `offset` is visible in SQL; false if time is up or the projector has stopped.
+    pub fn wait_applied(&self, topic: &str, partition: PartitionId, offset: Offset, at_most: Duration) -> bool {
+        let key = (topic.to_owned(), partition);
+        let visible = |state: &State| state.applied.get(&key).is_some_and(|next| *next > offset);
+        let deadline = Instant::now() + at_most;
+        let mut state = self.shared.state.lock();
+        while !visible(&state) {
+            let stopped = matches!(state.health, Health::Stopped(_));
+            if stopped || self.shared.changed.wait_until(&mut state, deadline).timed_out() {
+                return visible(&state);
+            }
+        }
+        true
+    }
+
+    /// Records in the log that were not in the tables when last looked.
+    pub fn lag(&self) -> u64 {
+        self.shared.state.lock().lag
+    }
+
+    pub fn health(&self) -> Health {
+        self.shared.state.lock().health.clone()
+    }
+
+    /// Stops after the transaction in progress and waits for the thread.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic of the thread is in its health already; stopping has nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+pub struct Projector {
+    log: Arc<dyn LogReader>,
+    generations: Generations,
+    options: Options,
+    shared: Arc<Shared>,
+    step_bytes: usize,
+    pinned_at: Option<Instant>,
+}
+
+impl Projector {
+    /// Starts a projector of `namespace` on a thread of its own, with its file in `dir`.
+    pub fn start(log: Arc<dyn LogReader>, dir: &Path, namespace: &Namespace, options: Options) -> Result<Handle, Error> {
+        let state = State { health: Health::Starting, applied: BTreeMap::new(), lag: 0 };
+        let shared = Arc::new(Shared { stop: AtomicBool::new(false), state: Mutex::new(state), changed: Condvar::new() });
+        let mut projector = Projector {
+            log,
+            generations: Generations::new(dir, namespace),
+            options,
+            shared: Arc::clone(&shared),
+            step_bytes: STEP_BYTES.start,
+            pinned_at: None,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Error::io(dir))?;
+        let thread = std::thread::Builder::new().name(format!("projector-{namespace}"));
+        let thread = thread.spawn(move || {
+            let run = std::panic::AssertUnwindSafe(|| runtime.block_on(projector.run()));
+            let ended = match std::panic::catch_unwind(run) {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("it panicked; the log has the message".to_owned()),
+            };
+            if let Some(error) = &ended {
+                tracing::error!(error, "projector stopped");
+            }
+            projector.set_health(Health::Stopped(ended));
+        });
+        let thread = thread.map_err(Error::io(PathBuf::from(dir)))?;
+        Ok(Handle { shared, thread: Arc::new(Mutex::new(Some(thread))) })
+    }
+
+    fn set_health(&self, health: Health) {
+        let mut state = self.shared.state.lock();
+        if state.health != health {
+            state.health = health;
+            self.shared.changed.notify_all();
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.shared.stop.load(Ordering::SeqCst)
+    }
+
+    async fn run(&mut self) -> Result<(), Error> {
+        let mut pause = RETRY_PAUSE.start;
+        while !self.stopping() {
+            match self.serve().await {
+                Ok(()) => {}
+                Err(error) if lasting(&error) => return Err(error),
+                Err(error) => {
+                    metrics::failed(self.generations.namespace());
+                    tracing::warn!(%error, "projector tries again");
+                    self.set_health(Health::Retrying(error.to_string()));
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_PAUSE.end);
+                    continue;
+                }
+            }
+            pause = RETRY_PAUSE.start;
+        }
+        Ok(())
+    }
+
+    /// Opens the generation in force and serves it until stopped, swapped or failed.
+    async fn serve(&mut self) -> Result<(), Error> {
+        let (generation, mut tail) = self.open().await?;
+        self.set_health(Health::Running);
+        let served = self.follow(generation, &mut tail).await;
+        self.pin(&tail, true)?;
+        tail.checkpoint(true).await?;
+        tail.close().await?;
+        served
+    }
+
+    async fn open(&mut self) -> Result<(u64, Tail), Error> {
+        let namespace = self.generations.namespace().clone();
+        let generation = match self.generations.current()? {
+            Some(generation) => generation,
+            None => {
+                let first = self.generations.next()?;
+                store::create(&self.generations.db(first)).await?;
+                self.generations.switch_to(first)?;
+                first
+            }
+        };
+        let path = self.generations.db(generation);
+        let connection = store::open(&path, namespace.as_str()).await?;
+        let tail = Tail::new(Arc::clone(&self.log), Arc::clone(&self.options.clock), &namespace, &path, connection).await?;
+        self.publish(&tail, 0);
+        self.pin(&tail, true)?;
+        Ok((generation, tail))
+    }
+
+    async fn follow(&mut self, generation: u64, tail: &mut Tail) -> Result<(), Error> {
+        let mut last_commit = Instant::now();
+        while !self.stopping() {
+            if self.generations.current()? != Some(generation) {
+                tracing::info!(generation, "the read model was rebuilt; going on with the new one");
+                return Ok(());
+            }
+            if tail.topics_missing() {
+                tail.reload().await?;
+            }
+            if !self.log.wait(&tail.positions(), IDLE_WAIT)? {
+                self.pin(tail, false)?;
+                continue;
+            }
+            let since = last_commit.elapsed();
+            if since < LINGER {
+                tokio::time::sleep(LINGER - since).await;
+            }
+            let begun = Instant::now();
+            match tail.step(self.step_bytes).await {
+                Ok(step) => {
+                    self.adapt(step, begun.elapsed());
+                    self.publish(tail, step.lag);
+                }
+                Err(Error::Overtaken { topic, partition }) => {
+                    tracing::info!(topic, partition, "another projector was first");
+                    tail.reload().await?;
+                }
+                Err(error) => return Err(error),
+            }
+            last_commit = Instant::now();
+            tail.checkpoint(false).await?;
+            self.pin(tail, false)?;
+        }
+        Ok(())
+    }
+
+    /// Steers the next step towards its target time: with a backlog up while there is time left, down when it took too long.
+    fn adapt(&mut self, step: Step, took: Duration) {
+        if took > STEP_TARGET * 2 {
+            self.step_bytes = (self.step_bytes / 2).max(STEP_BYTES.start);
+        } else if took < STEP_TARGET && step.lag > 0 {
+            self.step_bytes = (self.step_bytes * 2).min(STEP_BYTES.end);
+        }
+    }
+
+    fn publish(&self, tail: &Tail, lag: u64) {
+        let mut state = self.shared.state.lock();
+        for cursor in tail.cursors() {
+            state.applied.insert((cursor.topic.to_owned(), cursor.partition.partition), cursor.next);
+        }
+        state.lag = lag;
+        self.shared.changed.notify_all();
+    }
+
+    /// Tells the log what is still needed; lazily, because a pin that is behind only keeps a little more.
+    fn pin(&mut self, tail: &Tail, now: bool) -> Result<(), Error> {
+        let Some(pins) = self.options.pins.clone() else { return Ok(()) };
+        if !now && self.pinned_at.is_some_and(|at| at.elapsed() < PIN_EVERY) {
+            return Ok(());
+        }
+        let name = format!("projections.{}", self.generations.namespace());
+        for cursor in tail.cursors() {
+            pins.pin(&name, cursor.partition, Some(cursor.next))?;
+        }
+        self.pinned_at = Some(Instant::now());
+        Ok(())
+    }
+}
+
+/// Whether trying again cannot help.
+fn lasting(error: &Error) -> bool {
+    match error {
+        Error::Log(error) => error.advice() == log::Advice::Fatal,
+        Error::Refused { .. } => true,
+        _ => false,
+    }
+}

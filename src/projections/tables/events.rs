@@ -1,0 +1,72 @@
+//! `events`: one row per validated event, in the order they were applied.
+//!
+//! `event_id` is the row's own number, given on insert; `message_id` and the log's position are what identifies the event elsewhere.
+
+use sqlx::sqlite::SqliteConnection;
+
+use super::Who;
+use crate::domain::Offset;
+use crate::projections::Error;
+use crate::projections::bulk::{Cell, Statement};
+use crate::schema::records::EventBody;
+
+const COLUMNS: [&str; 16] = [
+    "tenant_id",
+    "user_id",
+    "anonymous_id",
+    "event_name",
+    "type",
+    "properties",
+    "context",
+    "timestamp",
+    "received_at",
+    "message_id",
+    "source",
+    "historical",
+    "log_partition",
+    "log_offset",
+    "origin_partition",
+    "origin_offset",
+];
+
+#[derive(Debug)]
+pub struct Events {
+    insert: Statement,
+    cells: Vec<Cell>,
+}
+
+impl Events {
+    pub fn new() -> Self {
+        Self { insert: Statement::new("events", "INSERT INTO", &COLUMNS, ""), cells: Vec::new() }
+    }
+
+    pub fn add(&mut self, who: Who<'_>, event: &EventBody<'_>, partition: u32, offset: Offset) {
+        let (user_id, anonymous_id) = match who.is_user {
+            true => (who.id, event.anonymous_id),
+            false => ("", who.id),
+        };
+        let row: [Cell; COLUMNS.len()] = [
+            who.tenant.into(),
+            Cell::text_or_null(user_id),
+            Cell::text_or_null(anonymous_id),
+            event.name.into(),
+            event.kind.into(),
+            Cell::text_or_null(event.properties),
+            Cell::text_or_null(event.context),
+            event.event_time.into(),
+            event.received_at.into(),
+            event.message_id.into(),
+            event.source.into(),
+            i64::from(event.historical).into(),
+            i64::from(partition).into(),
+            (offset.0 as i64).into(),
+            i64::from(event.origin.partition).into(),
+            event.origin.offset.into(),
+        ];
+        self.cells.extend(row);
+    }
+
+    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
+        self.insert.write(connection, std::mem::take(&mut self.cells)).await
+    }
+}

@@ -1,0 +1,151 @@
+//! Records to rows: each topic's records are decoded here and collected per table until one transaction writes them all.
+//!
+//! Invariant: what is added and then written is exact, whatever the batch's size; adding never touches the database. After a failed
+//! write the owner calls [`Tables::clear`] and reads the same records again.
+
+mod daily;
+mod events;
+mod identities;
+mod outcomes;
+mod segments;
+
+use sqlx::sqlite::SqliteConnection;
+
+use super::Error;
+use crate::domain::{DAY_MS, Millis};
+use crate::log::RecordRef;
+use crate::schema;
+
+/// The topics a namespace's read model is made of. `intake` is not: what became of it is in `events`, `outcomes` and `dead_letters`.
+pub const TOPICS: [&str; 5] = ["identities", "outcomes", "dead_letters", "events", "segment_changes"];
+
+/// What became of one record, counted in `processing_status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "every record's outcome is counted"]
+pub enum Applied {
+    /// It made or changed rows.
+    Rows,
+    /// It carries nothing for readers (ticks, handovers).
+    Nothing,
+    /// This build cannot read it; the rest goes on.
+    Unreadable(String),
+}
+
+/// Whose record it is, read from its key without copying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Who<'a> {
+    tenant: &'a str,
+    /// `u:ID` or `a:ID`.
+    subject: &'a str,
+    id: &'a str,
+    is_user: bool,
+}
+
+impl<'a> Who<'a> {
+    fn parse(key: &'a [u8]) -> Option<Who<'a>> {
+        let key = std::str::from_utf8(key).ok()?;
+        let (tenant, subject) = key.split_once('\0')?;
+        let (mark, id) = subject.split_once(':')?;
+        match mark {
+            "u" | "a" => Some(Who { tenant, subject, id, is_user: mark == "u" }),
+            _ => None,
+        }
+    }
+}
+
+/// The UTC day a time falls on, counted from 1970-01-01.
+fn day_of(time: i64) -> i64 {
+    time.div_euclid(DAY_MS)
+}
+
+/// `2026-01-31`; far outside of the calendar the day's number, so that nothing is lost.
+fn day_text(day: i64) -> String {
+    match Millis(day.saturating_mul(DAY_MS)).to_rfc3339() {
+        Some(text) => text[..10].to_owned(),
+        None => day.to_string(),
+    }
+}
+
+/// Everything between a fetch and its commit.
+#[derive(Debug)]
+pub struct Tables {
+    events: events::Events,
+    daily: daily::Daily,
+    segments: segments::Segments,
+    identities: identities::Identities,
+    outcomes: outcomes::Outcomes,
+}
+
+impl Tables {
+    pub fn new() -> Self {
+        Self {
+            events: events::Events::new(),
+            daily: daily::Daily::new(),
+            segments: segments::Segments::new(),
+            identities: identities::Identities::new(),
+            outcomes: outcomes::Outcomes::new(),
+        }
+    }
+
+    /// Adds one record of `topic` (its short name).
+    pub fn add(&mut self, topic: &str, partition: u32, record: &RecordRef<'_>) -> Applied {
+        match self.try_add(topic, partition, record) {
+            Ok(applied) => applied,
+            Err(error) => Applied::Unreadable(error.to_string()),
+        }
+    }
+
+    fn try_add(&mut self, topic: &str, partition: u32, record: &RecordRef<'_>) -> Result<Applied, schema::Error> {
+        let Some(value) = record.value else {
+            return Ok(self.removed(topic, record));
+        };
+        match topic {
+            "events" => {
+                let schema::records::EventsRecord::Event(event) = schema::decode(value)? else { return Ok(Applied::Nothing) };
+                let Some(who) = Who::parse(record.key) else { return Ok(unreadable_key()) };
+                self.events.add(who, &event, partition, record.offset);
+                self.daily.add(who, &event);
+            }
+            "segment_changes" => {
+                let Some(who) = Who::parse(record.key) else { return Ok(unreadable_key()) };
+                self.segments.add(who, &schema::decode(value)?, partition, record.offset);
+            }
+            "identities" => {
+                let Some(who) = Who::parse(record.key) else { return Ok(unreadable_key()) };
+                self.identities.set(who, schema::decode::<schema::records::IdentityRecord>(value)?.ties);
+            }
+            "outcomes" => self.outcomes.add_batch(&schema::decode(value)?),
+            "dead_letters" => self.outcomes.add_dead_letter(record.key, &schema::decode(value)?, partition, record.offset),
+            _ => return Ok(Applied::Nothing),
+        }
+        Ok(Applied::Rows)
+    }
+
+    /// A record without a value removes its key from a compacted topic.
+    fn removed(&mut self, topic: &str, record: &RecordRef<'_>) -> Applied {
+        let Some(who) = Who::parse(record.key) else { return unreadable_key() };
+        match topic {
+            "identities" => self.identities.set(who, Vec::new()),
+            _ => return Applied::Nothing,
+        }
+        Applied::Rows
+    }
+
+    /// Writes everything that was added, inside the caller's transaction.
+    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
+        self.events.write(connection).await?;
+        self.daily.write(connection).await?;
+        self.segments.write(connection).await?;
+        self.identities.write(connection).await?;
+        self.outcomes.write(connection).await
+    }
+
+    /// Forgets what was added and not written, and whatever a rolled back write left half done.
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+}
+
+fn unreadable_key() -> Applied {
+    Applied::Unreadable("its key is not tenant, zero byte, 'u:' or 'a:', id".to_owned())
+}

@@ -1,0 +1,105 @@
+//! `membership` (now), `membership_history` (every entry and exit) and `segment_daily` (entries and exits per day).
+
+use std::collections::BTreeMap;
+
+use sqlx::sqlite::SqliteConnection;
+
+use super::{Who, day_of, day_text};
+use crate::domain::Offset;
+use crate::projections::Error;
+use crate::projections::bulk::{Cell, Statement};
+use crate::schema::records::SegmentChange;
+
+/// (tenant, segment, subject)
+type Member = (String, String, String);
+
+#[derive(Debug)]
+pub struct Segments {
+    insert_members: Statement,
+    insert_history: Statement,
+    insert_daily: Statement,
+    /// The batch's last word on each membership: since when, digest, cause; `None` for left.
+    members: BTreeMap<Member, Option<(i64, String, String)>>,
+    history: Vec<Cell>,
+    /// Entered and left by (tenant, segment, day).
+    daily: BTreeMap<(String, String, i64), (i64, i64)>,
+}
+
+impl Segments {
+    pub fn new() -> Self {
+        Self {
+            insert_members: Statement::new(
+                "membership",
+                "INSERT OR REPLACE INTO",
+                &["tenant_id", "segment", "subject", "since", "digest", "cause"],
+                "",
+            ),
+            insert_history: Statement::new(
+                "membership_history",
+                "INSERT INTO",
+                &["tenant_id", "segment", "subject", "entered", "at", "digest", "cause", "log_partition", "log_offset"],
+                "",
+            ),
+            insert_daily: Statement::new(
+                "segment_daily",
+                "INSERT INTO",
+                &["tenant_id", "segment", "day", "entered", "left"],
+                "ON CONFLICT DO UPDATE SET entered = entered + excluded.entered, left = left + excluded.left",
+            ),
+            members: BTreeMap::new(),
+            history: Vec::new(),
+            daily: BTreeMap::new(),
+        }
+    }
+
+    pub fn add(&mut self, who: Who<'_>, change: &SegmentChange<'_>, partition: u32, offset: Offset) {
+        let row: [Cell; 9] = [
+            who.tenant.into(),
+            change.segment.into(),
+            who.subject.into(),
+            i64::from(change.entered).into(),
+            change.at.into(),
+            change.digest.into(),
+            Cell::text_or_null(change.cause),
+            i64::from(partition).into(),
+            (offset.0 as i64).into(),
+        ];
+        self.history.extend(row);
+        let state = change.entered.then(|| (change.at, change.digest.to_owned(), change.cause.to_owned()));
+        self.members.insert((who.tenant.to_owned(), change.segment.to_owned(), who.subject.to_owned()), state);
+        let day = self.daily.entry((who.tenant.to_owned(), change.segment.to_owned(), day_of(change.at))).or_default();
+        match change.entered {
+            true => day.0 += 1,
+            false => day.1 += 1,
+        }
+    }
+
+    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
+        let mut entered = Vec::new();
+        for ((tenant, segment, subject), state) in std::mem::take(&mut self.members) {
+            let key = [Cell::Text(tenant), Cell::Text(segment), Cell::Text(subject)];
+            match state {
+                Some((since, digest, cause)) => {
+                    entered.extend(key.into_iter().chain([since.into(), Cell::Text(digest), Cell::text_or_null(&cause)]));
+                }
+                None => leave(connection, key).await?,
+            }
+        }
+        self.insert_members.write(connection, entered).await?;
+        self.insert_history.write(connection, std::mem::take(&mut self.history)).await?;
+        let mut daily = Vec::new();
+        for ((tenant, segment, day), (entered, left)) in std::mem::take(&mut self.daily) {
+            daily.extend([Cell::Text(tenant), Cell::Text(segment), Cell::Text(day_text(day)), entered.into(), left.into()]);
+        }
+        self.insert_daily.write(connection, daily).await
+    }
+}
+
+async fn leave(connection: &mut SqliteConnection, key: [Cell; 3]) -> Result<(), Error> {
+    let mut gone = sqlx::query("DELETE FROM membership WHERE tenant_id = ? AND segment = ? AND subject = ?");
+    for cell in key {
+        let Cell::Text(text) = cell else { continue };
+        gone = gone.bind(text);
+    }
+    gone.execute(connection).await.map_err(Error::sql("membership")).map(drop)
+}

@@ -1,0 +1,281 @@
+//! One projector's position in the log and its file: fetch what is new, turn it into rows, commit rows and offsets together.
+//!
+//! Invariant: a transaction commits only if every stored offset is the one this tail started from. Otherwise another projector was there
+//! first: nothing of ours is kept, positions are read again, and the tail goes on from where the other left off.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
+
+use super::store::{self, StoredPosition};
+use super::tables::{Applied, TOPICS, Tables};
+use super::{Error, metrics};
+use crate::domain::{Incarnation, Namespace, Offset};
+use crate::env::Clock;
+use crate::log::{self, Fetched, LogReader, TopicPartition};
+
+/// The write-ahead file is moved into the database when it has grown to this; larger costs recovery time, smaller rewrites hot pages.
+const WAL_BYTES_CHECKPOINT: u64 = 64 << 20;
+
+/// One partition on its way from the log into the tables.
+#[derive(Debug, Clone)]
+pub struct Cursor {
+    pub topic: &'static str,
+    pub partition: TopicPartition,
+    pub incarnation: Incarnation,
+    /// The next offset to read; what the file holds too.
+    pub next: Offset,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Step {
+    pub records: usize,
+    pub bytes: usize,
+    /// Records that were in the log and not in the tables after it.
+    pub lag: u64,
+}
+
+/// What a fetch made of one cursor.
+#[derive(Debug, Default)]
+struct Advance {
+    next: Offset,
+    end: Offset,
+    applied_time: Option<i64>,
+    rows: i64,
+    nothing: i64,
+    unreadable: Vec<(Offset, String)>,
+    /// Offsets that retention or damage took before they were read.
+    lost: i64,
+    bytes: usize,
+}
+
+pub struct Tail {
+    log: Arc<dyn LogReader>,
+    clock: Arc<dyn Clock>,
+    namespace: Namespace,
+    path: std::path::PathBuf,
+    connection: SqliteConnection,
+    cursors: Vec<Cursor>,
+    tables: Tables,
+}
+
+impl Tail {
+    /// Takes over an open file; checks what it says about the log before anything is read.
+    pub async fn new(
+        log: Arc<dyn LogReader>,
+        clock: Arc<dyn Clock>,
+        namespace: &Namespace,
+        path: &Path,
+        connection: SqliteConnection,
+    ) -> Result<Self, Error> {
+        let (namespace, path) = (namespace.clone(), path.to_owned());
+        let mut tail = Self { log, clock, namespace, path, connection, cursors: Vec::new(), tables: Tables::new() };
+        tail.reload().await?;
+        Ok(tail)
+    }
+
+    pub fn cursors(&self) -> &[Cursor] {
+        &self.cursors
+    }
+
+    /// Where each partition stands, as [`LogReader::wait`] wants it.
+    pub fn positions(&self) -> Vec<(TopicPartition, Offset)> {
+        self.cursors.iter().map(|cursor| (cursor.partition, cursor.next)).collect()
+    }
+
+    /// True if a topic of this namespace is missing still; `reload` finds it once it was created.
+    pub fn topics_missing(&self) -> bool {
+        TOPICS.iter().any(|topic| self.cursors.iter().all(|cursor| cursor.topic != *topic))
+    }
+
+    /// Reads the stored offsets and holds them against the log: another incarnation or an offset past the end is refused.
+    pub async fn reload(&mut self) -> Result<(), Error> {
+        self.tables.clear();
+        let stored = store::positions(&mut self.connection).await?;
+        let mut stored: BTreeMap<(String, u32), StoredPosition> =
+            stored.into_iter().map(|position| ((position.topic.clone(), position.partition), position)).collect();
+        let (mut cursors, mut fresh) = (Vec::new(), Vec::new());
+        for info in self.log.topics()? {
+            let name = &info.spec.name;
+            if name.namespace() != self.namespace.as_str() {
+                continue;
+            }
+            let Some(topic) = TOPICS.iter().copied().find(|topic| *topic == name.topic()) else { continue };
+            for number in 0..info.spec.partitions {
+                let partition = TopicPartition { topic: info.id, partition: crate::domain::PartitionId(number) };
+                let marks = self.log.watermarks(partition)?;
+                let next = match stored.remove(&(topic.to_owned(), number)) {
+                    Some(position) => self.checked(&position, info.incarnation, marks.end)?,
+                    None => {
+                        fresh.push((topic, number, info.incarnation, marks.start));
+                        marks.start
+                    }
+                };
+                cursors.push(Cursor { topic, partition, incarnation: info.incarnation, next });
+            }
+        }
+        if let Some(((topic, partition), _)) = stored.into_iter().next() {
+            return Err(self.refused(format!("it has applied {topic}/{partition}, which the log does not have")));
+        }
+        for (topic, partition, incarnation, start) in fresh {
+            insert_position(&mut self.connection, topic, partition, incarnation, start).await?;
+        }
+        cursors.sort_by_key(|cursor| (TOPICS.iter().position(|topic| *topic == cursor.topic), cursor.partition));
+        self.cursors = cursors;
+        Ok(())
+    }
+
+    fn checked(&self, position: &StoredPosition, incarnation: Incarnation, end: Offset) -> Result<Offset, Error> {
+        let StoredPosition { topic, partition, .. } = position;
+        if position.incarnation != incarnation {
+            let had = position.incarnation;
+            return Err(self.refused(format!("{topic}/{partition} is of incarnation {incarnation}, the rows are of {had}")));
+        }
+        if position.next > end {
+            let next = position.next;
+            return Err(self.refused(format!("it has applied {topic}/{partition} up to {next}, the log ends at {end}")));
+        }
+        Ok(position.next)
+    }
+
+    fn refused(&self, reason: String) -> Error {
+        Error::Refused { namespace: self.namespace.to_string(), reason }
+    }
+
+    /// Fetches about `bytes_max` over all partitions and commits it as one transaction.
+    pub async fn step(&mut self, bytes_max: usize) -> Result<Step, Error> {
+        let mut advances = Vec::new();
+        let mut step = Step::default();
+        let share = (bytes_max / self.cursors.len().max(1)).max(1);
+        for at in 0..self.cursors.len() {
+            let advance = self.fetch(at, share)?;
+            step.lag += advance.end.0.saturating_sub(advance.next.0);
+            if advance.next != self.cursors[at].next {
+                step.records += (advance.rows + advance.nothing) as usize + advance.unreadable.len();
+                step.bytes += advance.bytes;
+                advances.push((at, advance));
+            }
+        }
+        if advances.is_empty() {
+            return Ok(step);
+        }
+        if let Err(error) = self.commit(&advances).await {
+            self.tables.clear();
+            return Err(error);
+        }
+        for (at, advance) in &advances {
+            self.cursors[*at].next = advance.next;
+        }
+        metrics::committed(&self.namespace, &step);
+        Ok(step)
+    }
+
+    fn fetch(&mut self, at: usize, bytes_max: usize) -> Result<Advance, Error> {
+        let Cursor { topic, partition, next, .. } = self.cursors[at].clone();
+        let mut advance = Advance { next, end: self.log.watermarks(partition)?.end, ..Advance::default() };
+        let fetched = match self.log.fetch(partition, next, bytes_max) {
+            Ok(fetched) => fetched,
+            Err(log::Error::OffsetOutOfRange { start, .. }) if next < start => {
+                tracing::error!(topic, partition = partition.partition.0, from = next.0, to = start.0, "records were trimmed unread");
+                advance.lost = (start.0 - next.0) as i64;
+                Fetched { batches: Vec::new(), next: start }
+            }
+            Err(log::Error::OffsetOutOfRange { asked, end, .. }) => {
+                return Err(self.refused(format!("it has applied {topic} up to {asked}, the log ends at {end}")));
+            }
+            Err(log::Error::Hole { from, to, .. }) => {
+                tracing::error!(topic, partition = partition.partition.0, from = from.0, to = to.0, "damaged records are left out");
+                advance.lost = (to.0 - next.0) as i64;
+                Fetched { batches: Vec::new(), next: to }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for record in fetched.records() {
+            advance.applied_time = Some(record.append_time.0);
+            match self.tables.add(topic, partition.partition.0, &record) {
+                Applied::Rows => advance.rows += 1,
+                Applied::Nothing => advance.nothing += 1,
+                Applied::Unreadable(error) => {
+                    tracing::error!(topic, offset = record.offset.0, error, "a record cannot be read; it is listed in unreadable_records");
+                    advance.unreadable.push((record.offset, error));
+                }
+            }
+        }
+        advance.bytes = fetched.batches.iter().map(|batch| batch.data().len()).sum();
+        advance.next = fetched.next;
+        advance.end = advance.end.max(fetched.next);
+        Ok(advance)
+    }
+
+    async fn commit(&mut self, advances: &[(usize, Advance)]) -> Result<(), Error> {
+        let now = self.clock.now().0;
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(Error::sql("begin"))?;
+        for (at, advance) in advances {
+            move_position(&mut transaction, &self.cursors[*at], advance, now).await?;
+        }
+        self.tables.write(&mut transaction).await?;
+        transaction.commit().await.map_err(Error::sql("commit"))
+    }
+
+    /// Moves the write-ahead file into the database if it has grown large or `always`.
+    pub async fn checkpoint(&mut self, always: bool) -> Result<(), Error> {
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        let bytes = std::fs::metadata(&wal).map_or(0, |meta| meta.len());
+        if bytes >= WAL_BYTES_CHECKPOINT || (always && bytes > 0) {
+            store::checkpoint(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the file in order, so that nothing is left in the write-ahead file.
+    pub async fn close(self) -> Result<(), Error> {
+        self.connection.close().await.map_err(Error::sql("close"))
+    }
+}
+
+async fn insert_position(
+    connection: &mut SqliteConnection,
+    topic: &str,
+    partition: u32,
+    incarnation: Incarnation,
+    start: Offset,
+) -> Result<(), Error> {
+    let insert = "INSERT OR IGNORE INTO processing_status (topic, partition, incarnation, next_offset) VALUES (?, ?, ?, ?)";
+    let insert = sqlx::query(insert).bind(topic.to_owned()).bind(partition).bind(incarnation.0).bind(start.0 as i64);
+    insert.execute(connection).await.map_err(Error::sql("processing_status")).map(drop)
+}
+
+/// The compare-and-set: moves a partition's stored offset on if it is still where this tail read it.
+async fn move_position(connection: &mut SqliteConnection, cursor: &Cursor, advance: &Advance, now: i64) -> Result<(), Error> {
+    let update = "UPDATE processing_status SET next_offset = ?, end_offset = ?, applied_time = coalesce(?, applied_time), updated_at = ?, \
+                  applied = applied + ?, skipped = skipped + ?, unreadable = unreadable + ?, lost = lost + ? \
+                  WHERE topic = ? AND partition = ? AND incarnation = ? AND next_offset = ?";
+    let update = sqlx::query(update)
+        .bind(advance.next.0 as i64)
+        .bind(advance.end.0 as i64)
+        .bind(advance.applied_time)
+        .bind(now)
+        .bind(advance.rows)
+        .bind(advance.nothing)
+        .bind(advance.unreadable.len() as i64)
+        .bind(advance.lost)
+        .bind(cursor.topic)
+        .bind(cursor.partition.partition.0)
+        .bind(cursor.incarnation.0)
+        .bind(cursor.next.0 as i64);
+    let done = update.execute(&mut *connection).await.map_err(Error::sql("processing_status"))?;
+    if done.rows_affected() != 1 {
+        return Err(Error::Overtaken { topic: cursor.topic.to_owned(), partition: cursor.partition.partition.0 });
+    }
+    for (offset, error) in &advance.unreadable {
+        let insert = "INSERT OR REPLACE INTO unreadable_records (topic, partition, log_offset, error) VALUES (?, ?, ?, ?)";
+        let insert = sqlx::query(insert).bind(cursor.topic).bind(cursor.partition.partition.0).bind(offset.0 as i64).bind(error.clone());
+        insert.execute(&mut *connection).await.map_err(Error::sql("unreadable_records"))?;
+    }
+    Ok(())
+}

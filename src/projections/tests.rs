@@ -1,0 +1,272 @@
+//! The projector against a log in memory and real SQLite files: exactly once, whatever runs beside it or crashes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::generation::Generations;
+use super::tail::Tail;
+use super::*;
+use crate::domain::{Millis, Namespace, Offset, PartitionId, Subject, TenantId};
+use crate::env::{Clock, ManualClock};
+use crate::log::memory::MemoryLog;
+use crate::log::{BatchBuilder, Cleanup, LogReader, LogWriter, Retention, TopicName, TopicPartition, TopicSpec, Transaction};
+use crate::schema::Wire;
+use crate::schema::records::{BatchOutcomes, EventBody, EventsRecord, IdentityRecord, Origin, RecordOutcome, SegmentChange, Tick, Tie};
+
+const DAY: i64 = crate::domain::DAY_MS;
+
+/// A log with a namespace's topics, two partitions each, and the folder for its read model.
+pub(super) struct World {
+    pub log: Arc<MemoryLog>,
+    pub clock: ManualClock,
+    pub dir: tempfile::TempDir,
+    pub namespace: Namespace,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let clock = ManualClock::at(Millis(1_700_000_000_000));
+        let log = Arc::new(MemoryLog::new(Arc::new(clock.clone())));
+        let world = Self { log, clock, dir: tempfile::tempdir().unwrap(), namespace: Namespace::new("shop").unwrap() };
+        for topic in tables::TOPICS {
+            world.create(topic);
+        }
+        world
+    }
+
+    fn create(&self, topic: &str) {
+        let name = TopicName::new(&self.namespace, topic);
+        let spec = TopicSpec { name, partitions: 2, retention: Retention::Forever, cleanup: Cleanup::Delete };
+        self.log.create_topic(&spec).unwrap();
+    }
+
+    pub fn partition(&self, topic: &str, partition: u32) -> TopicPartition {
+        let topics = self.log.topics().unwrap();
+        let info = topics.into_iter().find(|info| info.spec.name == TopicName::new(&self.namespace, topic)).unwrap();
+        TopicPartition { topic: info.id, partition: PartitionId(partition) }
+    }
+
+    /// Appends one record under `subject` (`u:..` or `a:..`).
+    pub fn append<'a, T: Wire<'a>>(&self, topic: &str, partition: u32, subject: &str, record: &T) -> Offset {
+        let tenant = TenantId::new("acme").unwrap();
+        let key = match subject.split_once(':') {
+            Some(("u", id)) => Subject::user(id).key(&tenant).bytes().clone(),
+            Some((_, id)) => Subject::anonymous(id).key(&tenant).bytes().clone(),
+            None => Default::default(),
+        };
+        let mut value = Vec::new();
+        crate::schema::encode(record, &mut value).unwrap();
+        let mut batch = BatchBuilder::new();
+        batch.push(&key, Some(&value), self.clock.now());
+        let batches = vec![(self.partition(topic, partition), batch.build())];
+        let appended = self.log.append(Transaction { batches, commits: Vec::new() }).unwrap().wait().unwrap();
+        appended.first_offsets[0]
+    }
+
+    pub fn event(&self, partition: u32, subject: &str, name: &str, at: i64, properties: &str) -> Offset {
+        self.append("events", partition, subject, &EventsRecord::Event(event(name, at, properties)))
+    }
+
+    pub fn start(&self) -> Handle {
+        let options = Options { clock: Arc::new(self.clock.clone()), ..Options::default() };
+        Projector::start(self.log.clone(), self.dir.path(), &self.namespace, options).unwrap()
+    }
+
+    /// Starts a projector, waits until it has everything, stops it.
+    pub fn project(&self) {
+        let handle = self.start();
+        self.wait(&handle);
+        handle.stop();
+        assert_eq!(handle.health(), Health::Stopped(None));
+    }
+
+    pub fn wait(&self, handle: &Handle) {
+        for topic in tables::TOPICS {
+            for partition in [0, 1] {
+                let end = self.log.watermarks(self.partition(topic, partition)).unwrap().end;
+                if end.0 > 0 {
+                    let last = Offset(end.0 - 1);
+                    assert!(handle.wait_applied(topic, PartitionId(partition), last, Duration::from_secs(20)), "{:?}", handle.health());
+                }
+            }
+        }
+    }
+
+    /// The answer as lines of `|`-separated values.
+    pub fn sql(&self, sql: &str) -> Vec<String> {
+        let rows = block_on(query(self.dir.path(), &self.namespace, sql, Limits::default())).unwrap();
+        rows.rows.iter().map(|row| row.iter().map(text).collect::<Vec<_>>().join("|")).collect()
+    }
+
+    async fn tail(&self) -> Tail {
+        let generations = Generations::new(self.dir.path(), &self.namespace);
+        let path = generations.db(generations.current().unwrap().unwrap());
+        let connection = store::open(&path, self.namespace.as_str()).await.unwrap();
+        Tail::new(self.log.clone(), Arc::new(self.clock.clone()), &self.namespace, &path, connection).await.unwrap()
+    }
+}
+
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::Int(value) => value.to_string(),
+        Value::Float(value) => value.to_string(),
+        Value::Text(value) => value.clone(),
+        Value::Blob(value) => format!("{value:?}"),
+    }
+}
+
+fn event<'a>(name: &'a str, at: i64, properties: &'a str) -> EventBody<'a> {
+    let origin = Origin { incarnation: 1, partition: 0, offset: 7 };
+    EventBody {
+        message_id: name,
+        kind: "track",
+        name,
+        event_time: at,
+        received_at: at,
+        user_id: "",
+        anonymous_id: "",
+        source: "web",
+        historical: false,
+        properties,
+        context: r#"{"sessionId":42}"#,
+        origin,
+    }
+}
+
+#[test]
+fn events_are_rows_and_daily_counts() {
+    let world = World::new();
+    world.event(0, "u:ann", "Page", DAY, r#"{"a":1}"#);
+    world.event(0, "u:ann", "Page", DAY + 5, "");
+    world.event(1, "a:x", "Buy", 2 * DAY - 1, "");
+    world.append("events", 1, "", &EventsRecord::Tick(Tick { feeder: 0, feeders: 1, time: 9 }));
+    world.event(1, "a:x", "Buy", 2 * DAY, "");
+    world.project();
+    world.event(0, "u:bob", "Page", DAY, "");
+    world.project();
+    let rows =
+        world.sql("SELECT tenant_id, user_id, anonymous_id, event_name, properties, session_id FROM events ORDER BY timestamp, user_id");
+    let expected =
+        ["acme|ann|-|Page|{\"a\":1}|42", "acme|bob|-|Page|-|42", "acme|ann|-|Page|-|42", "acme|-|x|Buy|-|42", "acme|-|x|Buy|-|42"];
+    assert_eq!(rows, expected);
+    assert_eq!(world.sql("SELECT day, events, actives FROM v_daily"), ["1970-01-02|4|3", "1970-01-03|1|1"]);
+    let names = world.sql("SELECT day, event_name, events FROM daily_events");
+    assert_eq!(names, ["1970-01-02|Buy|1", "1970-01-02|Page|3", "1970-01-03|Buy|1"]);
+    let status = world.sql("SELECT partition, next_offset, lag, applied, skipped FROM processing_status WHERE topic = 'events'");
+    assert_eq!(status, ["0|3|0|3|0", "1|3|0|2|1"]);
+}
+
+#[test]
+fn segment_changes_are_membership_history_and_daily_counts() {
+    let world = World::new();
+    let change = |segment, entered, at| SegmentChange { segment, digest: "d", entered, at, cause: "m" };
+    world.append("segment_changes", 0, "u:ann", &change("vip", true, DAY));
+    world.append("segment_changes", 0, "u:ann", &change("vip", false, DAY + 1));
+    world.append("segment_changes", 0, "u:ann", &change("new", true, DAY + 2));
+    world.project();
+    world.append("segment_changes", 0, "u:ann", &change("vip", true, 2 * DAY));
+    world.append("segment_changes", 0, "u:ann", &change("new", false, 2 * DAY));
+    world.project();
+    assert_eq!(world.sql("SELECT segment, subject, since FROM membership"), [format!("vip|u:ann|{}", 2 * DAY)]);
+    assert_eq!(world.sql("SELECT count(*) FROM membership_history"), ["5"]);
+    let daily = world.sql("SELECT segment, day, entered, left FROM segment_daily ORDER BY 1, 2");
+    assert_eq!(daily, ["new|1970-01-02|1|0", "new|1970-01-03|0|1", "vip|1970-01-02|1|1", "vip|1970-01-03|1|0"]);
+}
+
+#[test]
+fn outcomes_add_up_and_identities_are_replaced() {
+    let world = World::new();
+    let exception = |offset, kind: &str, reason: &str| RecordOutcome {
+        offset,
+        message_id: format!("m{offset}"),
+        kind: kind.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let mut batch = BatchOutcomes {
+        stage: "intake".to_owned(),
+        partition: 0,
+        from_offset: 0,
+        to_offset: 10,
+        at: 5,
+        records: 10,
+        applied: 6,
+        duplicate: 2,
+        filtered: 1,
+        dead_lettered: 0,
+        control: 1,
+        exceptions: vec![exception(3, "duplicate", ""), exception(4, "filtered", "bot")],
+    };
+    world.append("outcomes", 0, "", &batch);
+    batch.from_offset = 12;
+    batch.to_offset = 22;
+    world.append("outcomes", 0, "", &batch);
+    let tie = |user_id: &str, from| Tie { user_id: user_id.to_owned(), from };
+    world.append("identities", 0, "a:x", &IdentityRecord { ties: vec![tie("ann", 1)] });
+    world.append("identities", 0, "a:x", &IdentityRecord { ties: vec![tie("ann", 1), tie("bob", 2)] });
+    world.project();
+    let totals = world.sql("SELECT kind, reason, records FROM outcome_totals");
+    assert_eq!(totals, ["applied||12", "control||2", "duplicate||4", "filtered|bot|2"]);
+    assert_eq!(world.sql("SELECT from_offset, to_offset, records, gaps FROM outcome_coverage"), ["0|22|20|1"]);
+    assert_eq!(world.sql("SELECT anonymous_id, ordinal, user_id FROM identities"), ["x|0|ann", "x|1|bob"]);
+}
+
+#[test]
+fn of_two_projectors_each_record_is_applied_by_one() {
+    let world = World::new();
+    world.event(0, "u:ann", "Page", 1, "");
+    world.project();
+    let (mut first, mut second) = (block_on(world.tail()), block_on(world.tail()));
+    world.event(0, "u:ann", "Page", 2, "");
+    assert_eq!(block_on(first.step(1 << 20)).unwrap().records, 1);
+    let refused = block_on(second.step(1 << 20));
+    assert!(matches!(refused, Err(Error::Overtaken { .. })), "{refused:?}");
+    block_on(second.reload()).unwrap();
+    assert_eq!(block_on(second.step(1 << 20)).unwrap().records, 0);
+    world.event(0, "u:ann", "Page", 3, "");
+    assert_eq!(block_on(second.step(1 << 20)).unwrap().records, 1);
+    assert_eq!(world.sql("SELECT count(*), (SELECT events FROM daily_totals) FROM events"), ["3|3"]);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_listed_and_the_rest_goes_on() {
+    let world = World::new();
+    let mut batch = BatchBuilder::new();
+    batch.push(b"acme\0u:ann", Some(b"\0\x63garbage"), Millis(1));
+    let batches = vec![(world.partition("events", 0), batch.build())];
+    world.log.append(Transaction { batches, commits: Vec::new() }).unwrap().wait().unwrap();
+    world.event(0, "u:ann", "Page", 1, "");
+    world.project();
+    assert_eq!(world.sql("SELECT topic, log_offset FROM unreadable_records"), ["events|0"]);
+    assert_eq!(world.sql("SELECT applied, unreadable FROM processing_status WHERE topic = 'events' AND partition = 0"), ["1|1"]);
+}
+
+#[test]
+fn lookups_by_user_and_message_use_the_bucketed_indexes() {
+    let world = World::new();
+    world.event(0, "u:ann", "Page", 1, "");
+    world.project();
+    let plan = |sql: &str| world.sql(&format!("EXPLAIN QUERY PLAN {sql}")).join(" ");
+    assert!(plan("SELECT * FROM events WHERE user_id = 'ann'").contains("events_by_user (ANY(bucket) AND user_id=?)"));
+    assert!(plan("SELECT * FROM events WHERE message_id = 'm'").contains("events_by_message (ANY(bucket) AND message_id=?)"));
+}
+
+#[test]
+fn a_query_is_bounded_in_rows_and_time() {
+    let world = World::new();
+    world.event(0, "u:ann", "Page", 1, "");
+    world.project();
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+    let limits = Limits { time_ms_max: 30_000, rows_max: 5 };
+    let rows = block_on(query(world.dir.path(), &world.namespace, endless, limits)).unwrap();
+    assert_eq!((rows.rows.len(), rows.truncated), (5, true));
+    let limits = Limits { time_ms_max: 20, rows_max: 5 };
+    let slow = block_on(query(world.dir.path(), &world.namespace, &format!("SELECT count(*) FROM ({endless})"), limits));
+    assert!(matches!(slow, Err(Error::Timeout { ms: 20 })), "{slow:?}");
+    let empty = block_on(query(world.dir.path(), &world.namespace, "SELECT user_id FROM events WHERE 0", limits)).unwrap();
+    assert_eq!((empty.columns[0].name.as_str(), empty.rows.len()), ("user_id", 0));
+}
