@@ -2,3 +2,4 @@
 
 mod log_contract;
 mod state_contract;
+mod tidy;

@@ -64,7 +64,8 @@ pub fn an_empty_transaction_is_taken(world: &mut World) {
 pub fn keys_and_values_are_any_bytes(world: &mut World) {
     let events = world.topic("events", 1);
     let wild: Vec<u8> = (0..=255).collect();
-    let records: [(&[u8], Option<&[u8]>, i64); 5] =
+    type Parts<'a> = (&'a [u8], Option<&'a [u8]>, i64);
+    let records: [Parts<'_>; 5] =
         [(b"", Some(b""), 0), (&wild, Some(&wild), i64::MIN), (b"gone", None, i64::MAX), (b"", None, -1), (b"\0", Some(b"\0"), 1)];
     let mut batch = BatchBuilder::new();
     for (key, value, timestamp) in records {
