@@ -18,6 +18,7 @@ pub mod state;
 
 // 4: shells
 pub mod projections;
+pub mod stream;
 
 // 6: root
 pub mod bench;

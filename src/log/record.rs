@@ -91,6 +91,12 @@ impl BatchBuilder {
         Ok(())
     }
 
+    /// Takes back every record pushed since the builder had this many bytes and records.
+    pub fn truncate(&mut self, bytes: usize, count: usize) {
+        self.buffer.truncate(bytes);
+        self.count = count as u32;
+    }
+
     pub fn len(&self) -> usize {
         self.count as usize
     }

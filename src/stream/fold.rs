@@ -1,0 +1,114 @@
+//! What a partition loop asks of the fold it drives: deterministic, synchronous, one partition of one topic.
+//!
+//! The loop ([`super::worker`]) owns fetching, committing, recovery and when to flush; a fold owns its keys' states and what records do to
+//! them. Nothing a fold makes may depend on where batches begin and end, except what [`Fold::seal`] writes once per commit.
+
+use crate::domain::{DeadReason, Incarnation, Millis, Outcome, PartitionId};
+use crate::log::RecordRef;
+use crate::state::Table;
+
+use super::outputs::Outputs;
+use super::progress::{Cursor, Watermark};
+use super::{Error, Topic};
+
+/// How one record ended, or that it has not yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    Done(Outcome),
+    /// There is more to do under this record than one commit should hold; commit, then call again from this cursor.
+    More(Cursor),
+}
+
+/// Which part of a record to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Window<'a> {
+    /// Done before.
+    pub after: Option<&'a Cursor>,
+    /// Stop once this is done: a silent re-read must end where the last commit did.
+    pub until: Option<&'a Cursor>,
+}
+
+/// What is known when a commit is put together.
+#[derive(Debug, Clone, Copy)]
+pub struct Seal {
+    /// Append time of the last record folded, in this commit or before.
+    pub folded: Option<Millis>,
+    /// The moment just before the partition's end was asked for, where that end has been reached.
+    pub end_asked: Option<Millis>,
+    /// The time between ticks is over.
+    pub tick_due: bool,
+}
+
+/// A record that could not be folded, and why.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    pub reason: DeadReason,
+    pub detail: String,
+}
+
+pub trait Fold: Send {
+    /// The stage's name in dead letters, outcomes, metrics and the consumer group.
+    fn stage(&self) -> &'static str;
+
+    /// The topic it reads, and its partition.
+    fn input(&self) -> (Topic, PartitionId);
+
+    /// Raised only when the bytes this fold makes can change.
+    fn version(&self) -> u32;
+
+    /// True if the commit should carry an account of every record's outcome.
+    fn keeps_account(&self) -> bool {
+        false
+    }
+
+    /// True if what it needs to know of records that were trimmed is kept elsewhere, so that it can begin at the log's present start.
+    fn outlives_its_input(&self) -> bool {
+        false
+    }
+
+    /// The table whose watermark stands for all that this fold stores.
+    fn table(&self, incarnation: Incarnation) -> Table;
+
+    /// Forgets everything in memory; goes on from what is stored (`None`: from nothing, after removing whatever is stored).
+    fn restore(&mut self, stored: Option<&Watermark>, incarnation: Incarnation) -> Result<(), Error>;
+
+    /// Loads the states that these records need. Called once per batch, before any of it is applied.
+    fn prepare(&mut self, records: &[RecordRef<'_>]) -> Result<(), Error>;
+
+    /// Folds one record, `at` its place in the prepared batch. An error of the record itself comes back as [`Error::Record`].
+    fn apply(&mut self, at: usize, record: &RecordRef<'_>, window: Window<'_>, out: &mut Outputs) -> Result<Applied, Error>;
+
+    /// From now on (or no longer) able to [`undo`](Fold::undo) each record. Slow, so only around a record that failed.
+    fn set_careful(&mut self, careful: bool);
+
+    /// Puts everything back as it was before the last record; only while careful.
+    fn undo(&mut self);
+
+    /// Writes what goes out once per commit. Must not change anything a later record depends on.
+    fn seal(&mut self, seal: &Seal, out: &mut Outputs) -> Result<(), Error>;
+
+    /// Whether there is something for `seal` to say although nothing was folded.
+    fn has_news(&self, seal: &Seal) -> bool;
+
+    /// The time this fold has reached.
+    fn time(&self) -> Millis;
+
+    /// About how many bytes a flush would write.
+    fn dirty_bytes(&self) -> usize;
+
+    /// Stores everything, with the watermark (whose `memo` this fold fills in).
+    fn flush(&mut self, watermark: Watermark) -> Result<(), Error>;
+
+    /// The message id of a record, for the account of those that were not applied.
+    fn message_id(&self, record: &RecordRef<'_>) -> String;
+}
+
+impl Fault {
+    pub fn new(reason: DeadReason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+
+    pub(super) fn too_large(topic: Topic, len: usize) -> Self {
+        Self::new(DeadReason::TooLarge, format!("what it makes for {} is {len} bytes long", topic.as_str()))
+    }
+}

@@ -1,0 +1,30 @@
+//! Stream processing: partition loops that fold topics into topics, exactly once, in the time that the data carries.
+//!
+//! `Worker` is the loop, `Fold` what it drives; `intake` and `profile` are the two folds of the event spine, thin shells around the pure
+//! cores. `Spine` composes them for a namespace. What must hold here is in ARCHITECTURE.md: outputs and consumed offset are one append,
+//! states are stored only after it, and the same records give the same bytes whatever the batches, threads and crashes.
+//!
+//! Leaves read models to `projections` and what happens offline to `replay`.
+
+mod account;
+mod error;
+mod fold;
+pub mod metrics;
+mod opening;
+mod options;
+mod outputs;
+mod progress;
+mod runner;
+mod status;
+mod topics;
+mod worker;
+
+pub use error::Error;
+pub use fold::{Applied, Fault, Fold, Seal, Window};
+pub use options::Options;
+pub use outputs::{Outputs, Source};
+pub use progress::{Cursor, Mark, Progress, Watermark};
+pub use runner::{Handle, Watch};
+pub use status::{PartitionStatus, Shared, Stopping};
+pub use topics::{Partitions, Topic, Topics, topics};
+pub use worker::{Stepped, Stepper, Surroundings, Worker};

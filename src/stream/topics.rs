@@ -1,0 +1,158 @@
+//! The topics of one namespace: which there are, how long each is kept, and their numbers in the log.
+
+use std::sync::Arc;
+
+use super::Error;
+use crate::domain::{DAY_MS, Duration, Incarnation, Namespace, PartitionId};
+use crate::log::{Cleanup, LogReader, LogWriter, Retention, TopicId, TopicInfo, TopicName, TopicPartition, TopicSpec};
+
+/// The topics of the event spine. The order is that of [`Topics`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    Intake,
+    Identities,
+    Events,
+    Profiles,
+    SegmentChanges,
+    Definitions,
+    DeadLetters,
+    Outcomes,
+}
+
+impl Topic {
+    pub const ALL: [Topic; 8] = [
+        Topic::Intake,
+        Topic::Identities,
+        Topic::Events,
+        Topic::Profiles,
+        Topic::SegmentChanges,
+        Topic::Definitions,
+        Topic::DeadLetters,
+        Topic::Outcomes,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Topic::Intake => "intake",
+            Topic::Identities => "identities",
+            Topic::Events => "events",
+            Topic::Profiles => "profiles",
+            Topic::SegmentChanges => "segment_changes",
+            Topic::Definitions => "definitions",
+            Topic::DeadLetters => "dead_letters",
+            Topic::Outcomes => "outcomes",
+        }
+    }
+
+    fn kept(self) -> (Retention, Cleanup) {
+        let days = |days: i64| Retention::Age(Duration::from_millis((days * DAY_MS) as u64));
+        match self {
+            // Unsealed personal data: days, at most 30. Longer than deduplication looks back, so that its state can be built again.
+            Topic::Intake => (days(7), Cleanup::Delete),
+            // Which user a device belongs to: latest per device, for ever.
+            Topic::Identities => (Retention::Forever, Cleanup::Compact),
+            // The history everything is derived from.
+            Topic::Events => (Retention::Forever, Cleanup::Delete),
+            Topic::Profiles => (Retention::Forever, Cleanup::Compact),
+            // Read models hold the whole history; readers outside have a year and some to catch up.
+            Topic::SegmentChanges => (days(400), Cleanup::Delete),
+            Topic::Definitions => (Retention::Forever, Cleanup::Delete),
+            // Long enough to notice, fix and send again.
+            Topic::DeadLetters => (days(90), Cleanup::Delete),
+            Topic::Outcomes => (days(30), Cleanup::Delete),
+        }
+    }
+}
+
+/// How many partitions each side has. `intake` may differ from `events`; everything by subject has one count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Partitions {
+    pub intake: u32,
+    pub events: u32,
+}
+
+impl Default for Partitions {
+    fn default() -> Self {
+        Self { intake: 4, events: 4 }
+    }
+}
+
+/// The specification of every topic of `namespace`.
+///
+/// | topic | kept |
+/// |---|---|
+/// | `intake` | 7 days |
+/// | `identities`, `profiles` | the newest of each key, for ever |
+/// | `events`, `definitions` | for ever |
+/// | `segment_changes` | 400 days |
+/// | `dead_letters` | 90 days |
+/// | `outcomes` | 30 days |
+pub fn topics(namespace: &Namespace, partitions: Partitions) -> Vec<TopicSpec> {
+    let spec = |topic: Topic| {
+        let count = match topic {
+            Topic::Events | Topic::Profiles | Topic::SegmentChanges => partitions.events,
+            Topic::Intake | Topic::Identities | Topic::DeadLetters | Topic::Outcomes => partitions.intake,
+            Topic::Definitions => 1,
+        };
+        let (retention, cleanup) = topic.kept();
+        TopicSpec { name: TopicName::new(namespace, topic.as_str()), partitions: count, retention, cleanup }
+    };
+    Topic::ALL.iter().map(|topic| spec(*topic)).collect()
+}
+
+/// The topics of a namespace as the log knows them. A cheap handle.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    pub namespace: Namespace,
+    infos: Arc<[TopicInfo]>,
+}
+
+impl Topics {
+    /// Creates what is missing. Topics that exist keep the partition count they have: changing it is repartitioning.
+    pub fn create(log: &dyn LogWriter, namespace: &Namespace, partitions: Partitions) -> Result<Self, Error> {
+        let existing = log.topics()?;
+        let have = |topic: Topic| existing.iter().find(|info| info.spec.name == TopicName::new(namespace, topic.as_str()));
+        let partitions = Partitions {
+            intake: have(Topic::Intake).map_or(partitions.intake, |info| info.spec.partitions),
+            events: have(Topic::Events).map_or(partitions.events, |info| info.spec.partitions),
+        };
+        let create = |spec: &TopicSpec| log.create_topic(spec);
+        let infos: Result<Vec<_>, _> = topics(namespace, partitions).iter().map(create).collect();
+        Ok(Self { namespace: namespace.clone(), infos: infos?.into() })
+    }
+
+    /// Finds them in a log that someone else writes; `None` if the namespace is not (all) there.
+    pub fn find(log: &dyn LogReader, namespace: &Namespace) -> Result<Option<Self>, Error> {
+        let existing = log.topics()?;
+        let find = |topic: &Topic| existing.iter().find(|info| info.spec.name == TopicName::new(namespace, topic.as_str())).cloned();
+        let infos: Option<Vec<TopicInfo>> = Topic::ALL.iter().map(find).collect();
+        Ok(infos.map(|infos| Self { namespace: namespace.clone(), infos: infos.into() }))
+    }
+
+    pub fn info(&self, topic: Topic) -> &TopicInfo {
+        &self.infos[topic as usize]
+    }
+
+    pub fn id(&self, topic: Topic) -> TopicId {
+        self.info(topic).id
+    }
+
+    pub fn incarnation(&self, topic: Topic) -> Incarnation {
+        self.info(topic).incarnation
+    }
+
+    pub fn count(&self, topic: Topic) -> u32 {
+        self.info(topic).spec.partitions
+    }
+
+    pub fn partition(&self, topic: Topic, partition: PartitionId) -> TopicPartition {
+        TopicPartition { topic: self.id(topic), partition }
+    }
+
+    /// Every partition of a topic, in order.
+    pub fn partitions(&self, topic: Topic) -> impl Iterator<Item = TopicPartition> + use<> {
+        let id = self.id(topic);
+        (0..self.count(topic)).map(move |partition| TopicPartition { topic: id, partition: PartitionId(partition) })
+    }
+}

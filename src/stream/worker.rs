@@ -1,0 +1,421 @@
+//! The partition loop: fetch a batch, fold it, commit outputs and offset as one, flush states lazily after the commit that covers them.
+//!
+//! One worker drives one fold over one partition and is stepped by a thread (`runner`), a test or a simulation; nothing in here waits for
+//! anything but an append's ticket. At most one commit is under way while the next batch folds, and the next is handed in only once that
+//! one is durable, so that a refused append can be repeated without a later one overtaking it.
+//!
+//! Whatever a fold holds in memory may be ahead of what is durable, so a flush first waits for the commit under way.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::account::Account;
+use super::fold::{Applied, Fault, Fold, Seal, Window};
+use super::opening::{Opened, open};
+use super::outputs::{Outputs, Source};
+use super::progress::{Mark, Progress, Watermark};
+use super::status::{Shared, Stopping};
+use super::{Error, Options, Topics, metrics};
+use crate::domain::{DeadReason, Incarnation, Millis, Offset, Outcome, Tally};
+use crate::env::Clock;
+use crate::log::{Advice, Committed, Fetched, Group, LogWriter, Ownership, RecordRef, Ticket, TopicPartition, Transaction};
+use crate::state::StateStore;
+
+/// After a record that failed, this many more are folded with an undo at hand: failures come in groups, and each surprise costs a re-read.
+const CAREFUL_RECORDS: u64 = 10_000;
+
+/// What the outside gives every worker of a namespace.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub log: Arc<dyn LogWriter>,
+    pub state: Arc<dyn StateStore>,
+    pub clock: Arc<dyn Clock>,
+    pub topics: Topics,
+    pub options: Options,
+    pub stopping: Arc<Stopping>,
+}
+
+/// What one step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stepped {
+    Worked,
+    /// Nothing to do before this time unless a record arrives.
+    Idle { until: Millis },
+    /// A few records are there, and better taken with those that follow, at this time.
+    Lingering { until: Millis },
+}
+
+struct InFlight {
+    ticket: Ticket,
+    /// Kept to hand it in again if the disk was full.
+    transaction: Transaction,
+    progress: Progress,
+    records: u64,
+}
+
+pub struct Worker<F: Fold> {
+    around: Surroundings,
+    fold: F,
+    input: TopicPartition,
+    incarnation: Incarnation,
+    ownership: Ownership,
+    out: Outputs,
+    account: Account,
+    /// Folded up to here.
+    position: Progress,
+    /// Durably committed up to here.
+    committed: Progress,
+    /// States stored up to here.
+    flushed: Progress,
+    in_flight: Option<InFlight>,
+    folded_time: Option<Millis>,
+    /// Records folded since the last commit was handed in.
+    uncommitted: u64,
+    last_commit: Millis,
+    last_flush: Millis,
+    last_tick: Option<Millis>,
+    careful_until: Option<Offset>,
+    shared: Arc<Shared>,
+}
+
+impl<F: Fold> Worker<F> {
+    /// Takes over the partition and finds out where to go on from.
+    pub fn open(around: Surroundings, mut fold: F) -> Result<Self, Error> {
+        let (topic, partition) = fold.input();
+        let input = around.topics.partition(topic, partition);
+        let incarnation = around.topics.incarnation(topic);
+        let group = Group(format!("{}.{}", around.topics.namespace, fold.stage()).into());
+        let ownership = around.log.acquire(&group, input)?;
+        let opened = open(&around, &mut fold, &ownership, incarnation)?;
+        let Opened { committed, flushed } = opened;
+        let now = around.clock.now();
+        let shared = Arc::new(Shared::new(fold.stage(), partition, committed.next));
+        let account = Account::new(fold.stage(), partition, fold.keeps_account());
+        let mut worker = Self {
+            out: Outputs::new(around.topics.clone()),
+            around,
+            fold,
+            input,
+            incarnation,
+            ownership,
+            account,
+            position: flushed.clone(),
+            committed,
+            flushed,
+            in_flight: None,
+            folded_time: None,
+            uncommitted: 0,
+            last_commit: Millis::MIN,
+            last_flush: now,
+            last_tick: None,
+            careful_until: None,
+            shared,
+        };
+        worker.publish()?;
+        Ok(worker)
+    }
+
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    pub fn fold(&self) -> &F {
+        &self.fold
+    }
+
+    /// What `LogReader::wait` should watch for this worker.
+    pub fn position(&self) -> (TopicPartition, Offset) {
+        (self.input, self.position.next)
+    }
+
+    fn is_catching_up(&self) -> bool {
+        self.position < self.committed
+    }
+
+    /// Does the next piece of work, if there is one.
+    pub fn step(&mut self) -> Result<Stepped, Error> {
+        if self.is_catching_up() { self.catch_up() } else { self.go_on() }
+    }
+
+    /// Finishes what is under way and stores everything, so that the next start has nothing to re-read.
+    pub fn stop(&mut self) -> Result<(), Error> {
+        self.settle()?;
+        if !self.is_catching_up() && self.flushed != self.position {
+            self.flush()?;
+        }
+        self.publish()
+    }
+
+    /// Re-reads silently what was committed before but is not in the stored states.
+    fn catch_up(&mut self) -> Result<Stepped, Error> {
+        self.out.set_silent(true);
+        let fetched = self.around.log.fetch(self.input, self.position.next, self.around.options.fetch_bytes_max)?;
+        let before = self.position.clone();
+        let stop = self.committed.clone();
+        let done = self.fold_batch(&fetched, Some(&stop));
+        self.account.clear();
+        self.out.clear();
+        self.out.set_silent(false);
+        match done {
+            Err(Error::Record(fault)) => return self.be_careful(&fault),
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        self.uncommitted = 0;
+        if self.position == before {
+            let what = format!("{:?} at {}", self.input, before.next);
+            return Err(Error::Corrupt { what, detail: format!("the records up to {:?} cannot be re-read", self.committed) });
+        }
+        self.flush_if_due()?;
+        self.publish()?;
+        Ok(Stepped::Worked)
+    }
+
+    fn go_on(&mut self) -> Result<Stepped, Error> {
+        let now = self.around.clock.now();
+        let fetched = self.around.log.fetch(self.input, self.position.next, self.around.options.fetch_bytes_max)?;
+        if !fetched.is_empty() && self.should_linger(&fetched, now) {
+            return Ok(Stepped::Lingering { until: self.last_commit + self.around.options.linger_ms });
+        }
+        if let Err(error) = self.fold_batch(&fetched, None) {
+            return match error {
+                Error::Record(fault) => self.be_careful(&fault),
+                error => Err(error),
+            };
+        }
+        let seal = self.seal_facts(now)?;
+        if self.uncommitted > 0 || self.fold.has_news(&seal) {
+            self.commit(&seal, now)?;
+            self.flush_if_due()?;
+            self.publish()?;
+            return Ok(Stepped::Worked);
+        }
+        self.settle()?;
+        self.flush_if_due()?;
+        self.publish()?;
+        Ok(Stepped::Idle { until: self.next_duty(now) })
+    }
+
+    /// A commit per record would write every profile per event: under light load a few milliseconds' records go together.
+    fn should_linger(&self, fetched: &Fetched, now: Millis) -> bool {
+        let options = &self.around.options;
+        let bytes: usize = fetched.batches.iter().map(|batch| batch.data().len()).sum();
+        options.linger_ms > 0 && bytes < options.linger_bytes && self.last_commit <= now && now < self.last_commit + options.linger_ms
+    }
+
+    fn fold_batch(&mut self, fetched: &Fetched, stop: Option<&Progress>) -> Result<(), Error> {
+        let is_before_stop = |record: &RecordRef<'_>| {
+            stop.is_none_or(|stop| record.offset < stop.next || (record.offset == stop.next && stop.cursor.is_some()))
+        };
+        let records: Vec<RecordRef<'_>> = fetched.records().take_while(is_before_stop).collect();
+        self.fold.prepare(&records)?;
+        for (at, record) in records.iter().enumerate() {
+            let until = stop.filter(|stop| stop.next == record.offset).and_then(|stop| stop.cursor.as_ref());
+            match self.apply(at, record, until)? {
+                Applied::Done(outcome) => {
+                    self.account.count(record.offset, outcome, || self.fold.message_id(record));
+                    self.position = Progress::at(record.offset.next());
+                    self.uncommitted += 1;
+                }
+                Applied::More(cursor) => {
+                    self.position = Progress { next: record.offset, cursor: Some(cursor) };
+                    self.uncommitted += 1;
+                    self.folded_time = Some(record.append_time);
+                    return Ok(());
+                }
+            }
+            self.folded_time = Some(record.append_time);
+            if self.out.bytes() >= self.around.options.output_bytes_max {
+                return Ok(());
+            }
+        }
+        // Offsets that compaction removed are passed over; a stop within them is reached.
+        let past = stop.map_or(fetched.next, |stop| fetched.next.min(stop.next));
+        if past > self.position.next {
+            self.position = Progress::at(past);
+        }
+        Ok(())
+    }
+
+    /// Folds one record with its failures contained: the first one makes the worker start over carefully, then each is a dead letter.
+    fn apply(&mut self, at: usize, record: &RecordRef<'_>, until: Option<&super::Cursor>) -> Result<Applied, Error> {
+        let after = if self.position.next == record.offset { self.position.cursor.clone() } else { None };
+        let window = Window { after: after.as_ref(), until };
+        let is_careful = self.careful_until.is_some_and(|until| record.offset < until);
+        if self.careful_until.is_some() && !is_careful {
+            self.careful_until = None;
+            self.fold.set_careful(false);
+        }
+        let checkpoint = is_careful.then(|| self.out.checkpoint());
+        let (fold, out) = (&mut self.fold, &mut self.out);
+        let fault = match catch_unwind(AssertUnwindSafe(|| fold.apply(at, record, window, out))) {
+            Ok(Err(Error::Record(fault))) => fault,
+            Ok(result) => return result,
+            Err(panic) => Fault::new(DeadReason::Panicked, panic_text(panic.as_ref())),
+        };
+        let Some(checkpoint) = checkpoint else {
+            self.careful_until = Some(Offset(record.offset.0 + CAREFUL_RECORDS));
+            return Err(Error::Record(fault));
+        };
+        self.fold.undo();
+        self.out.rewind(&checkpoint);
+        tracing::error!(stage = self.fold.stage(), offset = record.offset.0, reason = %fault.reason, detail = %fault.detail, "record kept as a dead letter");
+        let (topic, partition) = self.fold.input();
+        let source = Source { stage: self.fold.stage(), topic, partition };
+        let message_id = catch_unwind(AssertUnwindSafe(|| self.fold.message_id(record))).unwrap_or_default();
+        self.out.dead_letter(&source, record, &fault, &message_id)?;
+        Ok(Applied::Done(Outcome::DeadLettered(fault.reason)))
+    }
+
+    /// A record failed half-way: what is in memory cannot be trusted, so go back to what is stored and come here again, undo at hand.
+    fn be_careful(&mut self, fault: &Fault) -> Result<Stepped, Error> {
+        tracing::warn!(stage = self.fold.stage(), position = self.position.next.0, detail = %fault.detail, "a record failed; re-reading to leave it out");
+        self.settle()?;
+        self.out.clear();
+        self.account.clear();
+        self.uncommitted = 0;
+        let opened = open(&self.around, &mut self.fold, &self.ownership, self.incarnation)?;
+        self.committed = opened.committed;
+        self.position = opened.flushed.clone();
+        self.flushed = opened.flushed;
+        self.fold.set_careful(true);
+        Ok(Stepped::Worked)
+    }
+
+    fn seal_facts(&mut self, now: Millis) -> Result<Seal, Error> {
+        let options = &self.around.options;
+        let is_first = self.last_tick.is_none();
+        let tick_due = is_first || self.last_tick.is_some_and(|last| now >= last + options.tick_interval_ms || now < last);
+        let mut end_asked = None;
+        if tick_due {
+            let asked = self.around.clock.now();
+            let end = self.around.log.watermarks(self.input)?.end;
+            end_asked = (self.position == Progress::at(end)).then_some(asked);
+        }
+        Ok(Seal { folded: self.folded_time, end_asked, tick_due })
+    }
+
+    fn commit(&mut self, seal: &Seal, now: Millis) -> Result<(), Error> {
+        self.fold.seal(seal, &mut self.out)?;
+        if seal.tick_due {
+            self.last_tick = Some(now);
+        }
+        let tally = self.account.seal(&mut self.out, now)?;
+        let records = self.uncommitted;
+        metrics::batch(&self.around.topics.namespace, self.fold.stage(), &tally);
+        let mark = Mark { incarnation: self.incarnation, time: self.fold.time(), cursor: self.position.cursor.clone() };
+        let committed = Committed { offset: self.position.next, metadata: mark.encode() };
+        let transaction = Transaction { batches: self.out.take(), commits: vec![(self.ownership.clone(), committed)] };
+        self.settle()?;
+        let ticket = self.append(&transaction)?;
+        self.in_flight = Some(InFlight { ticket, transaction, progress: self.position.clone(), records });
+        self.uncommitted = 0;
+        self.last_commit = now;
+        self.shared.count(&tally);
+        Ok(())
+    }
+
+    fn append(&self, transaction: &Transaction) -> Result<Ticket, Error> {
+        loop {
+            let again = Transaction { batches: transaction.batches.clone(), commits: transaction.commits.clone() };
+            match self.around.log.append(again) {
+                Ok(ticket) => return Ok(ticket),
+                Err(error) => self.pause_or_give_up(error)?,
+            }
+        }
+    }
+
+    /// Waits until the commit under way is durable.
+    fn settle(&mut self) -> Result<(), Error> {
+        let Some(mut under_way) = self.in_flight.take() else { return Ok(()) };
+        loop {
+            match under_way.ticket.wait() {
+                Ok(_) => break,
+                Err(error) => self.pause_or_give_up(error)?,
+            }
+            under_way.ticket = self.append(&under_way.transaction)?;
+        }
+        self.committed = under_way.progress;
+        self.shared.committed(under_way.records);
+        Ok(())
+    }
+
+    fn pause_or_give_up(&self, error: crate::log::Error) -> Result<(), Error> {
+        if error.advice() != Advice::Retry || self.around.stopping.is_asked() {
+            return Err(error.into());
+        }
+        tracing::warn!(stage = self.fold.stage(), %error, "commit refused; trying again");
+        self.around.stopping.wait(self.around.options.retry_pause_ms);
+        Ok(())
+    }
+
+    fn flush_if_due(&mut self) -> Result<(), Error> {
+        let options = &self.around.options;
+        let now = self.around.clock.now();
+        // Before all keys are gone through, the store must hold them all: the way through is the store's key order.
+        let is_sweeping = matches!(self.position.cursor, Some(super::Cursor::Sweep { .. }));
+        let is_old = now < self.last_flush || now >= self.last_flush + options.flush_age_ms_max;
+        let is_large = self.fold.dirty_bytes() >= options.flush_bytes_max;
+        let has_moved = self.flushed != self.position;
+        if has_moved && (is_sweeping || is_large || is_old) { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.settle()?;
+        let memo = Default::default();
+        let progress = self.position.clone();
+        let watermark = Watermark { incarnation: self.incarnation, fold_version: self.fold.version(), progress, memo };
+        self.fold.flush(watermark)?;
+        self.flushed = self.position.clone();
+        self.last_flush = self.around.clock.now();
+        Ok(())
+    }
+
+    fn next_duty(&self, now: Millis) -> Millis {
+        let options = &self.around.options;
+        let tick = self.last_tick.map_or(now, |last| last + options.tick_interval_ms);
+        let flush = if self.flushed == self.position { Millis::MAX } else { self.last_flush + options.flush_age_ms_max };
+        tick.min(flush)
+    }
+
+    fn publish(&mut self) -> Result<(), Error> {
+        let end = self.around.log.watermarks(self.input)?.end;
+        self.shared.publish(&self.position, &self.committed, &self.flushed, end, self.fold.time());
+        metrics::partition(&self.around.topics.namespace, &self.shared);
+        Ok(())
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".to_owned())
+}
+
+/// A worker whatever its fold, for threads and tests that drive several.
+pub trait Stepper: Send {
+    fn step(&mut self) -> Result<Stepped, Error>;
+    fn stop(&mut self) -> Result<(), Error>;
+    fn position(&self) -> (TopicPartition, Offset);
+    fn shared(&self) -> Arc<Shared>;
+}
+
+impl<F: Fold> Stepper for Worker<F> {
+    fn step(&mut self) -> Result<Stepped, Error> {
+        Worker::step(self)
+    }
+    fn stop(&mut self) -> Result<(), Error> {
+        Worker::stop(self)
+    }
+    fn position(&self) -> (TopicPartition, Offset) {
+        Worker::position(self)
+    }
+    fn shared(&self) -> Arc<Shared> {
+        Worker::shared(self)
+    }
+}
+
+/// Records counted against outcomes, for a batch's account.
+pub(super) fn balanced(what: &str, records: u64, tally: &Tally) -> Result<(), Error> {
+    let counted = tally.total();
+    if records == counted { Ok(()) } else { Err(Error::Unbalanced { what: what.to_owned(), records, counted }) }
+}
