@@ -19,7 +19,9 @@ pub enum Error {
     Trimmed { what: String, start: u64 },
     #[error("{what}: {committed} is committed, but the log ends at {end}; it was cut or replaced: run `flywheel doctor`")]
     PastTheEnd { what: String, committed: u64, end: u64 },
-    #[error("{what}: {records} records were read but {counted} outcomes counted; this is a defect, and nothing of that batch was committed")]
+    #[error(
+        "{what}: {records} records were read but {counted} outcomes counted; this is a defect, and nothing of that batch was committed"
+    )]
     Unbalanced { what: String, records: u64, counted: u64 },
     #[error("namespace {namespace} keeps {have} time, asked for {want}; its clock is fixed when it is created")]
     ClockDisagrees { namespace: String, have: &'static str, want: &'static str },

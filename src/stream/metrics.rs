@@ -23,7 +23,8 @@ pub fn describe() {
 pub(super) fn batch(namespace: &Namespace, stage: &'static str, tally: &Tally) {
     for (outcome, reason, count) in tally.rows() {
         let namespace = namespace.to_string();
-        metrics::counter!(RECORDS_TOTAL, "namespace" => namespace, "stage" => stage, "outcome" => outcome, "reason" => reason).increment(count);
+        metrics::counter!(RECORDS_TOTAL, "namespace" => namespace, "stage" => stage, "outcome" => outcome, "reason" => reason)
+            .increment(count);
     }
 }
 

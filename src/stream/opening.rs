@@ -3,10 +3,10 @@
 //! State is never trusted beyond the log: of another incarnation, past what is committed, or without a committed offset, it is built again.
 //! Of another fold version it is used only if nothing has to be re-read, because two versions must not share one key's history silently.
 
+use super::Error;
 use super::fold::Fold;
 use super::progress::{Mark, Progress, Watermark};
 use super::worker::Surroundings;
-use super::Error;
 use crate::domain::Incarnation;
 use crate::log::Ownership;
 

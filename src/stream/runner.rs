@@ -5,9 +5,9 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+use super::Error;
 use super::status::{PartitionStatus, Shared, Stopping};
 use super::worker::{Stepped, Stepper};
-use super::Error;
 use crate::domain::{Duration, Millis};
 use crate::env::Clock;
 use crate::log::LogReader;

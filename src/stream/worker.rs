@@ -40,9 +40,13 @@ pub struct Surroundings {
 pub enum Stepped {
     Worked,
     /// Nothing to do before this time unless a record arrives.
-    Idle { until: Millis },
+    Idle {
+        until: Millis,
+    },
     /// A few records are there, and better taken with those that follow, at this time.
-    Lingering { until: Millis },
+    Lingering {
+        until: Millis,
+    },
 }
 
 struct InFlight {
