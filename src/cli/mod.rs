@@ -7,3 +7,4 @@ pub mod args;
 pub mod demo;
 mod output;
 mod sender;
+pub mod topic;

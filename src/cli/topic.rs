@@ -1,0 +1,344 @@
+//! `flywheel topic`: list, tail, export, import. Reads any log through its port; import appends through a writer.
+//!
+//! NDJSON lines hold the record decoded (`topic`, `partition`, `offset`, `timestamp`, `key`, `record`) and import to the same bytes; a
+//! name ending in `.avro` makes an Avro object container that any Avro tool reads.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use super::output::Rows;
+use crate::domain::{Millis, Offset, PartitionId, partition_of};
+use crate::log::{BatchBuilder, Cleanup, LogReader, LogWriter, RecordRef, Retention, TopicInfo, TopicPartition, Transaction};
+use crate::schema::{self, container};
+
+/// Bytes per fetch: large enough to be quick, small enough to show progress.
+const FETCH_BYTES: usize = 1024 * 1024;
+/// Records per imported transaction.
+const IMPORT_RECORDS: usize = 1_000;
+/// How long one wait for new records lasts before a follower looks whether it was interrupted.
+const FOLLOW_WAIT: Duration = Duration::from_millis(500);
+
+pub fn find(log: &dyn LogReader, name: &str) -> anyhow::Result<TopicInfo> {
+    let topics = log.topics()?;
+    let known = || topics.iter().map(|topic| topic.spec.name.to_string()).collect::<Vec<_>>().join(", ");
+    topics
+        .iter()
+        .find(|topic| topic.spec.name.as_str() == name)
+        .cloned()
+        .with_context(|| format!("there is no topic {name}; there are: {}", known()))
+}
+
+fn partitions(topic: &TopicInfo) -> impl Iterator<Item = TopicPartition> + use<> {
+    let id = topic.id;
+    (0..topic.spec.partitions).map(move |partition| TopicPartition { topic: id, partition: PartitionId(partition) })
+}
+
+pub fn list(log: &dyn LogReader) -> anyhow::Result<Rows> {
+    let mut rows = Rows::new(&["topic", "partitions", "records", "start..end", "retention", "cleanup", "incarnation"]);
+    for topic in log.topics()? {
+        let mut records = 0;
+        let mut ranges = Vec::new();
+        for partition in partitions(&topic) {
+            let marks = log.watermarks(partition)?;
+            records += marks.end.0 - marks.start.0;
+            ranges.push(format!("{}..{}", marks.start, marks.end));
+        }
+        let retention = match topic.spec.retention {
+            Retention::Forever => "forever".to_owned(),
+            Retention::Age(age) => format!("{:.1} d", age.as_secs_f64() / 86_400.0),
+        };
+        let cleanup = match topic.spec.cleanup {
+            Cleanup::Delete => "delete",
+            Cleanup::Compact => "compact",
+        };
+        rows.push(vec![
+            json!(topic.spec.name.as_str()),
+            json!(topic.spec.partitions),
+            json!(records),
+            json!(ranges.join(" ")),
+            json!(retention),
+            json!(cleanup),
+            json!(topic.incarnation.0),
+        ]);
+    }
+    Ok(rows)
+}
+
+/// One record as a line of JSON.
+pub fn line(topic: &TopicInfo, partition: PartitionId, record: &RecordRef<'_>) -> anyhow::Result<Value> {
+    let name = topic.spec.name.topic();
+    let body = record.value.map(|value| schema::to_json(name, value)).transpose()?;
+    let mut line = json!({
+        "topic": topic.spec.name.as_str(), "partition": partition.0, "offset": record.offset.0,
+        "timestamp": record.timestamp.0, "append_time": record.append_time.0, "record": body,
+    });
+    match std::str::from_utf8(record.key) {
+        Ok(text) => line["key"] = json!(text),
+        Err(_) => line["key_base64"] = json!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, record.key)),
+    }
+    Ok(line)
+}
+
+pub fn tail(
+    log: &dyn LogReader,
+    name: &str,
+    last: u64,
+    follow: bool,
+    mut print: impl FnMut(&Value) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    let topic = find(log, name)?;
+    let mut positions = Vec::new();
+    for partition in partitions(&topic) {
+        let marks = log.watermarks(partition)?;
+        positions.push((partition, Offset(marks.end.0.saturating_sub(last).max(marks.start.0))));
+    }
+    loop {
+        for (partition, position) in &mut positions {
+            loop {
+                let fetched = log.fetch(*partition, *position, FETCH_BYTES)?;
+                for record in fetched.records() {
+                    print(&line(&topic, partition.partition, &record)?)?;
+                }
+                let moved = fetched.next > *position;
+                *position = fetched.next;
+                if !moved {
+                    break;
+                }
+            }
+        }
+        if !follow {
+            return Ok(());
+        }
+        while !log.wait(&positions, FOLLOW_WAIT)? {}
+    }
+}
+
+/// Which records an export takes, by append time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Range {
+    pub from: Option<Millis>,
+    pub to: Option<Millis>,
+}
+
+/// Calls `each` for every record of the topic in the range, partition by partition.
+pub fn scan(
+    log: &dyn LogReader,
+    topic: &TopicInfo,
+    range: Range,
+    mut each: impl FnMut(PartitionId, &RecordRef<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    for partition in partitions(topic) {
+        let marks = log.watermarks(partition)?;
+        let mut position = match range.from {
+            Some(time) => log.offset_at(partition, time)?.max(marks.start),
+            None => marks.start,
+        };
+        let end = match range.to {
+            Some(time) => log.offset_at(partition, time)?.min(marks.end),
+            None => marks.end,
+        };
+        while position < end {
+            let fetched = log.fetch(partition, position, FETCH_BYTES)?;
+            for record in fetched.records().take_while(|record| record.offset < end) {
+                each(partition.partition, &record)?;
+            }
+            if fetched.next <= position {
+                break;
+            }
+            position = fetched.next;
+        }
+    }
+    Ok(())
+}
+
+pub fn export(log: &dyn LogReader, name: &str, output: &Path, range: Range) -> anyhow::Result<u64> {
+    let topic = find(log, name)?;
+    let to_stdout = output == Path::new("-");
+    let out: Box<dyn Write> = if to_stdout {
+        Box::new(std::io::stdout().lock())
+    } else {
+        Box::new(File::create(output).with_context(|| format!("cannot create {}", output.display()))?)
+    };
+    let mut out = BufWriter::new(out);
+    let mut written = 0;
+    if output.extension().is_some_and(|extension| extension == "avro") {
+        let mut entries = Vec::new();
+        scan(log, &topic, range, |partition, record| {
+            entries.push(container::Entry {
+                partition: partition.0 as i32,
+                offset: record.offset.0 as i64,
+                timestamp: record.timestamp.0,
+                key: record.key.to_vec(),
+                value: record.value.map(<[u8]>::to_vec),
+            });
+            Ok(())
+        })?;
+        written = container::export(topic.spec.name.topic(), entries, &mut out)?;
+    } else {
+        scan(log, &topic, range, |partition, record| {
+            serde_json::to_writer(&mut out, &line(&topic, partition, record)?)?;
+            out.write_all(b"\n")?;
+            written += 1;
+            Ok(())
+        })?;
+    }
+    out.flush()?;
+    Ok(written)
+}
+
+/// A record on its way in.
+pub struct Incoming {
+    pub partition: u32,
+    pub timestamp: Millis,
+    pub key: Vec<u8>,
+    pub value: Option<Vec<u8>>,
+}
+
+/// Reads an exported file of either form.
+pub fn read_export(topic: &str, file: &Path) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<Incoming>>>> {
+    let input = BufReader::new(File::open(file).with_context(|| format!("cannot open {}", file.display()))?);
+    if file.extension().is_some_and(|extension| extension == "avro") {
+        let entries = container::import(topic, input)?.map(|entry| {
+            let entry = entry?;
+            Ok(Incoming { partition: entry.partition as u32, timestamp: Millis(entry.timestamp), key: entry.key, value: entry.value })
+        });
+        return Ok(Box::new(entries.collect::<Vec<_>>().into_iter()));
+    }
+    let topic = topic.to_owned();
+    Ok(Box::new(input.lines().enumerate().map(move |(at, text)| {
+        let line: Value = serde_json::from_str(&text?).with_context(|| format!("line {}", at + 1))?;
+        parse_line(&topic, &line).with_context(|| format!("line {}", at + 1))
+    })))
+}
+
+fn parse_line(topic: &str, line: &Value) -> anyhow::Result<Incoming> {
+    let number = |name: &str| line[name].as_i64().with_context(|| format!("{name:?} is missing or no number"));
+    let key = match (line["key"].as_str(), line["key_base64"].as_str()) {
+        (Some(text), _) => text.as_bytes().to_vec(),
+        (None, Some(text)) => base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text)?,
+        (None, None) => bail!("\"key\" is missing"),
+    };
+    let value = match &line["record"] {
+        Value::Null => None,
+        record => Some(schema::from_json(topic, record)?),
+    };
+    Ok(Incoming { partition: number("partition")? as u32, timestamp: Millis(number("timestamp")?), key, value })
+}
+
+/// Appends an exported file to a topic. Records with a key go where the key belongs; those without stay in their partition.
+pub fn import(log: &dyn LogWriter, name: &str, file: &Path, mut progress: impl FnMut(u64)) -> anyhow::Result<u64> {
+    let topic = find(log, name)?;
+    let count = topic.spec.partitions;
+    let mut builders: Vec<BatchBuilder> = (0..count).map(|_| BatchBuilder::new()).collect();
+    let mut held = 0;
+    let mut imported = 0;
+    for incoming in read_export(topic.spec.name.topic(), file)? {
+        let incoming = incoming?;
+        let partition = if incoming.key.is_empty() { incoming.partition.min(count - 1) } else { partition_of(&incoming.key, count).0 };
+        builders[partition as usize].push(&incoming.key, incoming.value.as_deref(), incoming.timestamp);
+        held += 1;
+        if held == IMPORT_RECORDS {
+            imported += append(log, &topic, &mut builders)?;
+            held = 0;
+            progress(imported);
+        }
+    }
+    imported += append(log, &topic, &mut builders)?;
+    progress(imported);
+    Ok(imported)
+}
+
+fn append(log: &dyn LogWriter, topic: &TopicInfo, builders: &mut [BatchBuilder]) -> anyhow::Result<u64> {
+    let mut transaction = Transaction::default();
+    let mut records = 0;
+    for (partition, builder) in partitions(topic).zip(builders) {
+        if !builder.is_empty() {
+            records += builder.len() as u64;
+            transaction.batches.push((partition, std::mem::take(builder).build()));
+        }
+    }
+    if records > 0 {
+        log.append(transaction)?.wait()?;
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::Namespace;
+    use crate::env::ManualClock;
+    use crate::log::TopicName;
+    use crate::log::TopicSpec;
+    use crate::log::memory::MemoryLog;
+    use crate::schema::records::{EventsRecord, IdentityRecord, Tick, Tie};
+
+    fn log_with(topic: &str, records: &[(&[u8], Option<Vec<u8>>)]) -> MemoryLog {
+        let log = MemoryLog::new(Arc::new(ManualClock::at(Millis(1_000))));
+        let name = TopicName::new(&Namespace::new("main").unwrap(), topic);
+        let spec = TopicSpec { name, partitions: 2, retention: Retention::Forever, cleanup: Cleanup::Delete };
+        let info = log.create_topic(&spec).unwrap();
+        let mut builders = vec![BatchBuilder::new(), BatchBuilder::new()];
+        for (key, value) in records {
+            builders[partition_of(key, 2).0 as usize].push(key, value.as_deref(), Millis(7));
+        }
+        append(&log, &info, &mut builders).unwrap();
+        log
+    }
+
+    fn contents(log: &MemoryLog, name: &str) -> Vec<(u32, Vec<u8>, Option<Vec<u8>>)> {
+        let topic = find(log, name).unwrap();
+        let mut all = Vec::new();
+        scan(log, &topic, Range::default(), |partition, record| {
+            all.push((partition.0, record.key.to_vec(), record.value.map(<[u8]>::to_vec)));
+            Ok(())
+        })
+        .unwrap();
+        all
+    }
+
+    #[test]
+    fn an_export_imports_to_the_same_bytes_in_both_forms() {
+        let mut tie = Vec::new();
+        schema::encode(&IdentityRecord { ties: vec![Tie { user_id: "u\"1".into(), from: 5 }] }, &mut tie).unwrap();
+        let records: [(&[u8], Option<Vec<u8>>); 3] = [(b"acme\0a:1", Some(tie.clone())), (b"acme\0a:2", None), (b"acme\0a:3", Some(tie))];
+        let from = log_with("identities", &records);
+        let dir = tempfile::tempdir().unwrap();
+        for form in ["out.ndjson", "out.avro"] {
+            let file = dir.path().join(form);
+            assert_eq!(export(&from, "main.identities", &file, Range::default()).unwrap(), 3);
+            let to = log_with("identities", &[]);
+            assert_eq!(import(&to, "main.identities", &file, |_| ()).unwrap(), 3);
+            assert_eq!(contents(&from, "main.identities"), contents(&to, "main.identities"), "{form}");
+        }
+    }
+
+    #[test]
+    fn tail_starts_before_the_end_and_decodes() {
+        let mut tick = Vec::new();
+        schema::encode(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9 }), &mut tick).unwrap();
+        let log = log_with("events", &[(b"", Some(tick.clone())), (b"", Some(tick))]);
+        let mut lines = Vec::new();
+        tail(&log, "main.events", 1, false, |line| {
+            lines.push(line.clone());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(lines.len(), 1);
+        assert_eq!((lines[0]["offset"].as_u64(), lines[0]["record"]["feeder"].as_i64()), (Some(1), Some(1)));
+    }
+
+    #[test]
+    fn a_topic_that_is_not_there_is_named_with_those_that_are() {
+        let log = log_with("events", &[]);
+        let message = find(&log, "main.evnts").unwrap_err().to_string();
+        assert_eq!(message, "there is no topic main.evnts; there are: main.events");
+    }
+}
