@@ -13,6 +13,7 @@ mod generation;
 mod metrics;
 mod projector;
 mod query;
+mod rebuild;
 mod store;
 mod tables;
 mod tail;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 
 pub use projector::{Handle, Health, Options, Pins, Projector};
 pub use query::{Column, Limits, Rows, Value, query};
+pub use rebuild::{Progress, Rebuilt, rebuild};
 
 use crate::{log, schema};
 
@@ -51,14 +53,29 @@ pub enum Error {
     NotAQuery(String),
     #[error("the query took longer than {ms} ms and was stopped; narrow it, for instance by tenant_id and timestamp")]
     Timeout { ms: u64 },
-    #[error("the projector stopped: {0}")]
+    #[error("stopped: {0}")]
     Stopped(String),
+    #[error("a rebuild of {0} is running already; wait for it or stop it")]
+    RebuildRuns(String),
 }
 
 impl Error {
     /// For `map_err`: names what was being done.
     pub(crate) fn sql(context: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
         move |source| Error::Sql { context, source }
+    }
+
+    /// True if the file is not to be trusted and must be built anew.
+    fn wants_rebuild(&self) -> bool {
+        match self {
+            Error::Refused { .. } => true,
+            // SQLITE_CORRUPT and SQLITE_NOTADB, also as extended codes.
+            Error::Sql { source, .. } => {
+                let code = source.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+                code.is_some_and(|code| [11, 26].contains(&(code & 0xff)))
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {

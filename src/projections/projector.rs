@@ -4,6 +4,7 @@
 //! [`STEP_TARGET`], because index pages and profiles touched twice are written once.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::generation::Generations;
 use super::tail::{Step, Tail};
-use super::{Error, metrics, store};
+use super::{Error, Progress, metrics, store};
 use crate::domain::{Namespace, Offset, PartitionId};
 use crate::env::{Clock, SystemClock};
 use crate::log::{self, LogReader, LogWriter, TopicPartition};
@@ -134,6 +135,7 @@ impl Handle {
 
 pub struct Projector {
     log: Arc<dyn LogReader>,
+    dir: PathBuf,
     generations: Generations,
     options: Options,
     shared: Arc<Shared>,
@@ -148,6 +150,7 @@ impl Projector {
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), state: Mutex::new(state), changed: Condvar::new() });
         let mut projector = Projector {
             log,
+            dir: dir.to_owned(),
             generations: Generations::new(dir, namespace),
             options,
             shared: Arc::clone(&shared),
@@ -168,7 +171,7 @@ impl Projector {
             }
             projector.set_health(Health::Stopped(ended));
         });
-        let thread = thread.map_err(Error::io(PathBuf::from(dir)))?;
+        let thread = thread.map_err(Error::io(dir))?;
         Ok(Handle { shared, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
@@ -186,33 +189,58 @@ impl Projector {
 
     async fn run(&mut self) -> Result<(), Error> {
         let mut pause = RETRY_PAUSE.start;
+        let mut rebuilt = false;
         while !self.stopping() {
-            match self.serve().await {
-                Ok(()) => {}
-                Err(error) if lasting(&error) => return Err(error),
-                Err(error) => {
-                    metrics::failed(self.generations.namespace());
-                    tracing::warn!(%error, "projector tries again");
-                    self.set_health(Health::Retrying(error.to_string()));
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_PAUSE.end);
+            let error = match self.serve().await {
+                Ok(()) => {
+                    (pause, rebuilt) = (RETRY_PAUSE.start, false);
                     continue;
                 }
+                Err(error) => error,
+            };
+            metrics::failed(self.generations.namespace());
+            if error.wants_rebuild() && !rebuilt {
+                rebuilt = true;
+                self.rebuild(&error).await?;
+            } else if lasting(&error) {
+                return Err(error);
+            } else {
+                tracing::warn!(%error, "projector tries again");
+                self.set_health(Health::Retrying(error.to_string()));
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_PAUSE.end);
             }
-            pause = RETRY_PAUSE.start;
         }
         Ok(())
+    }
+
+    /// Replaces a file that is not to be trusted. Until then readers see the old one, whose rows may be wrong but are all there is.
+    async fn rebuild(&mut self, why: &Error) -> Result<(), Error> {
+        tracing::warn!(%why, "rebuilding the read model");
+        self.set_health(Health::Rebuilding(why.to_string()));
+        let shared = Arc::clone(&self.shared);
+        let mut progress = move |progress: Progress| {
+            shared.state.lock().lag = progress.left;
+            match shared.stop.load(Ordering::SeqCst) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        let (dir, namespace) = (self.dir.clone(), self.generations.namespace().clone());
+        match super::rebuild(Arc::clone(&self.log), &dir, &namespace, &self.options, &mut progress).await {
+            Err(Error::Stopped(_)) if self.stopping() => Ok(()),
+            rebuilt => rebuilt.map(|rebuilt| tracing::info!(?rebuilt, "read model rebuilt")),
+        }
     }
 
     /// Opens the generation in force and serves it until stopped, swapped or failed.
     async fn serve(&mut self) -> Result<(), Error> {
         let (generation, mut tail) = self.open().await?;
         self.set_health(Health::Running);
-        let served = self.follow(generation, &mut tail).await;
+        self.follow(generation, &mut tail).await?;
         self.pin(&tail, true)?;
         tail.checkpoint(true).await?;
-        tail.close().await?;
-        served
+        tail.close().await
     }
 
     async fn open(&mut self) -> Result<(u64, Tail), Error> {

@@ -60,6 +60,9 @@ pub async fn create(path: &Path) -> Result<SqliteConnection, Error> {
 /// Opens an existing file, bringing its schema up to this build's; refuses one whose rows another version made.
 pub async fn open(path: &Path, namespace: &str) -> Result<SqliteConnection, Error> {
     let refused = |reason: String| Error::Refused { namespace: namespace.to_owned(), reason };
+    if !path.exists() {
+        return Err(refused(format!("its file {} is gone", path.display())));
+    }
     let options = write_options(path).create_if_missing(false);
     let mut connection = options.connect().await.map_err(Error::sql("open"))?;
     match prepare(&mut connection).await {
@@ -73,6 +76,12 @@ pub async fn open(path: &Path, namespace: &str) -> Result<SqliteConnection, Erro
         return Err(refused(format!("its rows are of projection version {version}, this build writes {PROJECTION_VERSION}")));
     }
     Ok(connection)
+}
+
+/// A file that nobody reads yet need not survive a power cut until it is finished.
+pub async fn set_durable(connection: &mut SqliteConnection, durable: bool) -> Result<(), Error> {
+    let pragma = if durable { "PRAGMA synchronous = NORMAL" } else { "PRAGMA synchronous = OFF" };
+    sqlx::query(pragma).execute(connection).await.map_err(Error::sql("synchronous")).map(drop)
 }
 
 async fn prepare(connection: &mut SqliteConnection) -> Result<(), Error> {

@@ -232,6 +232,13 @@ impl Tail {
         Ok(())
     }
 
+    /// Makes everything durable in the database itself and closes it.
+    pub async fn finish(mut self) -> Result<(), Error> {
+        store::set_durable(&mut self.connection, true).await?;
+        self.checkpoint(true).await?;
+        self.close().await
+    }
+
     /// Closes the file in order, so that nothing is left in the write-ahead file.
     pub async fn close(self) -> Result<(), Error> {
         self.connection.close().await.map_err(Error::sql("close"))
