@@ -1,5 +1,6 @@
 //! One integration binary; each file is one contract or behaviour of the whole.
 
 mod log_contract;
+mod log_model;
 mod state_contract;
 mod tidy;

@@ -3,31 +3,12 @@
 //! A case is a function of a [`World`](world::World); an adapter says how to open and seal its log. A new backend joins by a line in
 //! `suite!`; a promise that only one backend makes is tested beside that backend.
 
+pub mod adapters;
 mod cases;
 pub mod world;
 
-use std::sync::Arc;
-
-use flywheel::env::ManualClock;
-use flywheel::log::{LogWriter, MemoryLog};
-
-use world::{Adapter, World};
-
-#[derive(Default)]
-struct Memory(Option<MemoryLog>);
-
-impl Adapter for Memory {
-    fn open(&mut self, clock: &ManualClock) -> Arc<dyn LogWriter> {
-        let log = match &self.0 {
-            Some(before) => before.reopen(),
-            None => MemoryLog::new(Arc::new(clock.clone())),
-        };
-        self.0 = Some(log.clone());
-        Arc::new(log)
-    }
-
-    fn seal(&mut self) {}
-}
+use adapters::Memory;
+use world::World;
 
 macro_rules! suite {
     (adapters: { $($adapter:ident: $new:expr,)+ } cases: $cases:tt) => {
