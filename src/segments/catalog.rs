@@ -1,5 +1,7 @@
 //! What predicates may name and where values come from: the two seams between expressions and whatever keeps the profile.
 
+use std::borrow::Cow;
+
 use crate::domain::Millis;
 
 /// The types that a field or an expression can have.
@@ -41,8 +43,10 @@ pub enum Clock {
     Counts { every_ms: i64 },
     /// Never grows by itself: what a sliding window still holds.
     Falls,
-    /// Changes at its next change, in a way that only evaluating it tells, and evaluating is dear: scores.
+    /// Changes at its next change in a way that only evaluating it tells.
     Moves,
+    /// The same, and evaluating is dear: scores.
+    Dear,
 }
 
 /// One thing that an expression named, as the catalog knows it.
@@ -76,14 +80,15 @@ pub trait Catalog {
 }
 
 /// A field's value now.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
     /// There is none yet, such as the time of the first order before it.
     Absent,
     Bool(bool),
     Int(i64),
     Float(f64),
-    Text(&'a str),
+    /// Borrowed wherever the profile holds the text as it is.
+    Text(Cow<'a, str>),
     Time(Millis),
 }
 

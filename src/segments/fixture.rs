@@ -23,7 +23,7 @@ pub(super) const FIELDS: [(&str, Type, Clock, u64); 9] = [
     ("last_order_at", Type::Time, Clock::Still, 1),
     ("days_since_last_event", Type::Int, Clock::Counts { every_ms: DAY_MS }, 4),
     ("revenue_30d", Type::Float, Clock::Falls, 8),
-    ("churn", Type::Float, Clock::Moves, 4),
+    ("churn", Type::Float, Clock::Dear, 4),
 ];
 
 impl Catalog for Fixture {
@@ -103,7 +103,7 @@ impl Lookup<Id> for Person {
             Id::Named(name) => {
                 let number = or_absent(self.ints.get(name), |value| Value::Int(*value));
                 let number = if number == Value::Absent { or_absent(self.floats.get(name), |value| Value::Float(*value)) } else { number };
-                let text = or_absent(self.texts.get(name), |value| Value::Text(value));
+                let text = or_absent(self.texts.get(name), |value| Value::Text(value.into()));
                 let truth = or_absent(self.bools.get(name), |value| Value::Bool(*value));
                 [number, text, truth].into_iter().find(|value| *value != Value::Absent).unwrap_or(Value::Absent)
             }
@@ -111,7 +111,7 @@ impl Lookup<Id> for Person {
             Id::Trait(name, ty) => match (self.traits.get(name), *ty) {
                 (Some(Trait::Bool(value)), "bool") => Value::Bool(*value),
                 (Some(Trait::Float(value)), "double") => Value::Float(*value),
-                (Some(Trait::Text(value)), "string") => Value::Text(value),
+                (Some(Trait::Text(value)), "string") => Value::Text(value.into()),
                 _ => Value::Absent,
             },
         }

@@ -145,7 +145,7 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
             _ if next == NEVER => (Motion::Still, NEVER),
             Clock::Counts { every_ms } => (Motion::Steps { first: next, every_ms }, NEVER),
             Clock::Falls => (Motion::Falls { next }, NEVER),
-            Clock::Still | Clock::Moves => (Motion::Still, next),
+            Clock::Still | Clock::Moves | Clock::Dear => (Motion::Still, next),
         }
     }
 

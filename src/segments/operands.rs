@@ -1,7 +1,8 @@
 //! The typed operands of predicates: whole numbers (also times and lengths of time, in milliseconds), floating point, text.
 //!
-//! Evaluation neither allocates nor fails: what CEL calls an error (overflow, division by zero, an absent value) is `None`.
+//! Evaluation neither allocates (where fields come borrowed) nor fails: what CEL calls an error (overflow, division by zero, an absent value) is `None`.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::catalog::{Field, Lookup, Value};
@@ -158,12 +159,12 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
         }
     }
 
-    pub(super) fn text<'t>(&self, node: &'t TextNode) -> Option<&'t str>
+    pub(super) fn text<'t>(&self, node: &'t TextNode) -> Option<Cow<'t, str>>
     where
         'a: 't,
     {
         match node {
-            TextNode::Const(text) => Some(text),
+            TextNode::Const(text) => Some(Cow::Borrowed(text)),
             TextNode::Field(slot) => match self.value(*slot) {
                 Value::Text(text) => Some(text),
                 _ => None,

@@ -52,19 +52,19 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
             BoolNode::Same(same, sides) => Some((self.bool(&sides.0)? == self.bool(&sides.1)?) == *same),
             BoolNode::Ints(comparison, sides) => Some(comparison.holds(self.int(&sides.0)?.cmp(&self.int(&sides.1)?))),
             BoolNode::Floats(comparison, sides) => compare_floats(*comparison, self.float(&sides.0)?, self.float(&sides.1)?),
-            BoolNode::Texts(comparison, sides) => Some(comparison.holds(self.text(&sides.0)?.cmp(self.text(&sides.1)?))),
+            BoolNode::Texts(comparison, sides) => Some(comparison.holds(self.text(&sides.0)?.cmp(&self.text(&sides.1)?))),
             BoolNode::Text(test, sides) => {
                 let (text, part) = (self.text(&sides.0)?, self.text(&sides.1)?);
                 Some(match test {
-                    TextTest::Contains => text.contains(part),
-                    TextTest::StartsWith => text.starts_with(part),
-                    TextTest::EndsWith => text.ends_with(part),
+                    TextTest::Contains => text.contains(&*part),
+                    TextTest::StartsWith => text.starts_with(&*part),
+                    TextTest::EndsWith => text.ends_with(&*part),
                 })
             }
             BoolNode::OneOfInts(parts) => Some(parts.1.binary_search(&self.int(&parts.0)?).is_ok()),
             BoolNode::OneOfTexts(parts) => {
                 let text = self.text(&parts.0)?;
-                Some(parts.1.binary_search_by(|known| (**known).cmp(text)).is_ok())
+                Some(parts.1.binary_search_by(|known| (**known).cmp(&*text)).is_ok())
             }
         }
     }
@@ -123,6 +123,6 @@ impl<F> Predicate<F> {
 
     /// Whether it names a field that is dear to look ahead with.
     pub(super) fn is_dear(&self) -> bool {
-        self.fields.iter().any(|field| field.clock == Clock::Moves)
+        self.fields.iter().any(|field| field.clock == Clock::Dear)
     }
 }

@@ -41,6 +41,11 @@ impl<F> Segment<F> {
     pub fn depends_on(&self) -> u64 {
         self.predicate.depends_on()
     }
+
+    /// The expression without its layout and comments: what the digest sees of it.
+    pub fn canonical_when(&self) -> String {
+        without_layout(&self.when)
+    }
 }
 
 /// The text that the digest is of: a JSON array, so that no name can run into an expression.

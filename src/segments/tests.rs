@@ -309,7 +309,7 @@ fn reference(text: &str, person: &Person, now: Millis) -> Option<bool> {
             Value::Bool(value) => cel::Value::Bool(value),
             Value::Int(value) => cel::Value::Int(value),
             Value::Float(value) => cel::Value::Float(value),
-            Value::Text(value) => cel::Value::String(Arc::new(value.to_owned())),
+            Value::Text(value) => cel::Value::String(Arc::new(value.into_owned())),
             Value::Time(time) => cel::Value::Int(time.0),
         };
         context.add_variable_from_value(name, value.clone());

@@ -17,6 +17,7 @@ mod progress;
 mod runner;
 mod status;
 mod topics;
+pub mod topology;
 mod worker;
 
 pub use error::Error;

@@ -4,3 +4,4 @@ mod log_contract;
 mod log_model;
 mod state_contract;
 mod tidy;
+mod topology;
