@@ -8,6 +8,7 @@
 pub mod domain;
 
 // 1: pure cores
+pub mod features;
 pub mod segments;
 
 // 2: ports and adapters
