@@ -155,6 +155,7 @@ CREATE INDEX identities_by_user ON identities (tenant_id, user_id);
 CREATE TABLE dead_letters (
     tenant_id          TEXT,
     dead_letter_id     INTEGER PRIMARY KEY,
+    subject            TEXT,
     topic              TEXT NOT NULL,
     origin_incarnation INTEGER NOT NULL,
     origin_partition   INTEGER NOT NULL,

@@ -9,10 +9,12 @@
 //! Leaves to others: what records mean (`schema`), features (`features`), serving over HTTP (`gateway`).
 
 mod bulk;
+mod day;
 mod generation;
 mod metrics;
 mod projector;
 mod query;
+mod reader;
 mod rebuild;
 mod store;
 mod tables;
@@ -24,6 +26,9 @@ use std::path::PathBuf;
 
 pub use projector::{Handle, Health, Options, Pins, Projector};
 pub use query::{Column, Limits, Rows, Value, query};
+pub use reader::{
+    Member, OutcomeTotal, PartitionStatus, Reader, Reconciliation, Revenue, SegmentSize, SegmentSummary, Trace, TracedEvent, TracedOutcome,
+};
 pub use rebuild::{Progress, Rebuilt, rebuild};
 
 use crate::{log, schema};

@@ -60,16 +60,27 @@ pub async fn query(dir: &Path, namespace: &Namespace, sql: &str, limits: Limits)
 }
 
 /// A read-only connection to the generation in force.
-pub(super) async fn connect(dir: &Path, namespace: &Namespace) -> Result<SqliteConnection, Error> {
+async fn connect(dir: &Path, namespace: &Namespace) -> Result<SqliteConnection, Error> {
     let generations = Generations::new(dir, namespace);
-    let current = generations.current()?.ok_or_else(|| Error::Missing(namespace.to_string()))?;
-    let options = SqliteConnectOptions::new()
-        .filename(generations.db(current))
+    let mut tried = None;
+    loop {
+        let current = generations.current()?.ok_or_else(|| Error::Missing(namespace.to_string()))?;
+        match read_options(&generations.db(current)).connect().await {
+            Ok(connection) => return Ok(connection),
+            // A rebuild may have swapped and removed the file between reading the pointer and opening it.
+            Err(_) if tried != Some(current) => tried = Some(current),
+            Err(error) => return Err(Error::sql("open for reading")(error)),
+        }
+    }
+}
+
+pub(super) fn read_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
         .read_only(true)
         .busy_timeout(Duration::from_secs(5))
         .pragma("query_only", "1")
-        .disable_statement_logging();
-    options.connect().await.map_err(Error::sql("open for reading"))
+        .disable_statement_logging()
 }
 
 pub(super) async fn run(connection: &mut SqliteConnection, sql: &str, limits: Limits) -> Result<Rows, Error> {
@@ -124,7 +135,7 @@ fn value(row: &SqliteRow, at: usize) -> Result<Value, sqlx::Error> {
 }
 
 /// Refuses what is not one reading statement. Text between quotes and comments is skipped, so that a `;` there is no second statement.
-fn check_statement(sql: &str) -> Result<(), Error> {
+pub(super) fn check_statement(sql: &str) -> Result<(), Error> {
     let mut rest = skip_blank(sql);
     let first: String = rest.chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase();
     if !["SELECT", "WITH", "VALUES", "EXPLAIN"].contains(&first.as_str()) {

@@ -12,7 +12,10 @@ use crate::env::{Clock, ManualClock};
 use crate::log::memory::MemoryLog;
 use crate::log::{BatchBuilder, Cleanup, LogReader, LogWriter, Retention, TopicName, TopicPartition, TopicSpec, Transaction};
 use crate::schema::Wire;
-use crate::schema::records::{BatchOutcomes, EventBody, EventsRecord, IdentityRecord, Origin, RecordOutcome, SegmentChange, Tick, Tie};
+use crate::schema::records::{
+    BatchOutcomes, DeadLetter, EventBody, EventsRecord, IdentityRecord, IntakeItem, IntakeRecord, Origin, RecordOutcome, SegmentChange,
+    Tick, Tie,
+};
 
 const DAY: i64 = crate::domain::DAY_MS;
 
@@ -360,4 +363,77 @@ fn a_rebuild_that_does_not_finish_leaves_the_old_one() {
         block_on(rebuild(world.log.clone(), world.dir.path(), &world.namespace, &Options::default(), &mut |_| ControlFlow::Continue(())));
     assert_eq!(again.unwrap(), Rebuilt { generation: 8, records: 1 });
     assert!(!Generations::new(world.dir.path(), &world.namespace).db(7).exists());
+}
+
+#[test]
+fn a_trace_finds_messages_people_and_what_was_not_applied() {
+    let world = World::new();
+    let acme = TenantId::new("acme").unwrap();
+    world.event(0, "u:ann", "Page", 1, "");
+    world.event(1, "a:x", "Buy", 2, "");
+    let body = r#"{"type":"track"}"#;
+    let item = IntakeItem {
+        source: "web",
+        message_id: "bad-1",
+        message_id_derived: false,
+        received_at: 3,
+        sent_at: None,
+        route: "",
+        remote_ip: "",
+        user_agent: "",
+        historical: false,
+        body,
+        batch: "",
+        redriven_from: None,
+    };
+    let mut value = Vec::new();
+    crate::schema::encode(&IntakeRecord::Item(item), &mut value).unwrap();
+    let letter = DeadLetter {
+        topic: "intake",
+        origin: Origin { incarnation: 1, partition: 1, offset: 8 },
+        stage: "intake",
+        reason: "missing_field",
+        detail: "a track needs an event name",
+        message_id: "bad-1",
+        at: 4,
+        value: &value,
+    };
+    world.append("dead_letters", 0, "u:ann", &letter);
+    world.project();
+    let reader = Reader::new(world.dir.path(), &world.namespace);
+    block_on(async {
+        let page = reader.trace(&acme, "Page").await.unwrap();
+        assert_eq!((page.events.len(), page.events[0].user_id.as_deref(), page.events[0].intake), (1, Some("ann"), (0, 7)));
+        let ann = reader.trace(&acme, "ann").await.unwrap();
+        assert_eq!((ann.events.len(), ann.dead_letters.len()), (1, 1));
+        assert_eq!(ann.dead_letters[0].detail.as_deref(), Some("a track needs an event name"));
+        assert_eq!(reader.trace(&acme, "a:x").await.unwrap().events[0].name, "Buy");
+        assert_eq!(reader.trace(&acme, "bad-1").await.unwrap().dead_letters[0].offset, 8);
+        let other = TenantId::new("other").unwrap();
+        assert!(reader.trace(&other, "ann").await.unwrap().is_empty(), "another tenant's data is not shown");
+        assert!(reader.is_visible(&acme, "Buy").await.unwrap());
+        assert!(!reader.is_visible(&acme, "Sold").await.unwrap());
+    });
+    assert_eq!(world.sql("SELECT body FROM dead_letters"), [body]);
+}
+
+#[test]
+fn segment_sizes_have_no_missing_days() {
+    let world = World::new();
+    let acme = TenantId::new("acme").unwrap();
+    for (subject, entered, day) in [("u:ann", true, 1), ("u:bob", true, 1), ("u:ann", false, 4)] {
+        let change = SegmentChange { segment: "vip", digest: "d", entered, at: day * DAY, cause: "" };
+        world.append("segment_changes", 0, subject, &change);
+    }
+    world.project();
+    let reader = Reader::new(world.dir.path(), &world.namespace);
+    block_on(async {
+        let sizes = reader.segment_sizes(&acme, "vip").await.unwrap();
+        let sizes: Vec<(&str, i64)> = sizes.iter().map(|size| (size.day.as_str(), size.members)).collect();
+        assert_eq!(sizes, [("1970-01-02", 2), ("1970-01-03", 2), ("1970-01-04", 2), ("1970-01-05", 1)]);
+        let members = reader.members(&acme, "vip", None, 10).await.unwrap();
+        assert_eq!(members, [Member { subject: "u:bob".to_owned(), since: Millis(DAY) }]);
+        assert!(reader.members(&acme, "vip", Some("u:bob"), 10).await.unwrap().is_empty());
+        assert_eq!(reader.segments(&acme).await.unwrap()[0].members, 1);
+    });
 }

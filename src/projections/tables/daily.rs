@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sqlx::sqlite::SqliteConnection;
 
-use super::{Who, day_of, day_text};
-use crate::projections::Error;
+use super::Who;
 use crate::projections::bulk::{Cell, Statement};
+use crate::projections::{Error, day};
 use crate::schema::records::EventBody;
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Daily {
 
     pub fn add(&mut self, who: Who<'_>, event: &EventBody<'_>) {
         let days = entry(&mut self.days, who.tenant);
-        let day = days.entry(day_of(event.event_time)).or_default();
+        let day = days.entry(day::of(event.event_time)).or_default();
         day.events += 1;
         *entry(&mut day.names, event.name) += 1;
         if !day.subjects.contains(who.subject) {
@@ -62,7 +62,7 @@ impl Daily {
         let (mut events, mut totals, mut actives) = (Vec::new(), Vec::new(), Vec::new());
         for (tenant, days) in sorted(std::mem::take(&mut self.days)) {
             for (day, counts) in days {
-                let key = || [Cell::from(tenant.as_str()), Cell::Text(day_text(day))];
+                let key = || [Cell::from(tenant.as_str()), Cell::Text(day::text(day))];
                 totals.extend(key().into_iter().chain([counts.events.into()]));
                 for (name, count) in sorted(counts.names) {
                     events.extend(key().into_iter().chain([Cell::Text(name), count.into()]));

@@ -12,7 +12,6 @@ mod segments;
 use sqlx::sqlite::SqliteConnection;
 
 use super::Error;
-use crate::domain::{DAY_MS, Millis};
 use crate::log::RecordRef;
 use crate::schema;
 
@@ -50,19 +49,6 @@ impl<'a> Who<'a> {
             "u" | "a" => Some(Who { tenant, subject, id, is_user: mark == "u" }),
             _ => None,
         }
-    }
-}
-
-/// The UTC day a time falls on, counted from 1970-01-01.
-fn day_of(time: i64) -> i64 {
-    time.div_euclid(DAY_MS)
-}
-
-/// `2026-01-31`; far outside of the calendar the day's number, so that nothing is lost.
-fn day_text(day: i64) -> String {
-    match Millis(day.saturating_mul(DAY_MS)).to_rfc3339() {
-        Some(text) => text[..10].to_owned(),
-        None => day.to_string(),
     }
 }
 

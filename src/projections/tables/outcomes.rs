@@ -34,6 +34,7 @@ impl Outcomes {
                       to_offset = max(to_offset, excluded.to_offset), records = records + excluded.records";
         let dead_columns = [
             "tenant_id",
+            "subject",
             "topic",
             "origin_incarnation",
             "origin_partition",
@@ -108,14 +109,15 @@ impl Outcomes {
     }
 
     pub fn add_dead_letter(&mut self, key: &[u8], letter: &DeadLetter<'_>, partition: u32, offset: Offset) {
-        let tenant = Who::parse(key).map_or("", |who| who.tenant);
+        let (tenant, subject) = Who::parse(key).map_or(("", ""), |who| (who.tenant, who.subject));
         // The body is there to be read; what is sent again comes from the log, so one that will not decode is no loss.
         let body = match schema::decode::<IntakeRecord<'_>>(letter.value) {
             Ok(IntakeRecord::Item(item)) => item.body,
             _ => "",
         };
-        let row: [Cell; 13] = [
+        let row: [Cell; 14] = [
             Cell::text_or_null(tenant),
+            Cell::text_or_null(subject),
             letter.topic.into(),
             i64::from(letter.origin.incarnation).into(),
             i64::from(letter.origin.partition).into(),

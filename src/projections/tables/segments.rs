@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::{Who, day_of, day_text};
+use super::Who;
 use crate::domain::Offset;
-use crate::projections::Error;
 use crate::projections::bulk::{Cell, Statement};
+use crate::projections::{Error, day};
 use crate::schema::records::SegmentChange;
 
 /// (tenant, segment, subject)
@@ -67,7 +67,7 @@ impl Segments {
         self.history.extend(row);
         let state = change.entered.then(|| (change.at, change.digest.to_owned(), change.cause.to_owned()));
         self.members.insert((who.tenant.to_owned(), change.segment.to_owned(), who.subject.to_owned()), state);
-        let day = self.daily.entry((who.tenant.to_owned(), change.segment.to_owned(), day_of(change.at))).or_default();
+        let day = self.daily.entry((who.tenant.to_owned(), change.segment.to_owned(), day::of(change.at))).or_default();
         match change.entered {
             true => day.0 += 1,
             false => day.1 += 1,
@@ -89,7 +89,7 @@ impl Segments {
         self.insert_history.write(connection, std::mem::take(&mut self.history)).await?;
         let mut daily = Vec::new();
         for ((tenant, segment, day), (entered, left)) in std::mem::take(&mut self.daily) {
-            daily.extend([Cell::Text(tenant), Cell::Text(segment), Cell::Text(day_text(day)), entered.into(), left.into()]);
+            daily.extend([Cell::Text(tenant), Cell::Text(segment), Cell::Text(day::text(day)), entered.into(), left.into()]);
         }
         self.insert_daily.write(connection, daily).await
     }
