@@ -21,6 +21,9 @@ pub mod state;
 pub mod projections;
 pub mod stream;
 
+// 5: edge
+pub mod gateway;
+
 // 6: root
 pub mod bench;
 pub mod cli;

@@ -1,5 +1,7 @@
 //! One integration binary; each file is one contract or behaviour of the whole.
 
+mod http_conformance;
+mod http_support;
 mod log_contract;
 mod log_model;
 mod state_contract;

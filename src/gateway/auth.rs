@@ -1,0 +1,140 @@
+//! Whom a request speaks for: write keys for sending, API keys for reading and for importers.
+//!
+//! Write keys are public and are looked up as they are; API keys are secret and are compared by digest only, and neither is ever logged.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, header};
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::options::{Access, Source, Sources};
+use super::reply::Refusal;
+use crate::domain::{Digest, Namespace};
+use crate::log::{LogReader, TopicId, TopicName};
+
+/// Padding is optional: some clients leave it out.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+
+/// A source with what the hot path needs of it.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub source: Source,
+    pub intake: Intake,
+}
+
+/// A namespace's intake topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Intake {
+    pub topic: TopicId,
+    pub partitions: u32,
+}
+
+/// The keys, resolved against the log's topics.
+#[derive(Debug)]
+pub(super) struct Keys {
+    by_write_key: HashMap<Box<str>, Arc<Resolved>>,
+    by_api_key: HashMap<Digest, Access>,
+    intakes: HashMap<Namespace, Intake>,
+    /// Where a keyless request from the machine itself reads: the first source's data.
+    local: Option<Access>,
+}
+
+impl Keys {
+    pub(super) fn resolve(sources: &Sources, log: &dyn LogReader) -> Result<Self, super::Error> {
+        let topics = log.topics()?;
+        let mut intakes = HashMap::new();
+        for namespace in sources.namespaces.keys() {
+            let name = TopicName::new(namespace, "intake");
+            let info = topics.iter().find(|topic| topic.spec.name == name).ok_or(super::Error::NoIntake(name))?;
+            intakes.insert(namespace.clone(), Intake { topic: info.id, partitions: info.spec.partitions });
+        }
+        let mut by_write_key = HashMap::new();
+        for (key, source) in &sources.write_keys {
+            let intake = *intakes.get(&source.namespace).ok_or_else(|| super::Error::NoNamespace(source.namespace.clone()))?;
+            by_write_key.insert(key.as_str().into(), Arc::new(Resolved { source: source.clone(), intake }));
+        }
+        let by_api_key = sources.api_keys.iter().map(|(key, access)| (Digest::of(key.as_bytes()), access.clone())).collect();
+        let local = sources.write_keys.values().next();
+        let local = local.map(|source| Access { tenant: source.tenant.clone(), namespace: source.namespace.clone() });
+        Ok(Self { by_write_key, by_api_key, intakes, local })
+    }
+
+    pub(super) fn source(&self, write_key: &str) -> Result<&Arc<Resolved>, Refusal> {
+        let Some(resolved) = self.by_write_key.get(write_key) else {
+            // Loud, because clients answer a 401 by throwing their events away, some by ending their process.
+            tracing::warn!(write_key_start = %start_of(write_key), "events refused: unknown write key");
+            return Err(Refusal::InvalidWriteKey);
+        };
+        if resolved.source.disabled { Err(Refusal::SourceDisabled) } else { Ok(resolved) }
+    }
+
+    pub(super) fn intake(&self, namespace: &Namespace) -> Option<Intake> {
+        self.intakes.get(namespace).copied()
+    }
+
+    /// Who reads: by API key or, where none is configured, the machine itself, unless a browser or a proxy speaks through it.
+    pub(super) fn reader(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Access, Refusal> {
+        if let Some(key) = basic_user(headers).or_else(|| bearer(headers)).or_else(|| x_api_key(headers)) {
+            return self.by_api_key.get(&Digest::of(key.as_bytes())).cloned().ok_or(Refusal::InvalidApiKey);
+        }
+        let is_relayed = headers.contains_key(header::ORIGIN) || headers.contains_key("x-forwarded-for") || !has_local_host(headers);
+        if !self.by_api_key.is_empty() || !peer.to_canonical().is_loopback() || is_relayed {
+            return Err(Refusal::InvalidApiKey);
+        }
+        self.local.clone().ok_or(Refusal::InvalidApiKey)
+    }
+
+    /// Whether a reader may name its tenant and namespace itself: only the machine's own user, who can read the files anyway.
+    pub(super) fn is_open(&self) -> bool {
+        self.by_api_key.is_empty()
+    }
+}
+
+/// The write key of a single or batch request by its headers: the Basic user, with or without the colon after it.
+pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
+    let encoded = scheme(headers, "basic")?;
+    let decoded = String::from_utf8(BASE64.decode(encoded).ok()?).ok()?;
+    let user = decoded.split(':').next()?;
+    if user.is_empty() { None } else { Some(user.to_owned()) }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    scheme(headers, "bearer").map(str::to_owned)
+}
+
+/// The design document's client library sends its key so.
+pub(super) fn x_api_key(headers: &HeaderMap) -> Option<String> {
+    headers.get("x-api-key")?.to_str().ok().filter(|key| !key.is_empty()).map(str::to_owned)
+}
+
+/// The value of a query parameter.
+pub(super) fn query<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
+    super::query::pairs(query?).find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value)
+}
+
+fn scheme<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim();
+    let (name, rest) = value.split_once(' ')?;
+    if name.eq_ignore_ascii_case(scheme) { Some(rest.trim()) } else { None }
+}
+
+/// A page of another site that had its name point at this machine still sends its own name.
+fn has_local_host(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let name = if host.starts_with('[') {
+        host.split(']').next().unwrap_or(host).trim_start_matches('[')
+    } else {
+        host.split(':').next().unwrap_or(host)
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn start_of(key: &str) -> String {
+    key.chars().take(4).chain("..".chars()).collect()
+}

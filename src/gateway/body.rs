@@ -1,0 +1,161 @@
+//! Takes a request's body in: capped as sent and again as it is decompressed, within one budget for all requests together.
+//!
+//! A body that is refused is still read to its end (and thrown away), up to a bound: closing a socket with unread bytes resets it, the
+//! client never sees the answer and sends the same again.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+
+use super::reply::Refusal;
+
+/// How much of a refused body is read and thrown away before the connection is closed on the client.
+const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Decompression takes memory in steps of this.
+const GUNZIP_STEP_BYTES: usize = 64 * 1024;
+
+/// Bytes of request bodies that may be held at once.
+#[derive(Debug)]
+pub(super) struct Budget {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl Budget {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), max })
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn reserve(self: &Arc<Self>) -> Reserved {
+        Reserved { budget: self.clone(), bytes: 0 }
+    }
+}
+
+/// What one request holds of the budget; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Reserved {
+    fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.budget.max {
+            self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(Refusal::Overloaded);
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Reads the body as it was sent.
+pub(super) async fn read(mut body: Body, max: usize, reserved: &mut Reserved) -> Result<Bytes, Refusal> {
+    let announced = body.size_hint().lower();
+    if announced > max as u64 {
+        drain(&mut body, 0).await;
+        return Err(Refusal::BodyTooLarge { max });
+    }
+    let announced = announced as usize;
+    if let Err(refusal) = reserved.grow(announced) {
+        drain(&mut body, 0).await;
+        return Err(refusal);
+    }
+    let mut whole: Option<Bytes> = None;
+    let mut joined = BytesMut::new();
+    let mut len = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(drop).and_then(|frame| frame.into_data().map_err(drop)) else {
+            if body.is_end_stream() {
+                break;
+            }
+            return Err(Refusal::BodyIncomplete);
+        };
+        len += data.len();
+        // What was not announced (chunked bodies) is reserved as it comes.
+        let unannounced = data.len().min(len.saturating_sub(announced));
+        let admitted = if len > max { Err(Refusal::BodyTooLarge { max }) } else { reserved.grow(unannounced) };
+        if let Err(refusal) = admitted {
+            drain(&mut body, len).await;
+            return Err(refusal);
+        }
+        // Most bodies are one frame: then nothing is copied.
+        match whole.take() {
+            None if joined.is_empty() => whole = Some(data),
+            None => joined.extend_from_slice(&data),
+            Some(first) => {
+                joined.reserve(announced.max(first.len() + data.len()));
+                joined.extend_from_slice(&first);
+                joined.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(whole.unwrap_or_else(|| joined.freeze()))
+}
+
+async fn drain(body: &mut Body, mut seen: usize) {
+    while seen < DRAIN_BYTES_MAX {
+        match body.frame().await {
+            Some(Ok(frame)) => seen += frame.data_ref().map_or(0, Bytes::len),
+            Some(Err(_)) | None => return,
+        }
+    }
+}
+
+/// Undoes the Content-Encoding. A body that says nothing but begins as gzip does is taken as gzip: no JSON begins so.
+pub(super) fn decode(headers: &HeaderMap, sent: Bytes, max: usize, reserved: &mut Reserved) -> Result<Bytes, Refusal> {
+    let encoding = match headers.get(header::CONTENT_ENCODING) {
+        Some(value) => value.to_str().unwrap_or("?").trim(),
+        None => "",
+    };
+    let is_gzip = encoding.eq_ignore_ascii_case("gzip") || encoding.eq_ignore_ascii_case("x-gzip");
+    if !is_gzip && !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+        return Err(Refusal::UnsupportedEncoding(encoding.chars().take(32).collect()));
+    }
+    if is_gzip || sent.starts_with(&[0x1f, 0x8b]) { gunzip(&sent, max, reserved).map(Bytes::from) } else { Ok(sent) }
+}
+
+/// Decompresses step by step, so that a bomb is caught after `max` bytes whatever its trailer claims.
+fn gunzip(sent: &[u8], max: usize, reserved: &mut Reserved) -> Result<Vec<u8>, Refusal> {
+    let mut decoder = MultiGzDecoder::new(sent);
+    let mut out = Vec::new();
+    loop {
+        let len = out.len();
+        if len > max {
+            return Err(Refusal::BodyTooLarge { max });
+        }
+        let step = GUNZIP_STEP_BYTES.min(max + 1 - len).max(1);
+        if out.capacity() - len < step {
+            let grown = out.capacity().max(step);
+            reserved.grow(grown)?;
+            out.reserve_exact(grown);
+        }
+        out.resize(len + step, 0);
+        match decoder.read(&mut out[len..]) {
+            Ok(0) => {
+                out.truncate(len);
+                return Ok(out);
+            }
+            Ok(read) => out.truncate(len + read),
+            Err(_) => return Err(Refusal::InvalidGzip),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! How many requests a tenant may make: a token bucket each, in this process.
+//!
+//! Counts requests, not events: what an event costs is bounded by the body's bytes. A per-person flood limit is intake's.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::domain::TenantId;
+
+/// A bucket that fills by `rate` tokens a second up to `burst`. Time is handed in, so that it can be tested without waiting.
+#[derive(Debug, Clone)]
+struct Bucket {
+    tokens: f64,
+    filled: Duration,
+}
+
+impl Bucket {
+    fn take(&mut self, rate: f64, burst: f64, now: Duration) -> Result<(), Duration> {
+        let passed = now.saturating_sub(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + passed * rate).min(burst);
+        self.filled = now;
+        if self.tokens >= 1.0 {
+            self.tokens -= 1.0;
+            return Ok(());
+        }
+        Err(Duration::from_secs_f64((1.0 - self.tokens) / rate))
+    }
+}
+
+/// The buckets of all tenants. The set is bounded: only configured tenants ever ask.
+#[derive(Debug)]
+pub(super) struct Limits {
+    rate: f64,
+    burst: f64,
+    start: Instant,
+    buckets: Mutex<HashMap<TenantId, Bucket>>,
+}
+
+impl Limits {
+    /// `rate` 0 is without a limit.
+    pub(super) fn new(rate: u32, burst: u32) -> Self {
+        Self { rate: f64::from(rate), burst: f64::from(burst.max(1)), start: Instant::now(), buckets: Mutex::default() }
+    }
+
+    /// Takes one request of the tenant's allowance, or says how long to wait for the next.
+    pub(super) fn admit(&self, tenant: &TenantId) -> Result<(), Duration> {
+        if self.rate == 0.0 {
+            return Ok(());
+        }
+        let now = self.start.elapsed();
+        let mut buckets = self.buckets.lock();
+        if let Some(bucket) = buckets.get_mut(tenant) {
+            return bucket.take(self.rate, self.burst, now);
+        }
+        let mut bucket = Bucket { tokens: self.burst, filled: now };
+        let taken = bucket.take(self.rate, self.burst, now);
+        buckets.insert(tenant.clone(), bucket);
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lets_a_burst_through_then_the_rate() {
+        let mut bucket = Bucket { tokens: 2.0, filled: Duration::ZERO };
+        let mut take = |ms| bucket.take(10.0, 2.0, Duration::from_millis(ms));
+        assert_eq!((take(0), take(0)), (Ok(()), Ok(())));
+        assert_eq!(take(0), Err(Duration::from_millis(100)));
+        assert_eq!(take(100), Ok(()));
+        assert!(take(150).is_err());
+        assert_eq!((take(10_000), take(10_000), take(10_000).is_err()), (Ok(()), Ok(()), true));
+    }
+}

@@ -1,0 +1,117 @@
+//! The edge: takes events over HTTP from unmodified Segment and RudderStack SDKs, answers once they are durable, and serves what is read.
+//!
+//! Owns the server, the wire contract, keys, limits and readiness. Leaves every judgement of an event to `intake`: what arrives goes into
+//! the log as it arrived. Reads come from the app through [`ProfileReader`]; nothing here knows a read model or a concrete log.
+//!
+//! Invariants: an answer of 200 leaves only after the log's ticket resolved; no body, batch, connection or wait is without a bound; a
+//! request is refused with 4xx only if it must never come again, because no client sends it again.
+
+mod options;
+mod server;
+
+mod api;
+mod browser;
+mod health;
+mod openapi;
+mod pixel;
+mod routes;
+mod sdk;
+
+mod auth;
+mod body;
+mod cors;
+mod ingest;
+mod limits;
+mod metrics;
+mod query;
+mod reply;
+mod request_id;
+mod scan;
+mod watch;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::domain::{Namespace, Subject, TenantId};
+use crate::env::Clock;
+use crate::log::{self, LogWriter, TopicName};
+pub use health::NotReady;
+pub use openapi::openapi;
+pub use options::{Access, BODY_BYTES_MAX, Clocked, Options, Source, Sources};
+pub use server::serve;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("gateway options: {0}")]
+    Options(String),
+    #[error("topic {0} does not exist; create a namespace's topics before serving it")]
+    NoIntake(TopicName),
+    #[error("a write key names the namespace {0}, which is not configured")]
+    NoNamespace(Namespace),
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    #[error("the listener: {0}")]
+    Listen(std::io::Error),
+}
+
+/// Everything the gateway works with, handed in by the app.
+pub struct App {
+    pub log: Arc<dyn LogWriter>,
+    pub clock: Arc<dyn Clock>,
+    pub profiles: Arc<dyn ProfileReader>,
+    pub readiness: Arc<dyn Readiness>,
+    pub metrics: Option<PrometheusHandle>,
+    pub sources: Sources,
+    pub options: Options,
+}
+
+/// A profile as JSON text, `None` if there is none, or why it could not be read.
+pub type ProfileAnswer<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send + 'a>>;
+
+/// Reads one person's profile from a read model.
+pub trait ProfileReader: Send + Sync {
+    fn profile<'a>(&'a self, namespace: &'a Namespace, tenant: &'a TenantId, subject: &'a Subject) -> ProfileAnswer<'a>;
+}
+
+/// What the rest of the process says about itself.
+pub trait Readiness: Send + Sync {
+    /// What stands against sending events here; empty when nothing does.
+    fn not_ready(&self) -> Vec<NotReady>;
+
+    /// How far intake of a namespace is behind its log, in milliseconds.
+    fn intake_lag_ms(&self, namespace: &Namespace) -> u64;
+}
+
+/// The state that every request shares.
+struct Gateway {
+    app: App,
+    keys: auth::Keys,
+    limits: limits::Limits,
+    budget: Arc<body::Budget>,
+    metrics: metrics::Metrics,
+    draining: AtomicBool,
+}
+
+type Shared = Arc<Gateway>;
+
+impl Gateway {
+    fn new(app: App) -> Result<Self, Error> {
+        app.options.check()?;
+        Ok(Self {
+            keys: auth::Keys::resolve(&app.sources, &*app.log)?,
+            limits: limits::Limits::new(app.options.tenant_requests_per_s, app.options.tenant_burst),
+            budget: body::Budget::new(app.options.inflight_bytes_max),
+            metrics: metrics::Metrics::new(),
+            draining: AtomicBool::new(false),
+            app,
+        })
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
