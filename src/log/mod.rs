@@ -6,6 +6,7 @@
 //! Invariants every adapter keeps: offsets of a partition rise by one per record; a [`Transaction`] is visible whole or not at all; only
 //! durable records are served; a commit by a stale owner is refused; nothing above a reader's committed offset is trimmed.
 
+pub mod embedded;
 pub mod memory;
 mod record;
 
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::domain::{Incarnation, Millis, Namespace, Offset, PartitionId};
+pub use embedded::EmbeddedLog;
 pub use memory::MemoryLog;
 pub use record::{BatchBuilder, Record, RecordBatch, RecordRef};
 

@@ -176,6 +176,22 @@ impl RecordBatch {
         })
     }
 
+    /// The first records that fit into `bytes_max`, sharing this batch's buffer; one even if it does not fit, if `at_least_one`.
+    pub(crate) fn within_bytes(&self, bytes_max: usize, at_least_one: bool) -> Option<RecordBatch> {
+        let mut records = self.iter();
+        let mut count = 0;
+        let mut end = 0;
+        while records.next().is_some() && (records.at <= bytes_max || (at_least_one && count == 0)) {
+            count += 1;
+            end = records.at;
+        }
+        if count == 0 {
+            return None;
+        }
+        let offsets = self.offsets.as_ref().map(|offsets| offsets[..count as usize].into());
+        Some(RecordBatch { base: self.base, append_time: self.append_time, count, offsets, data: self.data.slice(..end) })
+    }
+
     /// The records that `keep` says, at their own offsets; none if it keeps none.
     pub(crate) fn keeping(&self, mut keep: impl FnMut(&RecordRef<'_>) -> bool) -> Option<RecordBatch> {
         let mut data = BytesMut::new();
@@ -271,5 +287,15 @@ mod tests {
         assert_eq!(seen(gapped.clone()), pairs(&[(10, "a"), (12, "c")]));
         assert_eq!(seen(gapped.and_then(|batch| batch.starting_at(Offset(11)))), pairs(&[(12, "c")]));
         assert!(whole.keeping(|_| false).is_none());
+    }
+
+    #[test]
+    fn a_batch_is_cut_to_whole_records() {
+        let whole = batch(&["a", "b", "c"]);
+        let one = whole.data().len() / 3;
+        assert_eq!(seen(whole.within_bytes(one * 2 + 1, false)), pairs(&[(10, "a"), (11, "b")]));
+        assert_eq!(seen(whole.within_bytes(0, true)), pairs(&[(10, "a")]));
+        assert!(whole.within_bytes(one - 1, false).is_none());
+        assert_eq!(whole.within_bytes(usize::MAX, true).map(|batch| batch.len()), Some(3));
     }
 }

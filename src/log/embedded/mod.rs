@@ -1,0 +1,274 @@
+//! The product's own log: one folder, one writer process, any number of readers beside it.
+//!
+//! Owns the folder's files. Reading is `view`, appending `committer`, opening `open`; this file is the port's face.
+
+mod committer;
+mod encoder;
+mod format;
+mod index;
+mod manifest;
+mod open;
+mod options;
+mod recover;
+mod scan;
+mod shared;
+mod sorter;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod view;
+mod wal;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use options::{Driver, Options};
+
+use self::committer::Machine;
+use self::encoder::Pending;
+use self::manifest::{Partition as ManifestPartition, Pin, Topic};
+use self::shared::Shared;
+use crate::domain::{Incarnation, Millis, Offset, PartitionId};
+use crate::env::Clock;
+use crate::env::fs::{Fs, Lock};
+use crate::log::{
+    Appended, COMMIT_METADATA_BYTES_MAX, Committed, Error, Fetched, Group, LogReader, LogWriter, Ownership, RECORD_BYTES_MAX, RecordBatch,
+    Ticket, TopicId, TopicInfo, TopicPartition, TopicSpec, Transaction, Watermarks,
+};
+
+/// A log opened for writing. Dropping it waits for what was handed in and frees the folder.
+pub struct EmbeddedLog {
+    shared: Arc<Shared>,
+    machine: Mutex<Option<Machine>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+impl EmbeddedLog {
+    /// Opens the log in `dir`, or begins one there.
+    pub fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<EmbeddedLog>, Error> {
+        open::open(fs, dir, options, clock)
+    }
+
+    /// With [`Driver::Caller`]: does the work that waits, on this thread. With threads there is nothing to do.
+    pub fn drive(&self) {
+        if let Some(machine) = self.machine.lock().as_mut() {
+            machine.drive();
+        }
+    }
+
+    /// Takes no more appends, makes those handed in durable, and frees the folder.
+    pub fn close(&self) {
+        self.drive();
+        self.shared.queues.state.lock().is_closed = true;
+        self.shared.queues.work.notify_all();
+        self.shared.sorting.close();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            // A thread that panicked has said so itself.
+            thread.join().ok();
+        }
+        self.shared.view.close();
+        self.lock.lock().take();
+    }
+
+    /// What is on disk is incarnation `n` of this log.
+    pub fn incarnation(&self) -> Incarnation {
+        Incarnation(self.shared.manifest.lock().incarnation)
+    }
+
+    /// Hands in an append; or an ownership, whose epoch is raised past every one handed out before.
+    fn enqueue(&self, transaction: Transaction, mut acquires: Option<&mut Ownership>, roll: bool) -> Result<Ticket, Error> {
+        let bytes = bytes_of(&transaction);
+        let max = self.shared.options.transaction_bytes_max;
+        if bytes > max {
+            return Err(Error::TooLarge { bytes, max });
+        }
+        let (sender, ticket) = Ticket::new();
+        let mut queue = self.shared.queues.state.lock();
+        if let Some(error) = &queue.failed {
+            return Err(error.clone());
+        }
+        if queue.is_closed {
+            return Err(Error::Closed);
+        }
+        for (owner, _) in &transaction.commits {
+            if queue.owners.get(&(owner.group.clone(), owner.partition)) != Some(&owner.epoch) {
+                return Err(Error::Fenced(owner.partition));
+            }
+        }
+        if queue.queued_bytes > 0 && queue.queued_bytes + bytes > self.shared.options.queue_bytes_max {
+            return Err(Error::Overloaded);
+        }
+        if let Some(owner) = &mut acquires {
+            let newest = queue.owners.entry((owner.group.clone(), owner.partition)).or_default();
+            owner.epoch = owner.epoch.max(*newest + 1);
+            *newest = owner.epoch;
+        }
+        queue.push(Pending { transaction, acquires: acquires.cloned(), roll, bytes, sender });
+        let waiting = queue.pending.len();
+        drop(queue);
+        match self.shared.options.driver {
+            Driver::Threads => {
+                self.shared.queues.work.notify_one();
+            }
+            Driver::Caller { group } if waiting >= group => self.drive(),
+            Driver::Caller { .. } => {}
+        }
+        Ok(ticket)
+    }
+
+    fn check(&self, transaction: &Transaction) -> Result<(), Error> {
+        {
+            let index = self.shared.view.index.read();
+            for (id, _) in &transaction.batches {
+                index.partition(*id)?;
+            }
+            for (owner, _) in &transaction.commits {
+                index.partition(owner.partition)?;
+            }
+        }
+        for (_, batch) in &transaction.batches {
+            check_record_sizes(batch)?;
+        }
+        for (_, committed) in &transaction.commits {
+            let bytes = committed.metadata.len();
+            if bytes > COMMIT_METADATA_BYTES_MAX {
+                return Err(Error::TooLarge { bytes, max: COMMIT_METADATA_BYTES_MAX });
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for(&self, ticket: Ticket) -> Result<Appended, Error> {
+        self.drive();
+        ticket.wait()
+    }
+}
+
+impl Drop for EmbeddedLog {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What an append counts for against the bounds: its records, and a little for each part.
+fn bytes_of(transaction: &Transaction) -> usize {
+    let batches: usize = transaction.batches.iter().map(|(_, batch)| batch.data().len() + 64).sum();
+    let commits: usize = transaction.commits.iter().map(|(owner, commit)| owner.group.0.len() + commit.metadata.len() + 64).sum();
+    batches + commits + 64
+}
+
+fn check_record_sizes(batch: &RecordBatch) -> Result<(), Error> {
+    // No record of a batch that is smaller than one can be too large.
+    if batch.data().len() <= RECORD_BYTES_MAX {
+        return Ok(());
+    }
+    let largest = batch.iter().map(|record| record.key.len() + record.value.map_or(0, <[u8]>::len)).max().unwrap_or(0);
+    if largest > RECORD_BYTES_MAX { Err(Error::TooLarge { bytes: largest, max: RECORD_BYTES_MAX }) } else { Ok(()) }
+}
+
+fn io_error(doing: &str, path: &Path, error: &io::Error) -> Error {
+    if is_no_space(error) { Error::NoSpace } else { Error::io(format!("{doing} {}", path.display()), error) }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl LogReader for EmbeddedLog {
+    fn topics(&self) -> Result<Vec<TopicInfo>, Error> {
+        Ok(self.shared.view.topics())
+    }
+
+    fn watermarks(&self, partition: TopicPartition) -> Result<Watermarks, Error> {
+        self.shared.view.watermarks(partition)
+    }
+
+    fn fetch(&self, partition: TopicPartition, from: Offset, bytes_max: usize) -> Result<Fetched, Error> {
+        self.shared.view.fetch(partition, from, bytes_max)
+    }
+
+    fn offset_at(&self, partition: TopicPartition, time: Millis) -> Result<Offset, Error> {
+        self.shared.view.offset_at(partition, time)
+    }
+
+    fn committed(&self, group: &Group, partition: TopicPartition) -> Result<Option<Committed>, Error> {
+        self.shared.view.committed(group, partition)
+    }
+
+    fn wait(&self, positions: &[(TopicPartition, Offset)], at_most: Duration) -> Result<bool, Error> {
+        self.shared.view.wait(positions, at_most)
+    }
+}
+
+impl LogWriter for EmbeddedLog {
+    fn create_topic(&self, spec: &TopicSpec) -> Result<TopicInfo, Error> {
+        let mut manifest = self.shared.manifest.lock();
+        let topics = self.shared.view.topics();
+        if let Some(existing) = topics.iter().find(|info| info.spec.name == spec.name) {
+            if existing.spec == *spec {
+                return Ok(existing.clone());
+            }
+            let (have, want) = (format!("{:?}", existing.spec), format!("{spec:?}"));
+            return Err(Error::TopicDisagrees { name: spec.name.clone(), have, want });
+        }
+        let id = TopicId(manifest.topics.iter().map(|topic| topic.id + 1).max().unwrap_or(1));
+        let mut next = manifest.clone();
+        next.generation += 1;
+        next.topics.push(Topic::new(id, spec));
+        let partitions = (0..spec.partitions).map(|partition| TopicPartition { topic: id, partition: PartitionId(partition) });
+        next.partitions.extend(partitions.map(ManifestPartition::new));
+        next.write(&*self.shared.fs, &self.shared.dir)?;
+        let info = TopicInfo { id, spec: spec.clone(), incarnation: Incarnation(next.incarnation) };
+        *manifest = next;
+        self.shared.view.index.write().add_topic(info.clone());
+        Ok(info)
+    }
+
+    fn acquire(&self, group: &Group, partition: TopicPartition) -> Result<Ownership, Error> {
+        let stored = {
+            let index = self.shared.view.index.read();
+            index.partition(partition)?;
+            index.groups.get(&(group.clone(), partition)).map_or(0, |state| state.epoch)
+        };
+        let mut ownership = Ownership { group: group.clone(), partition, epoch: stored + 1 };
+        // Durable only after everything the owner before handed in: what it committed can be read from here on.
+        let ticket = self.enqueue(Transaction::default(), Some(&mut ownership), false)?;
+        self.wait_for(ticket)?;
+        Ok(ownership)
+    }
+
+    fn append(&self, transaction: Transaction) -> Result<Ticket, Error> {
+        self.check(&transaction)?;
+        self.enqueue(transaction, None, false)
+    }
+
+    fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), Error> {
+        let mut manifest = self.shared.manifest.lock();
+        self.shared.view.index.read().partition(partition)?;
+        let mut next = manifest.clone();
+        next.generation += 1;
+        let (topic, number) = (partition.topic.0, partition.partition.0);
+        next.pins.retain(|pin| (pin.name.as_str(), pin.topic, pin.partition) != (name, topic, number));
+        if let Some(offset) = offset {
+            next.pins.push(Pin { name: name.to_owned(), topic, partition: number, offset: offset.0 });
+        }
+        next.write(&*self.shared.fs, &self.shared.dir)?;
+        *manifest = next;
+        let mut index = self.shared.view.index.write();
+        match offset {
+            Some(offset) => index.pins.insert((name.to_owned(), partition), offset),
+            None => index.pins.remove(&(name.to_owned(), partition)),
+        };
+        Ok(())
+    }
+
+    fn clean(&self, _now: Millis) -> Result<u64, Error> {
+        Ok(0)
+    }
+}

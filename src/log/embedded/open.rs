@@ -1,0 +1,162 @@
+//! Opening a folder for writing: lock, manifest, mark, recovery, threads.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::committer::{Committer, Machine, Queues, run_syncer};
+use super::encoder::Encoder;
+use super::index::Index;
+use super::manifest::{Manifest, read_whole};
+use super::options::{Driver, Options};
+use super::recover::{self, Replayed};
+use super::shared::Shared;
+use super::sorter::{self, Sorting};
+use super::tail::Tail;
+use super::view::View;
+use super::wal::{Spare, Spares, Wal, WalFile};
+use super::{EmbeddedLog, io_error, scan};
+use crate::domain::{Incarnation, Millis};
+use crate::env::Clock;
+use crate::env::fs::Fs;
+use crate::log::Error;
+
+const LOCK_NAME: &str = "LOCK";
+/// Says that this folder is the very one the log was written in, not a copy: backups leave it out.
+const MARK_NAME: &str = "INSTANCE";
+
+pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<EmbeddedLog>, Error> {
+    fs.create_dir_all(dir).map_err(|error| io_error("making", dir, &error))?;
+    let lock = fs.lock(&dir.join(LOCK_NAME), &options.holder).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => Error::Locked { folder: dir.display().to_string(), holder: error.to_string() },
+        _ => io_error("locking", dir, &error),
+    })?;
+    let mut manifest = read_manifest(&*fs, dir)?;
+    let mut index = Index::from_manifest(&manifest)?;
+    let files = scan::list(&*fs, dir, 0, true)?;
+    manifest.next_file = files.iter().map(|file| file.number + 1).max().unwrap_or(0).max(manifest.next_file);
+    let (wanted, done): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.number >= manifest.wal_first);
+    for file in done {
+        fs.remove(&file.path).map_err(|error| io_error("removing", &file.path, &error))?;
+    }
+    let scanned = scan::scan(&*fs, wanted, manifest.sorted_through)?;
+    let end = recover::end_of(&scanned, manifest.sorted_through);
+    let replayed = recover::replay(&mut index, &scanned, manifest.sorted_through, end.sequence);
+    for (id, from, to) in &replayed.holes {
+        tracing::error!(partition = ?id, from, to, "acknowledged records are damaged on disk; run flywheel doctor");
+    }
+    recover::repair(&*fs, dir, &scanned, end)?;
+    begin_epoch(&*fs, dir, &mut manifest, clock.now())?;
+    index.set_incarnation(Incarnation(manifest.incarnation));
+    let spares = Spares { ready: reuse(&*fs, &scanned.unused)?, next_number: manifest.next_file };
+    start(Parts { fs, dir, options, clock, manifest, index, replayed, spares, lock })
+}
+
+fn read_manifest(fs: &dyn Fs, dir: &Path) -> Result<Manifest, Error> {
+    if let Some(manifest) = Manifest::read(fs, dir)? {
+        return Ok(manifest);
+    }
+    let files = fs.list(dir).map_err(|error| io_error("listing", dir, &error))?;
+    if files.iter().any(|path| path.extension().is_some_and(|extension| extension == "seg")) {
+        return Err(Error::Corrupt(format!("{} has segments but no manifest; restore a backup", dir.display())));
+    }
+    Ok(Manifest::new(Millis::MIN))
+}
+
+/// Every opening has an epoch of its own; one without the folder's mark begins a new incarnation.
+fn begin_epoch(fs: &dyn Fs, dir: &Path, manifest: &mut Manifest, now: Millis) -> Result<(), Error> {
+    let mark_path = dir.join(MARK_NAME);
+    let is_new = manifest.epoch == 0;
+    let mark = match read_whole(fs, &mark_path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(io_error("reading", &mark_path, &error)),
+    };
+    let is_marked = !manifest.instance.is_empty() && mark == manifest.instance;
+    manifest.epoch += 1;
+    manifest.generation += 1;
+    if is_marked {
+        return manifest.write(fs, dir);
+    }
+    if !is_new {
+        manifest.incarnation += 1;
+        tracing::warn!(incarnation = manifest.incarnation, "the folder is a copy: a new incarnation of the log begins");
+    }
+    manifest.instance = format!("{} {} {}", manifest.incarnation, manifest.epoch, now.0);
+    manifest.write(fs, dir)?;
+    let failed = |error: std::io::Error| io_error("writing", &mark_path, &error);
+    if fs.exists(&mark_path) {
+        fs.remove(&mark_path).map_err(failed)?;
+    }
+    let file = fs.create(&mark_path).map_err(failed)?;
+    file.write_all_at(manifest.instance.as_bytes(), 0).map_err(failed)?;
+    file.sync_data().map_err(failed)?;
+    fs.sync_dir(dir).map_err(failed)
+}
+
+/// Takes the first file that was prepared and never used; the others go.
+fn reuse(fs: &dyn Fs, unused: &[Arc<WalFile>]) -> Result<Option<Spare>, Error> {
+    let mut ready = None;
+    for file in unused {
+        let failed = |error: std::io::Error| io_error("reusing", &file.path, &error);
+        let capacity = file.file.len().map_err(failed)?;
+        if ready.is_none() && capacity > super::format::FRAMES_AT {
+            ready = Some(Spare { file: Arc::clone(file), capacity });
+        } else {
+            fs.remove(&file.path).map_err(failed)?;
+        }
+    }
+    Ok(ready)
+}
+
+struct Parts<'a> {
+    fs: Arc<dyn Fs>,
+    dir: &'a Path,
+    options: Options,
+    clock: Arc<dyn Clock>,
+    manifest: Manifest,
+    index: Index,
+    replayed: Replayed,
+    spares: Spares,
+    lock: Box<dyn crate::env::fs::Lock>,
+}
+
+fn start(parts: Parts<'_>) -> Result<Arc<EmbeddedLog>, Error> {
+    let Parts { fs, dir, options, clock, manifest, index, replayed, spares, lock } = parts;
+    let encoder = Encoder::new(manifest.epoch, index.sequence, index.last_append, replayed.previous.clone());
+    let spares = Arc::new(Mutex::new(spares));
+    let wal = Wal::new(Arc::clone(&fs), dir, manifest.epoch, options.wal_first_bytes, Arc::clone(&spares));
+    let tail_bytes_max = options.tail_bytes_max;
+    let driver = options.driver;
+    let shared = Arc::new(Shared {
+        view: View::new(Arc::clone(&fs), dir.to_owned(), index),
+        fs,
+        dir: dir.to_owned(),
+        options,
+        clock,
+        queues: Queues::default(),
+        manifest: Mutex::new(manifest),
+        sorting: Sorting::default(),
+        spares,
+        active_file: AtomicU64::new(0),
+        tail: Mutex::new(Tail::new(tail_bytes_max)),
+        previous: RwLock::new(replayed.previous),
+    });
+    let committer = Committer::new(Arc::clone(&shared), encoder);
+    let mut threads = Vec::new();
+    let machine = match driver {
+        Driver::Caller { .. } => Some(Machine { committer, wal }),
+        Driver::Threads => {
+            let failed = |error: std::io::Error| Error::io("starting the log's threads", &error);
+            let (syncing, sorting) = (Arc::clone(&shared), Arc::clone(&shared));
+            threads.push(thread::Builder::new().name("log-commit".into()).spawn(move || committer.run()).map_err(failed)?);
+            threads.push(thread::Builder::new().name("log-sync".into()).spawn(move || run_syncer(&syncing, wal)).map_err(failed)?);
+            threads.push(thread::Builder::new().name("log-sort".into()).spawn(move || sorter::run(&sorting)).map_err(failed)?);
+            None
+        }
+    };
+    Ok(Arc::new(EmbeddedLog { shared, machine: Mutex::new(machine), threads: Mutex::new(threads), lock: Mutex::new(Some(lock)) }))
+}

@@ -1,0 +1,70 @@
+//! What the log's threads and its callers share, and the one way in which a durable group becomes visible.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::committer::{Queues, entries};
+use super::encoder::EncodedGroup;
+use super::format::PreviousEntry;
+use super::manifest::Manifest;
+use super::options::Options;
+use super::sorter::Sorting;
+use super::tail::Tail;
+use super::view::View;
+use super::wal::{Placement, Spares};
+use crate::env::Clock;
+use crate::env::fs::Fs;
+
+pub(super) struct Shared {
+    pub fs: Arc<dyn Fs>,
+    pub dir: PathBuf,
+    pub options: Options,
+    pub clock: Arc<dyn Clock>,
+    pub queues: Queues,
+    pub view: View,
+    /// What is on disk. Held while it is replaced; `view.index` is locked after it, never before.
+    pub manifest: Mutex<Manifest>,
+    pub sorting: Sorting,
+    pub spares: Arc<Mutex<Spares>>,
+    /// The write-ahead file of the last published group: those below it are full.
+    pub active_file: AtomicU64,
+    pub tail: Mutex<Tail>,
+    /// What the last published frame held.
+    pub previous: RwLock<Vec<PreviousEntry>>,
+}
+
+impl Shared {
+    /// Makes a durable group visible to readers.
+    pub(super) fn publish(&self, group: &EncodedGroup, placement: &Placement) {
+        let mut index = self.view.index.write();
+        let mut tail = self.tail.lock();
+        for (id, entry) in entries(group, placement) {
+            let Some(partition) = index.partitions.get_mut(&id) else { continue };
+            partition.end = entry.end();
+            tail.add(id, &entry);
+            partition.wal.push_back(entry);
+        }
+        tail.shrink(&mut index);
+        for frame in &group.frames {
+            index.apply_progress(&frame.head);
+        }
+        if let Some(last) = group.frames.last() {
+            *self.previous.write() = last.head.as_previous();
+        }
+        drop(tail);
+        drop(index);
+        self.view.tell_waiters();
+        let active = placement.file.number;
+        if self.active_file.swap(active, Ordering::AcqRel) != active {
+            self.sorting.file_filled(active);
+        }
+    }
+
+    /// The last published sequence and what its frame held.
+    pub(super) fn last_published(&self) -> (u64, Vec<PreviousEntry>) {
+        (self.view.index.read().sequence, self.previous.read().clone())
+    }
+}

@@ -1,0 +1,162 @@
+//! The log on a real folder: what it promises to callers, and what a torn or damaged write-ahead file leaves.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::domain::Namespace;
+use crate::env::ManualClock;
+use crate::env::fs::RealFs;
+use crate::log::{BatchBuilder, Cleanup, Retention, TopicName};
+
+struct Folder {
+    dir: tempfile::TempDir,
+    clock: ManualClock,
+}
+
+impl Folder {
+    fn new() -> Folder {
+        Folder { dir: tempfile::tempdir().unwrap(), clock: ManualClock::at(Millis(1_000)) }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn open_with(&self, options: Options) -> Result<Arc<EmbeddedLog>, Error> {
+        EmbeddedLog::open(Arc::new(RealFs), self.path(), options, Arc::new(self.clock.clone()))
+    }
+
+    fn open(&self) -> Arc<EmbeddedLog> {
+        self.open_with(Options::small()).unwrap()
+    }
+
+    fn wal_files(&self) -> Vec<PathBuf> {
+        let is_wal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wal");
+        RealFs.list(self.path()).unwrap().into_iter().filter(is_wal).collect()
+    }
+}
+
+fn spec(topic: &str, partitions: u32) -> TopicSpec {
+    let name = TopicName::new(&Namespace::new("demo").unwrap(), topic);
+    TopicSpec { name, partitions, retention: Retention::Forever, cleanup: Cleanup::Delete }
+}
+
+fn partitions_of(log: &EmbeddedLog, topic: &str, partitions: u32) -> Vec<TopicPartition> {
+    let id = log.create_topic(&spec(topic, partitions)).unwrap().id;
+    (0..partitions).map(|partition| TopicPartition { topic: id, partition: PartitionId(partition) }).collect()
+}
+
+fn batch(values: &[&str]) -> RecordBatch {
+    let mut builder = BatchBuilder::new();
+    for value in values {
+        builder.push(b"key", Some(value.as_bytes()), Millis(7));
+    }
+    builder.build()
+}
+
+fn append(log: &EmbeddedLog, partition: TopicPartition, values: &[&str]) -> Result<Appended, Error> {
+    log.append(Transaction { batches: vec![(partition, batch(values))], commits: vec![] })?.wait()
+}
+
+fn read(log: &dyn LogReader, partition: TopicPartition, from: u64) -> Vec<(u64, String)> {
+    let mut records = Vec::new();
+    let mut at = Offset(from);
+    loop {
+        let fetched = log.fetch(partition, at, 100).unwrap();
+        if fetched.next == at {
+            return records;
+        }
+        let values =
+            fetched.records().map(|record| (record.offset.0, String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned()));
+        records.extend(values);
+        at = fetched.next;
+    }
+}
+
+fn numbered(values: &[&str]) -> Vec<(u64, String)> {
+    values.iter().enumerate().map(|(offset, value)| (offset as u64, (*value).to_owned())).collect()
+}
+
+#[test]
+fn records_and_progress_survive_a_restart() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let partitions = partitions_of(&log, "events", 2);
+    let group = Group("profiles".into());
+    let owner = log.acquire(&group, partitions[0]).unwrap();
+    let committed = Committed { offset: Offset(1), metadata: Bytes::from_static(b"cursor") };
+    let transaction = Transaction {
+        batches: vec![(partitions[1], batch(&["x"])), (partitions[0], batch(&["a", "b"])), (partitions[1], batch(&["y"]))],
+        commits: vec![(owner.clone(), committed.clone())],
+    };
+    let appended = log.append(transaction).unwrap().wait().unwrap();
+    assert_eq!(appended.first_offsets, [Offset(0), Offset(0), Offset(1)]);
+    assert_eq!(append(&log, partitions[0], &["c"]).unwrap().first_offsets, [Offset(2)]);
+    drop(log);
+    let log = folder.open();
+    assert_eq!(read(&*log, partitions[0], 0), numbered(&["a", "b", "c"]));
+    assert_eq!(read(&*log, partitions[1], 0), numbered(&["x", "y"]));
+    assert_eq!(log.committed(&group, partitions[0]).unwrap(), Some(committed.clone()));
+    let next_owner = log.acquire(&group, partitions[0]).unwrap();
+    assert!(next_owner.epoch > owner.epoch);
+    let stale = Transaction { batches: vec![], commits: vec![(owner, committed)] };
+    assert!(matches!(log.append(stale), Err(Error::Fenced(_))));
+    assert_eq!(log.topics().unwrap()[0].incarnation, Incarnation(1));
+}
+
+#[test]
+fn a_second_writer_is_refused_with_the_holders_name() {
+    let folder = Folder::new();
+    let first = folder.open_with(Options { holder: "process 7".into(), ..Options::small() }).unwrap();
+    assert!(matches!(folder.open_with(Options::small()), Err(Error::Locked { holder, .. }) if holder == "process 7"));
+    drop(first);
+    folder.open();
+}
+
+#[test]
+fn a_folder_without_its_mark_begins_a_new_incarnation() {
+    let folder = Folder::new();
+    drop(folder.open());
+    std::fs::remove_file(folder.path().join("INSTANCE")).unwrap();
+    assert_eq!(folder.open().incarnation(), Incarnation(2));
+    assert_eq!(folder.open().incarnation(), Incarnation(2), "the copy is marked now");
+}
+
+#[test]
+fn a_last_frame_torn_at_any_byte_is_cut_and_the_rest_is_kept() {
+    let folder = Folder::new();
+    let log = folder.open_with(Options { driver: Driver::Caller { group: 1 }, ..Options::small() }).unwrap();
+    let partition = partitions_of(&log, "events", 1)[0];
+    append(&log, partition, &["kept"]).unwrap();
+    let file = folder.wal_files().pop().unwrap();
+    append(&log, partition, &["torn"]).unwrap();
+    drop(log);
+    let after = std::fs::read(&file).unwrap();
+    let first = format::FrameHead::decode(&after[format::FRAMES_AT as usize..]).unwrap();
+    let begin = format::FRAMES_AT as usize + first.frame_len as usize;
+    let end = after.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for cut in begin..end {
+        let copy = Folder::new();
+        for path in RealFs.list(folder.path()).unwrap() {
+            std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let mut torn = after.clone();
+        torn[cut..].fill(0);
+        // The note of an orderly stop would say that the frame was synced.
+        torn[format::NOTE_AT as usize..][..format::NOTE_BYTES].fill(0);
+        std::fs::write(copy.path().join(file.file_name().unwrap()), &torn).unwrap();
+        let log = copy.open();
+        let mut expect = vec!["kept"];
+        if torn[begin..] == after[begin..] {
+            expect.push("torn");
+        }
+        assert_eq!(read(&*log, partition, 0), numbered(&expect), "cut at {cut}");
+        append(&log, partition, &["next"]).unwrap();
+        expect.push("next");
+        drop(log);
+        assert_eq!(read(&*copy.open(), partition, 0), numbered(&expect), "cut at {cut}");
+    }
+}
