@@ -9,6 +9,7 @@ pub mod domain;
 
 // 1: pure cores
 pub mod features;
+pub mod models;
 pub mod segments;
 
 // 2: ports and adapters

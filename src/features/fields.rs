@@ -185,7 +185,7 @@ fields! {
     LastTouchReferrer "last_touch_referrer" Text true "host" "lifetime" TOUCHES "Referring host of the latest touch.";
     Engagement "engagement" Float false "0 to 1" "30 d" SCORES "How much the person does with us: acts, active days, reactions to messages, trend.";
     Intent "intent" Float false "0 to 1" "last 50 acts" SCORES "How close to a purchase the last acts look.";
-    Churn "churn" Float false "0 to 1" "last 32 sessions" SCORES "How unusual the present silence is for this person.";
+    Churn "churn" Float true "0 to 1" "last 32 sessions" SCORES "How unusual the present silence is for this person.";
     Lead "lead" Float false "0 to 1" "" SCORES "0.4 behaviour + 0.3 firmographic + 0.3 predictive.";
     LeadQualified "lead_qualified" Bool false "" "" SCORES "Whether lead is above 0.7.";
 }
@@ -249,7 +249,44 @@ pub const FUNCTIONS: &[FunctionDef] = &[
     },
 ];
 
+/// How a field's value moves while nothing happens to the person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Motion {
+    /// Only events change it.
+    Still,
+    /// Grows by one per day from its own origin (`Profile::grows_from`).
+    Counts,
+    /// Never grows by itself: what a window still holds.
+    Falls,
+    /// Changes at `next_change` in a way that only reading it tells.
+    Moves,
+    /// The same, and reading is dear: scores.
+    Dear,
+}
+
+impl Field {
+    pub fn motion(self) -> Motion {
+        match self {
+            Field::AgeDays | Field::DaysSinceSeen | Field::DaysSinceOrder | Field::PurchaseAgeDays => Motion::Counts,
+            Field::Events1h | Field::Events1d | Field::Events7d | Field::Events30d | Field::Events90d => Motion::Falls,
+            Field::ActiveDays30d | Field::ActiveDays90d | Field::Acts7d | Field::Orders30d | Field::Orders90d => Motion::Falls,
+            Field::ActsPrior7d | Field::ActivityChange7d | Field::SessionOpen => Motion::Moves,
+            field if field.def().group == Groups::SCORES => Motion::Dear,
+            _ => Motion::Still,
+        }
+    }
+}
+
 impl FieldId {
+    pub fn motion(&self) -> Motion {
+        match self {
+            FieldId::Named(field) => field.motion(),
+            FieldId::EventCount { window: Some(_), .. } => Motion::Falls,
+            FieldId::EventCount { window: None, .. } | FieldId::Trait(_) => Motion::Still,
+            FieldId::Funnel(_) => Motion::Moves,
+        }
+    }
+
     pub fn kind(&self) -> FieldType {
         match self {
             FieldId::Named(field) => field.def().kind,

@@ -39,13 +39,14 @@ use crate::domain::Millis;
 
 pub use codec::{Error, VERSION};
 pub use counts::{BINS_MAX, OVERFLOW, TYPES_MAX, UNDECLARED_MAX, Window};
-pub use fields::{FIELDS, FUNCTIONS, Field, FieldDef, FieldId, FieldType, FunctionDef, Groups, Value};
+pub use fields::{FIELDS, FUNCTIONS, Field, FieldDef, FieldId, FieldType, FunctionDef, Groups, Motion, Value};
 pub use observe::{EVENT_NAME_BYTES_MAX, Observation, RawEvent, TouchSignal, clamp_time, extract};
 pub use orders::CurrencySum;
 pub use recent::RECENT_MAX;
 pub use sessions::{Joined, SESSIONS_MAX, Session};
 pub use settings::{Rules, Settings};
 pub use touch::Touch;
+pub(crate) use value::change;
 
 /// The most bytes of one profile's state.
 pub const PROFILE_BYTES_MAX: usize = 8 * 1024;
@@ -234,6 +235,11 @@ impl Profile {
     /// The last acts, oldest first, with their event types.
     pub fn recent(&self) -> impl DoubleEndedIterator<Item = (Millis, &str)> {
         self.recent.iter().map(|(time, slot)| (time, &*self.counts.types[slot].name))
+    }
+
+    /// The last acts, oldest first, with the place of their type in [`Profile::event_types`].
+    pub(crate) fn recent_slots(&self) -> impl DoubleEndedIterator<Item = (Millis, usize)> {
+        self.recent.iter()
     }
 
     /// The sessions kept one by one, oldest first.

@@ -37,9 +37,15 @@ impl Profile {
     }
 
     fn trait_value(&self, name: &str) -> Value<'_> {
-        match self.trait_json(name) {
-            None | Some("null") => Value::Null,
-            Some(json) => Value::Text(super::json::text(json).unwrap_or(Cow::Borrowed(if json == "\"\"" { "" } else { json }))),
+        self.trait_text(name).map_or(Value::Null, Value::Text)
+    }
+
+    /// A trait as text: a string's characters, anything else as it stands in JSON; `None` where unknown or null.
+    pub fn trait_text(&self, name: &str) -> Option<Cow<'_, str>> {
+        match self.trait_json(name)? {
+            "null" => None,
+            "\"\"" => Some(Cow::Borrowed("")),
+            json => Some(super::json::text(json).unwrap_or(Cow::Borrowed(json))),
         }
     }
 
@@ -65,6 +71,10 @@ impl Profile {
     pub(crate) fn acts_by_week(&self, now: Millis, rules: &Rules) -> (u64, u64) {
         let week = |from, to| self.act_types(rules).map(|entry| entry.days_back(from, to, now)).sum();
         (week(6, 0), week(13, 7))
+    }
+
+    pub(crate) fn acts_within(&self, window: Window, now: Millis, rules: &Rules) -> u64 {
+        self.act_types(rules).map(|entry| entry.within(window, now)).sum()
     }
 
     fn order_types<'a>(&'a self, rules: &'a Rules) -> impl Iterator<Item = &'a TypeCount> {
@@ -272,7 +282,7 @@ impl Profile {
     }
 }
 
-fn change((now, before): (u64, u64)) -> f64 {
+pub(crate) fn change((now, before): (u64, u64)) -> f64 {
     if now + before == 0 { 0.0 } else { (now as f64 - before as f64) / (now as f64 + before as f64) }
 }
 
