@@ -215,7 +215,10 @@ impl Request {
     }
 
     pub fn bytes(&self, address: SocketAddr) -> Vec<u8> {
-        let mut out = format!("{} {} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n", self.method, self.path).into_bytes();
+        let mut out = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.path).into_bytes();
+        if !self.headers.iter().any(|(name, _)| name == "Host") {
+            out.extend_from_slice(format!("Host: {address}\r\n").as_bytes());
+        }
         for (name, value) in &self.headers {
             out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         }

@@ -1,6 +1,8 @@
 //! One integration binary; each file is one contract or behaviour of the whole.
 
+mod http_api;
 mod http_conformance;
+mod http_hostile;
 mod http_support;
 mod log_contract;
 mod log_model;
