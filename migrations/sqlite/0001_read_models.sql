@@ -46,9 +46,8 @@ CREATE TABLE events (
     context         TEXT,
     timestamp       INTEGER NOT NULL,
     received_at     INTEGER NOT NULL,
-    session_id      TEXT AS (CASE WHEN json_valid(context) AND json_extract(context, '$.sessionId') IS NOT NULL
-                                  THEN CAST(json_extract(context, '$.sessionId') AS TEXT)
-                                  WHEN json_valid(properties) THEN CAST(json_extract(properties, '$.session_id') AS TEXT) END) VIRTUAL,
+    -- What the client calls the session (context.sessionId or properties.session_id); sessions of ours are in `profiles`.
+    session_id      TEXT,
     message_id      TEXT NOT NULL,
     source          TEXT NOT NULL,
     historical      INTEGER NOT NULL,
@@ -91,12 +90,14 @@ CREATE TRIGGER daily_actives_counted AFTER INSERT ON daily_actives BEGIN
     ON CONFLICT DO UPDATE SET actives = actives + 1;
 END;
 
+-- Order and refund events as the topology's features.orders names them.
 CREATE TABLE daily_revenue (
     tenant_id      TEXT NOT NULL,
     day            TEXT NOT NULL,
     currency       TEXT NOT NULL,
     orders         INTEGER NOT NULL,
     revenue_micros INTEGER NOT NULL,
+    refunds_micros INTEGER NOT NULL,
     PRIMARY KEY (tenant_id, day, currency)
 ) WITHOUT ROWID;
 

@@ -18,6 +18,7 @@ use super::tail::{Step, Tail};
 use super::{Error, Progress, metrics, store};
 use crate::domain::{Namespace, Offset, PartitionId};
 use crate::env::{Clock, SystemClock};
+use crate::features::Rules;
 use crate::log::{self, LogReader, LogWriter, TopicPartition};
 
 /// A small batch waits this long for company: fifty commits a second cost little, a commit per event would.
@@ -53,13 +54,15 @@ impl<W: LogWriter> Pins for W {
 #[derive(Clone)]
 pub struct Options {
     pub clock: Arc<dyn Clock>,
+    /// Which events are orders, for the daily revenue. Changed rules hold from then on; a rebuild applies them to all of history.
+    pub rules: Arc<Rules>,
     /// Absent where nothing is trimmed, as in tests.
     pub pins: Option<Arc<dyn Pins>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), pins: None }
+        Self { clock: Arc::new(SystemClock), rules: Arc::default(), pins: None }
     }
 }
 
@@ -256,7 +259,7 @@ impl Projector {
         };
         let path = self.generations.db(generation);
         let connection = store::open(&path, namespace.as_str()).await?;
-        let tail = Tail::new(Arc::clone(&self.log), Arc::clone(&self.options.clock), &namespace, &path, connection).await?;
+        let tail = Tail::new(Arc::clone(&self.log), &self.options, &namespace, &path, connection).await?;
         self.publish(&tail, 0);
         self.pin(&tail, true)?;
         Ok((generation, tail))

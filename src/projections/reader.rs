@@ -101,6 +101,7 @@ pub struct Revenue {
     pub currency: String,
     pub orders: i64,
     pub amount: Money,
+    pub refunds: Money,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -255,11 +256,13 @@ impl Reader {
         let counts = "SELECT (SELECT coalesce(sum(events), 0) FROM daily_totals WHERE tenant_id = ?1), \
                       (SELECT count(DISTINCT subject) FROM daily_actives WHERE tenant_id = ?1)";
         let counts = self.rows(counts.to_owned(), &[tenant]).await?;
-        let revenue = "SELECT currency, sum(orders), sum(revenue_micros) FROM daily_revenue WHERE tenant_id = ? GROUP BY 1 ORDER BY 1";
+        let revenue = "SELECT currency, sum(orders), sum(revenue_micros), sum(refunds_micros) FROM daily_revenue \
+                       WHERE tenant_id = ? GROUP BY 1 ORDER BY 1";
         let revenue = self.rows(revenue.to_owned(), &[tenant]).await?;
         let outcomes = "SELECT stage, kind, reason, records FROM outcome_totals ORDER BY 1, 2, 3";
         let outcomes = self.rows(outcomes.to_owned(), &[]).await?;
-        let money = |row: &SqliteRow| Revenue { currency: row.get(0), orders: row.get(1), amount: Money(row.get(2)) };
+        let money =
+            |row: &SqliteRow| Revenue { currency: row.get(0), orders: row.get(1), amount: Money(row.get(2)), refunds: Money(row.get(3)) };
         let outcome = |row: &SqliteRow| OutcomeTotal { stage: row.get(0), kind: row.get(1), reason: row.get(2), records: row.get(3) };
         Ok(Reconciliation {
             events: counts[0].get(0),

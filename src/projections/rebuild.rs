@@ -68,8 +68,7 @@ async fn fill(
     let path = generations.db(generation);
     let mut connection = store::create(&path).await?;
     store::set_durable(&mut connection, false).await?;
-    let clock = Arc::clone(&options.clock);
-    let mut tail = Tail::new(log, clock, generations.namespace(), &path, connection).await?;
+    let mut tail = Tail::new(log, options, generations.namespace(), &path, connection).await?;
     let mut records = 0;
     loop {
         let step = tail.step(STEP_BYTES).await?;

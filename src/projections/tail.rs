@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
+use super::projector::Options;
 use super::store::{self, StoredPosition};
 use super::tables::{Applied, TOPICS, Tables};
 use super::{Error, metrics};
@@ -67,13 +68,20 @@ impl Tail {
     /// Takes over an open file; checks what it says about the log before anything is read.
     pub async fn new(
         log: Arc<dyn LogReader>,
-        clock: Arc<dyn Clock>,
+        options: &Options,
         namespace: &Namespace,
         path: &Path,
         connection: SqliteConnection,
     ) -> Result<Self, Error> {
-        let (namespace, path) = (namespace.clone(), path.to_owned());
-        let mut tail = Self { log, clock, namespace, path, connection, cursors: Vec::new(), tables: Tables::new() };
+        let mut tail = Self {
+            log,
+            clock: Arc::clone(&options.clock),
+            namespace: namespace.clone(),
+            path: path.to_owned(),
+            connection,
+            cursors: Vec::new(),
+            tables: Tables::new(Arc::clone(&options.rules)),
+        };
         tail.reload().await?;
         Ok(tail)
     }

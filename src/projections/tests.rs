@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::generation::Generations;
 use super::tail::Tail;
 use super::*;
-use crate::domain::{Millis, Namespace, Offset, PartitionId, Subject, TenantId};
+use crate::domain::{Millis, Money, Namespace, Offset, PartitionId, Subject, TenantId};
 use crate::env::{Clock, ManualClock};
 use crate::log::memory::MemoryLog;
 use crate::log::{BatchBuilder, Cleanup, LogReader, LogWriter, Retention, TopicName, TopicPartition, TopicSpec, Transaction};
@@ -106,7 +106,7 @@ impl World {
         let generations = Generations::new(self.dir.path(), &self.namespace);
         let path = generations.db(generations.current().unwrap().unwrap());
         let connection = store::open(&path, self.namespace.as_str()).await.unwrap();
-        Tail::new(self.log.clone(), Arc::new(self.clock.clone()), &self.namespace, &path, connection).await.unwrap()
+        Tail::new(self.log.clone(), &Options::default(), &self.namespace, &path, connection).await.unwrap()
     }
 }
 
@@ -163,6 +163,30 @@ fn events_are_rows_and_daily_counts() {
     assert_eq!(names, ["1970-01-02|Buy|1", "1970-01-02|Page|3", "1970-01-03|Buy|1"]);
     let status = world.sql("SELECT partition, next_offset, lag, applied, skipped FROM processing_status WHERE topic = 'events'");
     assert_eq!(status, ["0|3|0|3|0", "1|3|0|2|1"]);
+}
+
+#[test]
+fn revenue_is_exact_per_day_and_currency() {
+    let world = World::new();
+    let acme = TenantId::new("acme").unwrap();
+    for (name, properties) in [
+        ("Order Completed", r#"{"revenue": 11.77}"#),
+        ("Order Completed", r#"{"revenue": "0.10", "currency": "eur"}"#),
+        ("Order Completed", r#"{"revenue": 0.2, "currency": "EUR"}"#),
+        ("Order Refunded", r#"{"total": 1.77}"#),
+        ("Page", r#"{"revenue": 5}"#),
+    ] {
+        world.event(0, "u:ann", name, DAY, properties);
+        world.project();
+    }
+    let rows = world.sql("SELECT day, currency, orders, revenue_micros, refunds_micros FROM daily_revenue");
+    assert_eq!(rows, ["1970-01-02|EUR|2|300000|0", "1970-01-02|USD|1|11770000|1770000"]);
+    let reconciled = block_on(Reader::new(world.dir.path(), &world.namespace).reconciliation(&acme)).unwrap();
+    assert_eq!((reconciled.events, reconciled.subjects), (5, 1));
+    assert_eq!(
+        reconciled.revenue[1],
+        Revenue { currency: "USD".to_owned(), orders: 1, amount: Money(11_770_000), refunds: Money(1_770_000) }
+    );
 }
 
 #[test]

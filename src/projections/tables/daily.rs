@@ -1,14 +1,17 @@
-//! Daily roll-ups per tenant and UTC day of the event's own time: events by name, actives.
+//! Daily roll-ups per tenant and UTC day of the event's own time: events by name, actives, orders and revenue by currency.
 //!
 //! Incremental and exact: a batch's counts are added up here and then added to the stored ones; actives are one row per (day, subject),
 //! inserted or ignored, and a trigger counts those that are new.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use sqlx::sqlite::SqliteConnection;
 
 use super::Who;
+use crate::domain::{Currency, Money};
+use crate::features::{RawEvent, Rules, extract};
 use crate::projections::bulk::{Cell, Statement};
 use crate::projections::{Error, day};
 use crate::schema::records::EventBody;
@@ -18,6 +21,8 @@ pub struct Daily {
     insert_events: Statement,
     insert_totals: Statement,
     insert_actives: Statement,
+    insert_revenue: Statement,
+    rules: Arc<Rules>,
     days: FxHashMap<String, BTreeMap<i64, Day>>,
 }
 
@@ -26,10 +31,20 @@ struct Day {
     events: i64,
     names: FxHashMap<String, i64>,
     subjects: FxHashSet<String>,
+    revenue: BTreeMap<Currency, Sales>,
+}
+
+#[derive(Debug, Default)]
+struct Sales {
+    orders: i64,
+    revenue: Money,
+    refunds: Money,
 }
 
 impl Daily {
-    pub fn new() -> Self {
+    pub fn new(rules: Arc<Rules>) -> Self {
+        let add_up = "ON CONFLICT DO UPDATE SET orders = orders + excluded.orders, \
+                      revenue_micros = revenue_micros + excluded.revenue_micros, refunds_micros = refunds_micros + excluded.refunds_micros";
         Self {
             insert_events: Statement::new(
                 "daily_events",
@@ -44,8 +59,19 @@ impl Daily {
                 "ON CONFLICT DO UPDATE SET events = events + excluded.events",
             ),
             insert_actives: Statement::new("daily_actives", "INSERT OR IGNORE INTO", &["tenant_id", "day", "subject"], ""),
+            insert_revenue: Statement::new(
+                "daily_revenue",
+                "INSERT INTO",
+                &["tenant_id", "day", "currency", "orders", "revenue_micros", "refunds_micros"],
+                add_up,
+            ),
+            rules,
             days: FxHashMap::default(),
         }
+    }
+
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
     }
 
     pub fn add(&mut self, who: Who<'_>, event: &EventBody<'_>) {
@@ -56,16 +82,24 @@ impl Daily {
         if !day.subjects.contains(who.subject) {
             day.subjects.insert(who.subject.to_owned());
         }
+        let rule = self.rules.event(event.name);
+        if event.kind == "track" && (rule.order || rule.refund) {
+            day.sell(event, &self.rules);
+        }
     }
 
     pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
-        let (mut events, mut totals, mut actives) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut events, mut totals, mut actives, mut revenue) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (tenant, days) in sorted(std::mem::take(&mut self.days)) {
             for (day, counts) in days {
                 let key = || [Cell::from(tenant.as_str()), Cell::Text(day::text(day))];
                 totals.extend(key().into_iter().chain([counts.events.into()]));
                 for (name, count) in sorted(counts.names) {
                     events.extend(key().into_iter().chain([Cell::Text(name), count.into()]));
+                }
+                for (currency, sales) in counts.revenue {
+                    let amounts = [sales.orders, sales.revenue.0, sales.refunds.0].map(Cell::Int);
+                    revenue.extend(key().into_iter().chain([currency.as_str().into()]).chain(amounts));
                 }
                 let mut subjects: Vec<String> = counts.subjects.into_iter().collect();
                 subjects.sort_unstable();
@@ -76,7 +110,24 @@ impl Daily {
         }
         self.insert_totals.write(connection, totals).await?;
         self.insert_events.write(connection, events).await?;
+        self.insert_revenue.write(connection, revenue).await?;
         self.insert_actives.write(connection, actives).await
+    }
+}
+
+impl Day {
+    /// The same extraction as the profile's monetary features, so that both agree to the cent.
+    fn sell(&mut self, event: &EventBody<'_>, rules: &Rules) {
+        let raw = RawEvent { kind: event.kind, name: event.name, event_time: event.event_time, properties: event.properties, context: "" };
+        let seen = extract(&raw, rules);
+        let sales = self.revenue.entry(seen.currency.unwrap_or(rules.currency)).or_default();
+        if seen.rule.order {
+            sales.orders += 1;
+            sales.revenue = sales.revenue.saturating_add(seen.amount);
+        }
+        if seen.rule.refund {
+            sales.refunds = sales.refunds.saturating_add(seen.amount);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::projections::Error;
 use crate::projections::bulk::{Cell, Statement};
 use crate::schema::records::EventBody;
 
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 17] = [
     "tenant_id",
     "user_id",
     "anonymous_id",
@@ -20,6 +20,7 @@ const COLUMNS: [&str; 16] = [
     "context",
     "timestamp",
     "received_at",
+    "session_id",
     "message_id",
     "source",
     "historical",
@@ -55,6 +56,7 @@ impl Events {
             Cell::text_or_null(event.context),
             event.event_time.into(),
             event.received_at.into(),
+            session_id(event).map_or(Cell::Null, Cell::Text),
             event.message_id.into(),
             event.source.into(),
             i64::from(event.historical).into(),
@@ -69,4 +71,20 @@ impl Events {
     pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
         self.insert.write(connection, std::mem::take(&mut self.cells)).await
     }
+}
+
+/// The client's own name for the session: RudderStack's `context.sessionId`, or a property that importers use. Few events have one, so
+/// the text is searched before it is parsed.
+fn session_id(event: &EventBody<'_>) -> Option<String> {
+    [(event.context, "sessionId"), (event.properties, "session_id")].into_iter().find_map(|(json, name)| {
+        if !json.contains(name) {
+            return None;
+        }
+        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
+        match object.get(name)? {
+            serde_json::Value::String(text) => Some(text.clone()),
+            serde_json::Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
+    })
 }

@@ -9,9 +9,12 @@ mod identities;
 mod outcomes;
 mod segments;
 
+use std::sync::Arc;
+
 use sqlx::sqlite::SqliteConnection;
 
 use super::Error;
+use crate::features::Rules;
 use crate::log::RecordRef;
 use crate::schema;
 
@@ -63,10 +66,10 @@ pub struct Tables {
 }
 
 impl Tables {
-    pub fn new() -> Self {
+    pub fn new(rules: Arc<Rules>) -> Self {
         Self {
             events: events::Events::new(),
-            daily: daily::Daily::new(),
+            daily: daily::Daily::new(rules),
             segments: segments::Segments::new(),
             identities: identities::Identities::new(),
             outcomes: outcomes::Outcomes::new(),
@@ -128,7 +131,7 @@ impl Tables {
 
     /// Forgets what was added and not written, and whatever a rolled back write left half done.
     pub fn clear(&mut self) {
-        *self = Self::new();
+        *self = Self::new(Arc::clone(self.daily.rules()));
     }
 }
 
