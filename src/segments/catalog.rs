@@ -43,6 +43,8 @@ pub enum Clock {
     Counts { every_ms: i64 },
     /// Never grows by itself: what a sliding window still holds.
     Falls,
+    /// Never falls by itself: how unusual a silence is.
+    Rises,
     /// Changes at its next change in a way that only evaluating it tells.
     Moves,
     /// The same, and evaluating is dear: scores.

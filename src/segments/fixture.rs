@@ -14,7 +14,7 @@ pub(super) enum Id {
 
 pub(super) struct Fixture;
 
-pub(super) const FIELDS: [(&str, Type, Clock, u64); 9] = [
+pub(super) const FIELDS: [(&str, Type, Clock, u64); 10] = [
     ("orders", Type::Int, Clock::Still, 1),
     ("revenue", Type::Float, Clock::Still, 1),
     ("country", Type::Text, Clock::Still, 2),
@@ -23,6 +23,7 @@ pub(super) const FIELDS: [(&str, Type, Clock, u64); 9] = [
     ("last_order_at", Type::Time, Clock::Still, 1),
     ("days_since_last_event", Type::Int, Clock::Counts { every_ms: DAY_MS }, 4),
     ("revenue_30d", Type::Float, Clock::Falls, 8),
+    ("silence", Type::Float, Clock::Rises, 4),
     ("churn", Type::Float, Clock::Dear, 4),
 ];
 
@@ -95,7 +96,7 @@ impl Lookup<Id> for Person {
             Id::Named("last_event_at") => or_absent(self.last_event_at, Value::Time),
             Id::Named("last_order_at") => or_absent(self.last_order_at, Value::Time),
             Id::Named("days_since_last_event") => or_absent(self.days_since(now), Value::Int),
-            Id::Named("churn") => or_absent(self.days_since(now), |days| Value::Float((days as f64 / 100.0).min(1.0))),
+            Id::Named("churn" | "silence") => or_absent(self.days_since(now), |days| Value::Float((days as f64 / 100.0).min(1.0))),
             Id::Named("revenue_30d") => {
                 let held = self.counted.iter().filter(|event| now < Self::leaves_at(**event, 30)).count();
                 Value::Float(held as f64 * 10.0)
@@ -124,7 +125,7 @@ impl Lookup<Id> for Person {
                 let last = self.last_event_at?;
                 Some(last + (self.days_since(after)? + 1) * DAY_MS)
             }
-            Id::Named("churn") => {
+            Id::Named("churn" | "silence") => {
                 let days = self.days_since(after)?;
                 (days < 100).then_some(self.last_event_at? + (days + 1) * DAY_MS)
             }

@@ -4,14 +4,19 @@
 //! sides' changes, so that a person without orders is not woken for how long the last one is ago. Comparisons of a counting field
 //! ("days since") or of `now` with something still are solved instead of stepped through, so that sixty days of silence are one wake.
 
+use std::cmp::Ordering;
+
 use super::catalog::{Clock, Lookup};
 use super::operands::{Arithmetic, Comparison, FloatNode, IntNode, Scope, Slot, TextNode};
-use super::predicate::{BoolNode, Predicate, compare_floats};
-use crate::domain::Millis;
+use super::predicate::{BoolNode, Predicate};
+use crate::domain::{DAY_MS, Millis};
 
 /// How many possible changes are looked at before one of them is given as the wake although the outcome there may be the same:
 /// windows fall out bin by bin, and 16 evaluations cost less than one wake.
 const LOOKAHEAD_MAX: usize = 16;
+
+/// How far ahead a flip is searched for: beyond four years the next change is given instead.
+const SEARCH_MS_MAX: i64 = 1_461 * DAY_MS;
 
 const NEVER: Millis = Millis::MAX;
 
@@ -60,8 +65,9 @@ enum Motion {
         first: Millis,
         every_ms: i64,
     },
-    /// Only falls, at `next` at the earliest.
-    Falls {
+    /// Only rises or only falls, at `next` at the earliest.
+    OneWay {
+        rises: bool,
         next: Millis,
     },
 }
@@ -77,7 +83,7 @@ impl<T> Moving<T> {
             Motion::Still | Motion::Slope(0) => NEVER,
             Motion::Slope(_) => now + 1,
             Motion::Steps { first, .. } => first,
-            Motion::Falls { next } => next,
+            Motion::OneWay { next, .. } => next,
         };
         moved.min(self.until)
     }
@@ -105,8 +111,10 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
                 return (value, until.min(chosen_until));
             }
             BoolNode::Same(_, sides) => self.bool_until(&sides.0).1.min(self.bool_until(&sides.1).1),
-            BoolNode::Ints(comparison, sides) => self.ints_until(*comparison, self.int_moving(&sides.0), self.int_moving(&sides.1)),
-            BoolNode::Floats(comparison, sides) => self.floats_until(*comparison, self.float_moving(&sides.0), self.float_moving(&sides.1)),
+            BoolNode::Ints(comparison, sides) => self.ints_until(node, *comparison, self.int_moving(&sides.0), self.int_moving(&sides.1)),
+            BoolNode::Floats(comparison, sides) => {
+                self.floats_until(node, *comparison, self.float_moving(&sides.0), self.float_moving(&sides.1))
+            }
             BoolNode::Texts(_, sides) | BoolNode::Text(_, sides) => self.text_until(&sides.0).min(self.text_until(&sides.1)),
             BoolNode::OneOfInts(parts) => self.int_moving(&parts.0).until_any_change(self.now),
             BoolNode::OneOfTexts(parts) => self.text_until(&parts.0),
@@ -144,7 +152,8 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
         match self.fields[usize::from(slot)].clock {
             _ if next == NEVER => (Motion::Still, NEVER),
             Clock::Counts { every_ms } => (Motion::Steps { first: next, every_ms }, NEVER),
-            Clock::Falls => (Motion::Falls { next }, NEVER),
+            Clock::Falls => (Motion::OneWay { rises: false, next }, NEVER),
+            Clock::Rises => (Motion::OneWay { rises: true, next }, NEVER),
             Clock::Still | Clock::Moves | Clock::Dear => (Motion::Still, next),
         }
     }
@@ -200,7 +209,7 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
         let until = match node {
             FloatNode::Const(_) => NEVER,
             FloatNode::Field(slot) => match (value, self.field_motion(*slot)) {
-                (Some(_), (motion @ Motion::Falls { .. }, until)) => return Moving { value, motion, until },
+                (Some(_), (motion @ Motion::OneWay { .. }, until)) => return Moving { value, motion, until },
                 _ => self.next_change(*slot),
             },
             FloatNode::Negate(inner) => self.float_moving(inner).until_any_change(self.now),
@@ -226,7 +235,7 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
         }
     }
 
-    fn ints_until(&self, comparison: Comparison, left: Moving<i64>, right: Moving<i64>) -> Millis {
+    fn ints_until(&self, node: &BoolNode, comparison: Comparison, left: Moving<i64>, right: Moving<i64>) -> Millis {
         let others = left.until.min(right.until);
         let (Some(l), Some(r)) = (left.value, right.value) else {
             return unknown_until(&left, &right, self.now);
@@ -239,8 +248,12 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
             (Motion::Still, Motion::Steps { first, every_ms }) => {
                 steps_to_flip(comparison, apart, -1).map(|steps| after_steps(first, every_ms, steps))
             }
-            (Motion::Falls { next }, Motion::Still) => can_fall_flip(comparison, apart).then_some(next),
-            (Motion::Still, Motion::Falls { next }) => can_fall_flip(comparison.mirrored(), -apart).then_some(next),
+            (Motion::OneWay { rises, next }, Motion::Still) => {
+                can_flip(comparison, l.cmp(&r), rises).then(|| self.search(node, next)).flatten()
+            }
+            (Motion::Still, Motion::OneWay { rises, next }) => {
+                can_flip(comparison, l.cmp(&r), !rises).then(|| self.search(node, next)).flatten()
+            }
             _ => match (left.slope(), right.slope()) {
                 (Some(l), Some(r)) => steps_to_flip(comparison, apart, l - r).map(|ms| after_steps(self.now + 1, 1, ms)),
                 _ => Some(left.until_any_change(self.now).min(right.until_any_change(self.now))),
@@ -249,16 +262,83 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
         crossing.unwrap_or(NEVER).min(others)
     }
 
-    fn floats_until(&self, comparison: Comparison, left: Moving<f64>, right: Moving<f64>) -> Millis {
+    fn floats_until(&self, node: &BoolNode, comparison: Comparison, left: Moving<f64>, right: Moving<f64>) -> Millis {
         if left.value.is_none() || right.value.is_none() {
             return unknown_until(&left, &right, self.now);
         }
-        let stuck = match (left.value, right.value, left.motion, right.motion) {
-            (Some(l), Some(r), Motion::Falls { .. }, Motion::Still) => !float_fall_flips(comparison, l, r),
-            (Some(l), Some(r), Motion::Still, Motion::Falls { .. }) => !float_fall_flips(comparison.mirrored(), r, l),
-            _ => false,
+        let others = left.until.min(right.until);
+        let (rises, next) = match (left.motion, right.motion) {
+            (Motion::OneWay { rises, next }, Motion::Still) => (rises, next),
+            (Motion::Still, Motion::OneWay { rises, next }) => (!rises, next),
+            _ => return left.until_any_change(self.now).min(right.until_any_change(self.now)),
         };
-        if stuck { left.until.min(right.until) } else { left.until_any_change(self.now).min(right.until_any_change(self.now)) }
+        match left.value.partial_cmp(&right.value) {
+            Some(order) if can_flip(comparison, order, rises) => self.search(node, next).unwrap_or(NEVER).min(others),
+            Some(_) => others,
+            None => next.min(others),
+        }
+    }
+
+    /// When a comparison of which one side only rises or only falls flips: leaps ahead until it has, then halves the way back.
+    fn search(&self, node: &BoolNode, next: Millis) -> Option<Millis> {
+        let before = self.side_of(node);
+        let flipped = |at: Millis| Scope { now: at, ..*self }.side_of(node) != before;
+        let next_after = |at: Millis| Scope { now: at, ..*self }.leaf_change(node);
+        if flipped(next) {
+            return Some(next);
+        }
+        let (mut before_flip, mut leap) = (next, DAY_MS);
+        let mut after_flip = loop {
+            let change = next_after(before_flip)?;
+            let ahead = change.max(before_flip + leap);
+            if flipped(ahead) {
+                break ahead;
+            }
+            if ahead.since_ms(self.now) > SEARCH_MS_MAX {
+                return next_after(ahead);
+            }
+            (before_flip, leap) = (ahead, leap * 2);
+        };
+        loop {
+            let change = next_after(before_flip)?;
+            if change >= after_flip || flipped(change) {
+                return Some(change.min(after_flip));
+            }
+            let middle = change + after_flip.since_ms(change) / 2;
+            if flipped(middle) {
+                after_flip = middle;
+            } else {
+                before_flip = middle;
+            }
+        }
+    }
+
+    /// What a search waits to see another value of. Equality comes and goes while one side passes the other, so for it that is their
+    /// order, which changes no later and, once changed, stays changed.
+    fn side_of(&self, node: &BoolNode) -> Option<Ordering> {
+        let by_order = |comparison: Comparison, order: Ordering| match comparison {
+            Comparison::Equal | Comparison::NotEqual => order,
+            _ => comparison.holds(order).cmp(&false),
+        };
+        match node {
+            BoolNode::Ints(comparison, sides) => Some(by_order(*comparison, self.int(&sides.0)?.cmp(&self.int(&sides.1)?))),
+            BoolNode::Floats(comparison, sides) => Some(by_order(*comparison, self.float(&sides.0)?.partial_cmp(&self.float(&sides.1)?)?)),
+            _ => None,
+        }
+    }
+
+    /// The next change of the one moving field of a comparison that [`Scope::search`] is in.
+    fn leaf_change(&self, node: &BoolNode) -> Option<Millis> {
+        let until = match node {
+            BoolNode::Ints(_, sides) => {
+                self.int_moving(&sides.0).until_any_change(self.now).min(self.int_moving(&sides.1).until_any_change(self.now))
+            }
+            BoolNode::Floats(_, sides) => {
+                self.float_moving(&sides.0).until_any_change(self.now).min(self.float_moving(&sides.1).until_any_change(self.now))
+            }
+            _ => NEVER,
+        };
+        (until != NEVER).then_some(until)
     }
 }
 
@@ -267,7 +347,7 @@ impl<T> Moving<T> {
         match self.motion {
             Motion::Still => Some(0),
             Motion::Slope(slope) => Some(slope),
-            Motion::Steps { .. } | Motion::Falls { .. } => None,
+            Motion::Steps { .. } | Motion::OneWay { .. } => None,
         }
     }
 }
@@ -303,19 +383,10 @@ fn steps_to_flip(comparison: Comparison, apart: i128, step: i64) -> Option<i128>
     [reaches, passes].into_iter().find(|n| *n >= 1 && comparison.holds((apart + n * step).cmp(&0)) != now)
 }
 
-/// Whether a left side that only falls can change the outcome.
-fn can_fall_flip(comparison: Comparison, apart: i128) -> bool {
-    match comparison {
-        Comparison::Less | Comparison::Equal | Comparison::NotEqual => apart >= 0,
-        Comparison::LessOrEqual | Comparison::Greater => apart > 0,
-        Comparison::GreaterOrEqual => apart >= 0,
-    }
-}
-
-fn float_fall_flips(comparison: Comparison, left: f64, right: f64) -> bool {
-    match comparison {
-        Comparison::Less | Comparison::GreaterOrEqual => compare_floats(Comparison::GreaterOrEqual, left, right) == Some(true),
-        Comparison::LessOrEqual | Comparison::Greater => compare_floats(Comparison::Greater, left, right) == Some(true),
-        Comparison::Equal | Comparison::NotEqual => compare_floats(Comparison::GreaterOrEqual, left, right) == Some(true),
-    }
+/// Whether a comparison can flip when its left side can only rise (or only fall) against its right side.
+fn can_flip(comparison: Comparison, order: Ordering, rises: bool) -> bool {
+    let ahead =
+        if rises { [Ordering::Less, Ordering::Equal, Ordering::Greater] } else { [Ordering::Greater, Ordering::Equal, Ordering::Less] };
+    let reached = ahead.into_iter().skip_while(|step| *step != order);
+    reached.skip(1).any(|later| comparison.holds(later) != comparison.holds(order))
 }

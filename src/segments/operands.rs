@@ -42,17 +42,6 @@ impl Comparison {
             Comparison::NotEqual => order.is_ne(),
         }
     }
-
-    /// The comparison that says the same with its sides swapped.
-    pub(super) fn mirrored(self) -> Self {
-        match self {
-            Comparison::Less => Comparison::Greater,
-            Comparison::LessOrEqual => Comparison::GreaterOrEqual,
-            Comparison::Greater => Comparison::Less,
-            Comparison::GreaterOrEqual => Comparison::LessOrEqual,
-            same => same,
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

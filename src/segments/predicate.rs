@@ -84,7 +84,7 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
 }
 
 /// Not-a-number has no order and equals nothing.
-pub(super) fn compare_floats(comparison: Comparison, left: f64, right: f64) -> Option<bool> {
+fn compare_floats(comparison: Comparison, left: f64, right: f64) -> Option<bool> {
     match (left.partial_cmp(&right), comparison) {
         (Some(order), _) => Some(comparison.holds(order)),
         (None, Comparison::Equal) => Some(false),

@@ -172,6 +172,13 @@ fn a_flip_is_found_where_it_is_and_nobody_is_woken_in_vain() {
         ("count(\"x\", \"30d\") == 0", Some((NOW + 30 * DAY_MS - HOUR_MS).floor_to(HOUR_MS) + HOUR_MS)),
         ("revenue_30d > 20.0", Some((NOW + 10 * DAY_MS).floor_to(HOUR_MS) + HOUR_MS)),
         ("revenue_30d > 50.0", None),
+        // So does silence rise, searched in leaps.
+        ("silence >= 0.6", Some(last + 60 * DAY_MS)),
+        ("0.6 > silence", Some(last + 60 * DAY_MS)),
+        ("silence == 0.55", Some(last + 55 * DAY_MS)),
+        ("silence >= 0.05", None),
+        ("silence > 1.0", None),
+        ("orders > 5 && silence >= 0.6", None),
         // Scores are asked about again at each change, not looked ahead with.
         ("churn > 0.5", Some(last + 11 * DAY_MS)),
         ("orders > 1", None),
@@ -215,6 +222,7 @@ mod arbitrary {
             (-50i32..1300).prop_map(|tenths| format!("{:.1}", f64::from(tenths) / 10.0)),
             Just("revenue".to_owned()),
             Just("revenue_30d".to_owned()),
+            Just("silence".to_owned()),
         ];
         if depth == 0 {
             return leaf.boxed();
