@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::settings::{FeatureSettings, IntakeSettings, ScoreSettings};
+use super::settings::IntakeSettings;
+use crate::{features, models};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,9 +17,9 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) intake: Option<Spanned<IntakeSettings>>,
     #[serde(default)]
-    pub(super) features: Option<Spanned<FeatureSettings>>,
+    pub(super) features: Option<Spanned<features::Settings>>,
     #[serde(default)]
-    pub(super) scores: Option<Spanned<ScoreSettings>>,
+    pub(super) scores: Option<Spanned<models::Settings>>,
     #[serde(default, rename = "segment")]
     pub(super) segments: Vec<SegmentTable>,
     #[serde(default, rename = "test", skip_serializing)]

@@ -17,17 +17,19 @@ use std::collections::BTreeMap;
 
 pub use cases::{Case, Condition, Expect, ExpectedChange, Given};
 pub use draw::Drawing;
-pub use fields::{Field, Fields};
+pub use fields::{Field, Fields, Person};
 pub use graph::{Kind, Processor};
 pub use load::{Error, SHIPPED, check, load, shipped, show, test};
 pub use problem::{Problem, Problems};
 pub use run::{Change, Report, Run, Seen, Verdict, run};
-pub use settings::{FeatureSettings, IntakeSettings, ScoreSettings};
+pub use settings::IntakeSettings;
 
 use self::document::{Document, Header, SegmentTable};
 use self::problem::Source;
+use self::settings::Settings;
 use crate::domain::Digest;
 use crate::segments::{Segment, SegmentSet};
+use crate::{features, models};
 
 /// A checked topology.
 #[derive(Debug, Clone)]
@@ -37,8 +39,12 @@ pub struct Topology {
     pub about: String,
     pub processors: Vec<Processor>,
     pub intake: IntakeSettings,
-    pub features: FeatureSettings,
-    pub scores: ScoreSettings,
+    /// As written, and compiled.
+    pub features: features::Settings,
+    pub rules: features::Rules,
+    /// As written, and compiled.
+    pub scores: models::Settings,
+    pub models: models::Models,
     pub segments: SegmentSet<Field>,
     pub tests: Vec<Case>,
     /// The text that [`Topology::digest`] is of: the same topology without comments, layout and tests, every default written out.
@@ -70,27 +76,27 @@ fn assemble(document: Document, source: &mut Source<'_>) -> Topology {
         source.report(name.span(), format!("{:?} is not a name: a-z, 0-9, `_` and `-`", name.get_ref()), None);
     }
     let processors = graph::check(&document.processors, source);
-    let intake = settings::check_intake(document.intake.as_ref(), source);
-    let features = settings::check_features(document.features.as_ref(), source);
-    let scores = settings::check_scores(document.scores.as_ref(), source);
-    let fields = Fields::new(&features);
+    let settings = settings::check(document.intake.as_ref(), document.features.as_ref(), document.scores.as_ref(), source);
+    let fields = Fields::new(&settings.rules);
     let segments = check_segments(&document.segments, &fields, source);
     let names: Vec<String> = document.segments.iter().map(|segment| segment.name.get_ref().clone()).collect();
     let tests = cases::check(&document.tests, &cases::Known { segments: &names, fields: &fields }, source);
     let mut parts = BTreeMap::new();
     parts.insert("processors", digest_of(&document.processors));
-    parts.insert("intake", digest_of(&intake));
-    parts.insert("features", digest_of(&features));
-    parts.insert("scores", digest_of(&scores));
+    parts.insert("intake", digest_of(&settings.intake));
+    parts.insert("features", digest_of(&settings.features));
+    parts.insert("scores", digest_of(&settings.scores));
     parts.insert("segments", segments.digest());
-    let canonical = canonical(&document, &intake, &features, &scores, &segments);
+    let canonical = canonical(&document, &settings, &segments);
     Topology {
         name: document.topology.name.get_ref().clone(),
         about: document.topology.about,
         processors,
-        intake,
-        features,
-        scores,
+        intake: settings.intake,
+        features: settings.features,
+        rules: settings.rules,
+        scores: settings.scores,
+        models: settings.models,
         segments,
         tests,
         digest: Digest::of(canonical.as_bytes()),
@@ -132,13 +138,7 @@ fn check_segments(tables: &[SegmentTable], fields: &Fields, source: &mut Source<
     SegmentSet::new(segments)
 }
 
-fn canonical(
-    document: &Document,
-    intake: &IntakeSettings,
-    features: &FeatureSettings,
-    scores: &ScoreSettings,
-    segments: &SegmentSet<Field>,
-) -> String {
+fn canonical(document: &Document, settings: &Settings, segments: &SegmentSet<Field>) -> String {
     let unplaced = |text: &str| toml::Spanned::new(0..0, text.to_owned());
     let segments = segments.iter().map(|segment| SegmentTable {
         name: unplaced(&segment.name),
@@ -148,9 +148,9 @@ fn canonical(
     let plain = Document {
         topology: Header { name: document.topology.name.clone(), about: String::new() },
         processors: document.processors.clone(),
-        intake: Some(toml::Spanned::new(0..0, intake.clone())),
-        features: Some(toml::Spanned::new(0..0, features.clone())),
-        scores: Some(toml::Spanned::new(0..0, scores.clone())),
+        intake: Some(toml::Spanned::new(0..0, settings.intake.clone())),
+        features: Some(toml::Spanned::new(0..0, settings.features.clone())),
+        scores: Some(toml::Spanned::new(0..0, settings.scores.clone())),
         segments: segments.collect(),
         tests: Vec::new(),
     };

@@ -1,21 +1,43 @@
-//! The settings tables of the cores, as a topology holds them, and their own checks with a place in the file.
+//! The settings tables of the cores, as a topology holds them, and what their own checks say, with a place in the file.
 
 use toml::Spanned;
 
 use super::problem::Source;
+use crate::{features, models};
 
 pub type IntakeSettings = toml::Table;
-pub type FeatureSettings = toml::Table;
-pub type ScoreSettings = toml::Table;
 
-pub(super) fn check_intake(table: Option<&Spanned<IntakeSettings>>, _source: &mut Source<'_>) -> IntakeSettings {
+/// The settings of every core, checked.
+pub(super) struct Settings {
+    pub(super) intake: IntakeSettings,
+    pub(super) features: features::Settings,
+    pub(super) rules: features::Rules,
+    pub(super) scores: models::Settings,
+    pub(super) models: models::Models,
+}
+
+pub(super) fn check(
+    intake: Option<&Spanned<IntakeSettings>>,
+    features: Option<&Spanned<features::Settings>>,
+    scores: Option<&Spanned<models::Settings>>,
+    source: &mut Source<'_>,
+) -> Settings {
+    let intake = or_default(intake);
+    let feature_settings = or_default(features);
+    let rules = checked(features::Rules::compile(feature_settings.clone()), features, source);
+    let score_settings = or_default(scores);
+    let models = checked(models::Models::compile(&score_settings), scores, source);
+    Settings { intake, features: feature_settings, rules, scores: score_settings, models }
+}
+
+fn or_default<T: Clone + Default>(table: Option<&Spanned<T>>) -> T {
     table.map(|table| table.get_ref().clone()).unwrap_or_default()
 }
 
-pub(super) fn check_features(table: Option<&Spanned<FeatureSettings>>, _source: &mut Source<'_>) -> FeatureSettings {
-    table.map(|table| table.get_ref().clone()).unwrap_or_default()
-}
-
-pub(super) fn check_scores(table: Option<&Spanned<ScoreSettings>>, _source: &mut Source<'_>) -> ScoreSettings {
-    table.map(|table| table.get_ref().clone()).unwrap_or_default()
+/// The compiled settings; the default's, and a problem at the table, if they do not compile.
+fn checked<C: Default, T, E: std::fmt::Display>(compiled: Result<C, E>, table: Option<&Spanned<T>>, source: &mut Source<'_>) -> C {
+    compiled.unwrap_or_else(|error| {
+        source.report(table.map_or(0..0, Spanned::span), error.to_string(), None);
+        C::default()
+    })
 }
