@@ -9,6 +9,7 @@ mod partitioner;
 mod position;
 mod subject;
 mod time;
+mod value;
 
 pub use ids::{AnonymousId, Digest, IdError, MessageId, Namespace, SourceId, TenantId, UserId};
 pub use money::{Currency, Money, MoneyError};
@@ -17,3 +18,4 @@ pub use partitioner::{murmur2, partition_of};
 pub use position::{Incarnation, Offset, PartitionId, Position};
 pub use subject::{Subject, SubjectKey, SubjectKeyError};
 pub use time::{DAY_MS, Duration, HOUR_MS, MINUTE_MS, Millis, SECOND_MS};
+pub use value::{FieldType, Value};

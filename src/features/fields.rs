@@ -3,33 +3,10 @@
 //!
 //! Names never change meaning; a field that means something else gets a new name. Scores stand here too, their values come from `models`.
 
-use std::borrow::Cow;
 use std::ops::BitOr;
 
 use super::counts::Window;
-use crate::domain::{Millis, Money};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FieldType {
-    Int,
-    Float,
-    Bool,
-    Text,
-    Time,
-    Money,
-}
-
-/// A field's value at some time. `Null` where nothing is known: no order yet, no session, no campaign.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value<'a> {
-    Null,
-    Int(i64),
-    Float(f64),
-    Bool(bool),
-    Text(Cow<'a, str>),
-    Time(Millis),
-    Money(Money),
-}
+pub use crate::domain::{FieldType, Value};
 
 /// Which accumulators a field is read from. An event reports the groups it changed; what depends on none of them need not be read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -3,7 +3,7 @@
 use super::settings::{Error, Settings};
 use super::{Churn, Engagement, Intent, Lead, Model, QUALIFIED_ABOVE, Score};
 use crate::domain::Millis;
-use crate::features::{Field, FieldId, Profile, Rules, Value};
+use crate::features::{FIELDS, Field, FieldId, Groups, Profile, Rules, Value};
 
 /// The models in force, compiled from their settings.
 #[derive(Debug, Clone)]
@@ -92,6 +92,14 @@ impl<'a> View<'a> {
             Field::Lead | Field::LeadQualified => self.models.scores(self.profile, now, self.rules).value(*named),
             _ => self.profile.value(field, now, self.rules),
         }
+    }
+
+    /// Every value of [`FIELDS`] in its order, given the scores at the same time.
+    pub fn row(&self, now: Millis, scores: &Scores<'_>) -> impl Iterator<Item = Value<'a>> {
+        FIELDS.iter().map(move |def| match def.group {
+            Groups::SCORES => scores.value(def.field),
+            _ => self.profile.value(&FieldId::Named(def.field), now, self.rules),
+        })
     }
 
     /// The earliest time after `after` at which the field's value can differ without new events; `None` for who is dormant by then.

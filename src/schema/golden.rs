@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use serde_json::{Value as Json, json};
 
 use super::container::{Entry, export, import};
+use super::profile::*;
 use super::records::*;
 use super::registry::TOPICS;
 use super::{Error, TopicSchema, Wire, compatibility, decode, encode, from_json, to_json, topic_schema};
-use crate::domain::Digest;
+use crate::domain::{Digest, FieldType, Millis, Money, Value};
 
 const ORIGIN: Origin = Origin { incarnation: 1, partition: 3, offset: 1 << 40 };
 
@@ -54,6 +55,33 @@ fn event() -> EventBody<'static> {
     }
 }
 
+/// A person with every feature known, or with none.
+fn person(nothing: usize) -> ProfileRecord<'static> {
+    let known = |(at, column): (usize, &Column)| match column.kind {
+        _ if nothing == 1 => Value::Null,
+        FieldType::Int => Value::Int(at as i64),
+        FieldType::Float => Value::Float(at as f64 / 4.0),
+        FieldType::Bool => Value::Bool(true),
+        FieldType::Text => Value::Text(column.name.into()),
+        FieldType::Time => Value::Time(Millis(1_700_000_000_000 + at as i64)),
+        FieldType::Money => Value::Money(Money(at as i64 * 1_250_000)),
+    };
+    let reasons = vec![ReasonRecord { feature: "days_since_seen", effect: 0.5 }];
+    ProfileRecord {
+        subject: "u:1",
+        as_of: 1_700_000_000_000,
+        fold_version: 1,
+        traits: r#"{"plan":"pro"}"#,
+        consent: "",
+        features: Features(columns().iter().enumerate().map(known).collect()),
+        events: vec![EventTotals { event: "Order Completed", total: 9, d7: 0, d30: 2, d90: 3 }],
+        currencies: vec![CurrencyTotals { currency: "USD", orders: 9, revenue: 12_500_000, refunds: 0 }],
+        funnels: vec![FunnelStep { funnel: "checkout", step: 2, steps: 3 }],
+        scores: vec![ScoreRecord { score: "churn", value: 0.5, model: "churn-own-pauses", version: 1, reasons }],
+        segments: vec!["lapsing"],
+    }
+}
+
 /// At least one record of each kind a topic may hold.
 fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
     match topic.topic {
@@ -73,6 +101,7 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
         "identities" => vec![bytes_of(&IdentityRecord {
             ties: vec![Tie { user_id: "u1".to_owned(), from: 1 }, Tie { user_id: "u2".to_owned(), from: 2 }],
         })],
+        "profiles" => vec![bytes_of(&person(0)), bytes_of(&person(1))],
         "segment_changes" => {
             vec![bytes_of(&SegmentChange { segment: "lapsing", digest: "ab", entered: true, at: 1, cause: "" })]
         }

@@ -10,6 +10,7 @@ pub mod compatibility;
 pub mod container;
 mod json;
 
+pub mod profile;
 pub mod records;
 pub mod registry;
 

@@ -11,6 +11,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 
 use super::Error;
 use super::codec::{Wire, decode, encode};
+use super::profile::ProfileRecord;
 use super::records::{BatchOutcomes, DeadLetter, Definition, EventsRecord, IdentityRecord, IntakeRecord, SegmentChange};
 
 /// What may stand in one topic: its current schema and all before it.
@@ -125,6 +126,7 @@ topics! {
     INTAKE: IntakeRecord<'a>, "intake", 1, &[];
     IDENTITIES: IdentityRecord, "identities", 1, &[];
     EVENTS: EventsRecord<'a>, "events", 1, &[];
+    PROFILES: ProfileRecord<'a>, "profiles", 1, &[];
     SEGMENT_CHANGES: SegmentChange<'a>, "segment_changes", 1, &[];
     DEFINITIONS: Definition<'a>, "definitions", 1, &[];
     DEAD_LETTERS: DeadLetter<'a>, "dead_letters", 1, &[];

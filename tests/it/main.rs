@@ -1,5 +1,6 @@
 //! One integration binary; each file is one contract or behaviour of the whole.
 
+mod features;
 mod http_api;
 mod http_conformance;
 mod http_hostile;
