@@ -8,6 +8,7 @@
 pub mod domain;
 
 // 1: pure cores
+pub mod identity;
 pub mod features;
 pub mod models;
 pub mod segments;

@@ -6,15 +6,17 @@ mod ids;
 mod money;
 mod outcome;
 mod partitioner;
+mod placeholder;
 mod position;
 mod subject;
 mod time;
 mod value;
 
-pub use ids::{AnonymousId, Digest, IdError, MessageId, Namespace, SourceId, TenantId, UserId};
+pub use ids::{AnonymousId, Digest, ID_BYTES_MAX, IdError, MessageId, Namespace, SourceId, TenantId, UserId};
 pub use money::{Currency, Money, MoneyError};
 pub use outcome::{DeadReason, FilterReason, Outcome, Tally};
 pub use partitioner::{murmur2, partition_of};
+pub use placeholder::is_placeholder_id;
 pub use position::{Incarnation, Offset, PartitionId, Position};
 pub use subject::{Subject, SubjectKey, SubjectKeyError};
 pub use time::{DAY_MS, Duration, HOUR_MS, MINUTE_MS, Millis, SECOND_MS};
