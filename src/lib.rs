@@ -8,8 +8,9 @@
 pub mod domain;
 
 // 1: pure cores
-pub mod identity;
 pub mod features;
+pub mod identity;
+pub mod intake;
 pub mod models;
 pub mod segments;
 
