@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use super::format::{PreviousEntry, RECORD_BYTES_MIN};
+use super::format::{PreviousEntry, RECORD_BYTES_MIN, WalHead};
 use super::index::{Index, WalEntry};
 use super::io_error;
 use super::scan::{Gap, Item, Scan, ScannedFile, ScannedFrame};
+use crate::domain::Millis;
 use crate::env::fs::Fs;
 use crate::log::{Error, TopicPartition};
 use std::path::Path;
@@ -154,6 +155,17 @@ fn replay_frame(index: &mut Index, file: &ScannedFile, frame: &ScannedFrame, rep
     replayed.previous = frame.head.as_previous();
 }
 
+/// A file's head, or what it must have been.
+fn head_of(file: &ScannedFile) -> WalHead {
+    let first_frame = file.items.iter().find_map(|item| match item {
+        Item::Frame(frame) => Some(&frame.head),
+        Item::Gap(_) => None,
+    });
+    let (epoch, created) = first_frame.map_or((0, Millis(0)), |frame| (frame.epoch, frame.append_time));
+    let first_sequence = file.items.first().map_or(0, Item::first_sequence);
+    file.head.unwrap_or(WalHead { number: file.file.number, epoch, first_sequence, created })
+}
+
 /// Makes the files say what was decided: cuts, removes what came after the cut, and makes what was taken durable.
 pub(super) fn repair(fs: &dyn Fs, dir: &Path, scan: &Scan, end: End) -> Result<(), Error> {
     let attested = scan.attested();
@@ -175,6 +187,8 @@ pub(super) fn repair(fs: &dyn Fs, dir: &Path, scan: &Scan, end: End) -> Result<(
         // The sync of the process before may have failed, after which the kernel calls lost pages clean: written again they are dirty again.
         let first_doubtful = file.items.iter().find(|item| item.first_sequence() > attested).map(Item::at);
         if let Some(from) = first_doubtful.filter(|from| *from < keep_until) {
+            // The head went with the file's first group, and is as doubtful; without one, frames after it could not be told from a gap.
+            file.file.file.write_all_at(&head_of(file).encode(), 0).map_err(failed)?;
             let mut bytes = vec![0; (keep_until - from) as usize];
             file.file.file.read_exact_at(&mut bytes, from).map_err(failed)?;
             file.file.file.write_all_at(&bytes, from).map_err(failed)?;

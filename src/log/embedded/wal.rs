@@ -119,7 +119,7 @@ impl Wal {
                 self.synced = last;
                 return Ok(Placement { file, at });
             }
-            self.begin_file(group.len() as u64, first, now).map_err(WriteError::Unknown)?;
+            self.begin_file(group.len() as u64, first, now).map_err(unknown)?;
         }
         let message = "syncing failed on several files in a row".to_owned();
         Err(WriteError::Unknown(Error::Io { context: format!("writing to {}", self.dir.display()), message }))
@@ -180,6 +180,16 @@ impl Wal {
 
     pub(super) fn has_unnoted(&self) -> bool {
         self.noted < self.synced
+    }
+}
+
+/// A group that may be found after a restart must not be tried again, not even when there is space.
+fn unknown(error: Error) -> WriteError {
+    match error {
+        Error::NoSpace => {
+            WriteError::Unknown(Error::Io { context: "leaving a failed write-ahead file".into(), message: error.to_string() })
+        }
+        error => WriteError::Unknown(error),
     }
 }
 
