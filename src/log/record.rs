@@ -176,20 +176,29 @@ impl RecordBatch {
         })
     }
 
-    /// The first records that fit into `bytes_max`, sharing this batch's buffer; one even if it does not fit, if `at_least_one`.
-    pub(crate) fn within_bytes(&self, bytes_max: usize, at_least_one: bool) -> Option<RecordBatch> {
+    /// The first records that fit into `bytes_max`, but at least one, and the others; both share this batch's buffer.
+    pub(crate) fn split_at_bytes(&self, bytes_max: usize) -> (RecordBatch, Option<RecordBatch>) {
+        if self.data.len() <= bytes_max {
+            return (self.clone(), None);
+        }
         let mut records = self.iter();
         let mut count = 0;
         let mut end = 0;
-        while records.next().is_some() && (records.at <= bytes_max || (at_least_one && count == 0)) {
+        while records.next().is_some() && (records.at <= bytes_max || count == 0) {
             count += 1;
             end = records.at;
         }
-        if count == 0 {
-            return None;
+        if count == self.count {
+            return (self.clone(), None);
         }
-        let offsets = self.offsets.as_ref().map(|offsets| offsets[..count as usize].into());
-        Some(RecordBatch { base: self.base, append_time: self.append_time, count, offsets, data: self.data.slice(..end) })
+        let part = |from: u32, to: u32, data: Bytes| RecordBatch {
+            base: self.offset_of(from),
+            append_time: self.append_time,
+            count: to - from,
+            offsets: self.offsets.as_ref().map(|offsets| offsets[from as usize..to as usize].into()),
+            data,
+        };
+        (part(0, count, self.data.slice(..end)), Some(part(count, self.count, self.data.slice(end..))))
     }
 
     /// The records that `keep` says, at their own offsets; none if it keeps none.
@@ -293,9 +302,12 @@ mod tests {
     fn a_batch_is_cut_to_whole_records() {
         let whole = batch(&["a", "b", "c"]);
         let one = whole.data().len() / 3;
-        assert_eq!(seen(whole.within_bytes(one * 2 + 1, false)), pairs(&[(10, "a"), (11, "b")]));
-        assert_eq!(seen(whole.within_bytes(0, true)), pairs(&[(10, "a")]));
-        assert!(whole.within_bytes(one - 1, false).is_none());
-        assert_eq!(whole.within_bytes(usize::MAX, true).map(|batch| batch.len()), Some(3));
+        let split = |bytes_max| {
+            let (first, rest) = whole.split_at_bytes(bytes_max);
+            (seen(Some(first)), seen(rest))
+        };
+        assert_eq!(split(one * 2 + 1), (pairs(&[(10, "a"), (11, "b")]), pairs(&[(12, "c")])));
+        assert_eq!(split(0), (pairs(&[(10, "a")]), pairs(&[(11, "b"), (12, "c")])));
+        assert_eq!(split(usize::MAX), (pairs(&[(10, "a"), (11, "b"), (12, "c")]), pairs(&[])));
     }
 }

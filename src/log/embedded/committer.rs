@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use super::encoder::{EncodedGroup, Encoder, Pending};
 use super::index::WalEntry;
 use super::shared::Shared;
+use super::sorter;
 use super::wal::{Placement, Wal, WriteError};
 use crate::log::{Error, Group, TopicPartition};
 
@@ -240,6 +241,7 @@ impl Machine {
                 self.committer.encoder.synced = group.frames.last().map_or(0, |frame| frame.head.sequence);
             }
             self.committer.finish(group, result);
+            sorter::work(&shared);
         }
     }
 }

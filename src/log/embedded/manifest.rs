@@ -169,11 +169,6 @@ impl Manifest {
         self.partitions.iter_mut().find(|partition| partition.id() == id)
     }
 
-    pub(super) fn take_file_number(&mut self) -> u64 {
-        self.next_file += 1;
-        self.next_file - 1
-    }
-
     pub(super) fn encode(&self) -> Vec<u8> {
         let body = serde_json::to_vec(self).expect("a manifest has only numbers and text");
         let mut out = format!("{FIRST_WORD} {VERSION} {:08x} {}\n", crc32c::crc32c(&body), body.len()).into_bytes();

@@ -3,14 +3,18 @@
 //! Owns the folder's files. Reading is `view`, appending `committer`, opening `open`; this file is the port's face.
 
 mod committer;
+mod compact;
 mod encoder;
 mod format;
 mod index;
 mod manifest;
+mod merge;
 mod open;
 mod options;
 mod recover;
+mod retention;
 mod scan;
+mod segment;
 mod shared;
 mod sorter;
 mod tail;
@@ -46,6 +50,8 @@ pub struct EmbeddedLog {
     shared: Arc<Shared>,
     machine: Mutex<Option<Machine>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Held while a topic is created, so that no name is taken twice.
+    creating: Mutex<()>,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
@@ -76,6 +82,25 @@ impl EmbeddedLog {
         self.lock.lock().take();
     }
 
+    /// Sorts everything acknowledged so far into segments and waits for it.
+    pub fn roll(&self) -> Result<(), Error> {
+        let ticket = self.enqueue(Transaction::default(), None, true)?;
+        self.wait_for(ticket)?;
+        sorter::wait_sorted(&self.shared)
+    }
+
+    /// Quiet topics would never fill a write-ahead file, and retention reaches only segments.
+    fn roll_if_old(&self, now: Millis) -> Result<(), Error> {
+        let oldest = {
+            let index = self.shared.view.index.read();
+            index.partitions.values().filter_map(|partition| partition.wal.front()).map(|entry| entry.append_time).min()
+        };
+        match oldest {
+            Some(oldest) if now.since_ms(oldest) > self.shared.options.roll_age_ms => self.roll(),
+            _ => Ok(()),
+        }
+    }
+
     /// What is on disk is incarnation `n` of this log.
     pub fn incarnation(&self) -> Incarnation {
         Incarnation(self.shared.manifest.lock().incarnation)
@@ -100,6 +125,9 @@ impl EmbeddedLog {
             if queue.owners.get(&(owner.group.clone(), owner.partition)) != Some(&owner.epoch) {
                 return Err(Error::Fenced(owner.partition));
             }
+        }
+        if !roll && self.shared.sorting.unsorted_files() > self.shared.options.wal_files_max {
+            return Err(self.shared.sorting.why_behind());
         }
         if queue.queued_bytes > 0 && queue.queued_bytes + bytes > self.shared.options.queue_bytes_max {
             return Err(Error::Overloaded);
@@ -208,7 +236,7 @@ impl LogReader for EmbeddedLog {
 
 impl LogWriter for EmbeddedLog {
     fn create_topic(&self, spec: &TopicSpec) -> Result<TopicInfo, Error> {
-        let mut manifest = self.shared.manifest.lock();
+        let _creating = self.creating.lock();
         let topics = self.shared.view.topics();
         if let Some(existing) = topics.iter().find(|info| info.spec.name == spec.name) {
             if existing.spec == *spec {
@@ -217,16 +245,20 @@ impl LogWriter for EmbeddedLog {
             let (have, want) = (format!("{:?}", existing.spec), format!("{spec:?}"));
             return Err(Error::TopicDisagrees { name: spec.name.clone(), have, want });
         }
+        let manifest = self.shared.manifest.lock();
+        let incarnation = Incarnation(manifest.incarnation);
         let id = TopicId(manifest.topics.iter().map(|topic| topic.id + 1).max().unwrap_or(1));
-        let mut next = manifest.clone();
-        next.generation += 1;
-        next.topics.push(Topic::new(id, spec));
+        drop(manifest);
+        let info = TopicInfo { id, spec: spec.clone(), incarnation };
         let partitions = (0..spec.partitions).map(|partition| TopicPartition { topic: id, partition: PartitionId(partition) });
-        next.partitions.extend(partitions.map(ManifestPartition::new));
-        next.write(&*self.shared.fs, &self.shared.dir)?;
-        let info = TopicInfo { id, spec: spec.clone(), incarnation: Incarnation(next.incarnation) };
-        *manifest = next;
-        self.shared.view.index.write().add_topic(info.clone());
+        self.shared.edit_manifest(
+            |next| {
+                next.topics.push(Topic::new(id, spec));
+                next.partitions.extend(partitions.map(ManifestPartition::new));
+                Some(())
+            },
+            |index, ()| index.add_topic(info.clone()),
+        )?;
         Ok(info)
     }
 
@@ -249,26 +281,24 @@ impl LogWriter for EmbeddedLog {
     }
 
     fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), Error> {
-        let mut manifest = self.shared.manifest.lock();
         self.shared.view.index.read().partition(partition)?;
-        let mut next = manifest.clone();
-        next.generation += 1;
         let (topic, number) = (partition.topic.0, partition.partition.0);
-        next.pins.retain(|pin| (pin.name.as_str(), pin.topic, pin.partition) != (name, topic, number));
-        if let Some(offset) = offset {
-            next.pins.push(Pin { name: name.to_owned(), topic, partition: number, offset: offset.0 });
-        }
-        next.write(&*self.shared.fs, &self.shared.dir)?;
-        *manifest = next;
-        let mut index = self.shared.view.index.write();
-        match offset {
-            Some(offset) => index.pins.insert((name.to_owned(), partition), offset),
-            None => index.pins.remove(&(name.to_owned(), partition)),
-        };
+        self.shared.edit_manifest(
+            |next| {
+                next.pins.retain(|pin| (pin.name.as_str(), pin.topic, pin.partition) != (name, topic, number));
+                next.pins.extend(offset.map(|offset| Pin { name: name.to_owned(), topic, partition: number, offset: offset.0 }));
+                Some(())
+            },
+            |index, ()| match offset {
+                Some(offset) => drop(index.pins.insert((name.to_owned(), partition), offset)),
+                None => drop(index.pins.remove(&(name.to_owned(), partition))),
+            },
+        )?;
         Ok(())
     }
 
-    fn clean(&self, _now: Millis) -> Result<u64, Error> {
-        Ok(0)
+    fn clean(&self, now: Millis) -> Result<u64, Error> {
+        self.roll_if_old(now)?;
+        retention::clean(&self.shared, now)
     }
 }

@@ -1,5 +1,6 @@
 //! Opening a folder for writing: lock, manifest, mark, recovery, threads.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -18,7 +19,7 @@ use super::sorter::{self, Sorting};
 use super::tail::Tail;
 use super::view::View;
 use super::wal::{Spare, Spares, Wal, WalFile};
-use super::{EmbeddedLog, io_error, scan};
+use super::{EmbeddedLog, io_error, scan, segment};
 use crate::domain::{Incarnation, Millis};
 use crate::env::Clock;
 use crate::env::fs::Fs;
@@ -37,7 +38,8 @@ pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options, clock: Arc<dyn
     let mut manifest = read_manifest(&*fs, dir)?;
     let mut index = Index::from_manifest(&manifest)?;
     let files = scan::list(&*fs, dir, 0, true)?;
-    manifest.next_file = files.iter().map(|file| file.number + 1).max().unwrap_or(0).max(manifest.next_file);
+    let newest_file = files.iter().map(|file| file.number).chain(segment_numbers(&*fs, dir)?).max().unwrap_or(0);
+    manifest.next_file = manifest.next_file.max(newest_file + 1);
     let (wanted, done): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.number >= manifest.wal_first);
     for file in done {
         fs.remove(&file.path).map_err(|error| io_error("removing", &file.path, &error))?;
@@ -51,8 +53,16 @@ pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options, clock: Arc<dyn
     recover::repair(&*fs, dir, &scanned, end)?;
     begin_epoch(&*fs, dir, &mut manifest, clock.now())?;
     index.set_incarnation(Incarnation(manifest.incarnation));
-    let spares = Spares { ready: reuse(&*fs, &scanned.unused)?, next_number: manifest.next_file };
-    start(Parts { fs, dir, options, clock, manifest, index, replayed, spares, lock })
+    let begun = scanned.files.last().map_or(0, |file| file.file.number);
+    let spares = Spares { ready: reuse(&*fs, &scanned.unused, begun)?, next_number: manifest.next_file, begun };
+    remove_orphans(&*fs, dir, &manifest)?;
+    let recovered_files = scanned.files.len();
+    start(Parts { fs, dir, options, clock, manifest, index, replayed, recovered_files, spares, lock })
+}
+
+fn segment_numbers(fs: &dyn Fs, dir: &Path) -> Result<Vec<u64>, Error> {
+    let paths = fs.list(dir).map_err(|error| io_error("listing", dir, &error))?;
+    Ok(paths.iter().filter_map(|path| segment::number_of(path)).collect())
 }
 
 fn read_manifest(fs: &dyn Fs, dir: &Path) -> Result<Manifest, Error> {
@@ -97,13 +107,24 @@ fn begin_epoch(fs: &dyn Fs, dir: &Path, manifest: &mut Manifest, now: Millis) ->
     fs.sync_dir(dir).map_err(failed)
 }
 
-/// Takes the first file that was prepared and never used; the others go.
-fn reuse(fs: &dyn Fs, unused: &[Arc<WalFile>]) -> Result<Option<Spare>, Error> {
+/// Segments that no manifest names: a process stopped between writing and publishing them, or before removing them.
+fn remove_orphans(fs: &dyn Fs, dir: &Path, manifest: &Manifest) -> Result<(), Error> {
+    let named: BTreeSet<u64> = manifest.partitions.iter().flat_map(|partition| partition.segments.iter().map(|meta| meta.file)).collect();
+    for path in fs.list(dir).map_err(|error| io_error("listing", dir, &error))? {
+        if segment::number_of(&path).is_some_and(|number| !named.contains(&number)) {
+            fs.remove(&path).map_err(|error| io_error("removing", &path, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a file that was prepared and never used, if it follows all that were; the others go.
+fn reuse(fs: &dyn Fs, unused: &[Arc<WalFile>], begun: u64) -> Result<Option<Spare>, Error> {
     let mut ready = None;
     for file in unused {
         let failed = |error: std::io::Error| io_error("reusing", &file.path, &error);
         let capacity = file.file.len().map_err(failed)?;
-        if ready.is_none() && capacity > super::format::FRAMES_AT {
+        if ready.is_none() && capacity > super::format::FRAMES_AT && file.number > begun {
             ready = Some(Spare { file: Arc::clone(file), capacity });
         } else {
             fs.remove(&file.path).map_err(failed)?;
@@ -120,26 +141,29 @@ struct Parts<'a> {
     manifest: Manifest,
     index: Index,
     replayed: Replayed,
+    recovered_files: usize,
     spares: Spares,
     lock: Box<dyn crate::env::fs::Lock>,
 }
 
 fn start(parts: Parts<'_>) -> Result<Arc<EmbeddedLog>, Error> {
-    let Parts { fs, dir, options, clock, manifest, index, replayed, spares, lock } = parts;
+    let Parts { fs, dir, options, clock, manifest, index, replayed, recovered_files, spares, lock } = parts;
     let encoder = Encoder::new(manifest.epoch, index.sequence, index.last_append, replayed.previous.clone());
     let spares = Arc::new(Mutex::new(spares));
     let wal = Wal::new(Arc::clone(&fs), dir, manifest.epoch, options.wal_first_bytes, Arc::clone(&spares));
+    let sorting = Sorting::new(recovered_files, spares.lock().begun, index.sequence + 1);
     let tail_bytes_max = options.tail_bytes_max;
     let driver = options.driver;
     let shared = Arc::new(Shared {
-        view: View::new(Arc::clone(&fs), dir.to_owned(), index),
+        view: View::new(Arc::clone(&fs), dir, &options, index),
         fs,
         dir: dir.to_owned(),
         options,
         clock,
         queues: Queues::default(),
         manifest: Mutex::new(manifest),
-        sorting: Sorting::default(),
+        sorting,
+        maintenance: Mutex::new(()),
         spares,
         active_file: AtomicU64::new(0),
         tail: Mutex::new(Tail::new(tail_bytes_max)),
@@ -158,5 +182,11 @@ fn start(parts: Parts<'_>) -> Result<Arc<EmbeddedLog>, Error> {
             None
         }
     };
-    Ok(Arc::new(EmbeddedLog { shared, machine: Mutex::new(machine), threads: Mutex::new(threads), lock: Mutex::new(Some(lock)) }))
+    Ok(Arc::new(EmbeddedLog {
+        shared,
+        machine: Mutex::new(machine),
+        threads: Mutex::new(threads),
+        creating: Mutex::new(()),
+        lock: Mutex::new(Some(lock)),
+    }))
 }

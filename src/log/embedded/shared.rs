@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use super::committer::{Queues, entries};
 use super::encoder::EncodedGroup;
 use super::format::PreviousEntry;
+use super::index::Index;
 use super::manifest::Manifest;
 use super::options::Options;
 use super::sorter::Sorting;
@@ -17,6 +18,7 @@ use super::view::View;
 use super::wal::{Placement, Spares};
 use crate::env::Clock;
 use crate::env::fs::Fs;
+use crate::log::Error;
 
 pub(super) struct Shared {
     pub fs: Arc<dyn Fs>,
@@ -31,6 +33,8 @@ pub(super) struct Shared {
     pub spares: Arc<Mutex<Spares>>,
     /// The write-ahead file of the last published group: those below it are full.
     pub active_file: AtomicU64,
+    /// Held by whoever rewrites segments, so that only one does.
+    pub maintenance: Mutex<()>,
     pub tail: Mutex<Tail>,
     /// What the last published frame held.
     pub previous: RwLock<Vec<PreviousEntry>>,
@@ -59,8 +63,33 @@ impl Shared {
         self.view.tell_waiters();
         let active = placement.file.number;
         if self.active_file.swap(active, Ordering::AcqRel) != active {
-            self.sorting.file_filled(active);
+            let first = group.frames.first().map_or(0, |frame| frame.head.sequence);
+            self.sorting.file_begun(&placement.file, first);
         }
+    }
+
+    /// Replaces the manifest by one that `edit` changed, and only then lets `apply` change what readers see.
+    /// Nothing happens if `edit` says `None`. Answers whether something did.
+    pub(super) fn edit_manifest<T>(
+        &self,
+        edit: impl FnOnce(&mut Manifest) -> Option<T>,
+        apply: impl FnOnce(&mut Index, T),
+    ) -> Result<bool, Error> {
+        let mut manifest = self.manifest.lock();
+        let mut next = manifest.clone();
+        {
+            let index = self.view.index.read();
+            let (groups, pins) = index.progress();
+            (next.groups, next.pins) = (groups, pins);
+            next.last_append_ms = index.last_append.0;
+        }
+        let Some(edited) = edit(&mut next) else { return Ok(false) };
+        next.generation += 1;
+        next.next_file = self.spares.lock().next_number;
+        next.write(&*self.fs, &self.dir)?;
+        *manifest = next;
+        apply(&mut self.view.index.write(), edited);
+        Ok(true)
     }
 
     /// The last published sequence and what its frame held.

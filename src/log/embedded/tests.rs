@@ -160,3 +160,147 @@ fn a_last_frame_torn_at_any_byte_is_cut_and_the_rest_is_kept() {
         assert_eq!(read(&*copy.open(), partition, 0), numbered(&expect), "cut at {cut}");
     }
 }
+
+#[test]
+fn full_files_become_segments_and_nothing_changes_for_readers() {
+    let folder = Folder::new();
+    for driver in [Driver::Threads, Driver::Caller { group: 1 }] {
+        let log = folder.open_with(Options { driver, ..Options::small() }).unwrap();
+        let partitions = partitions_of(&log, "events", 2);
+        let begin = log.watermarks(partitions[0]).unwrap().end.0;
+        let value = "x".repeat(300);
+        for nth in 0..400 {
+            folder.clock.advance(1);
+            append(&log, partitions[0], &[&format!("{nth} {value}"), "small"]).unwrap();
+            append(&log, partitions[1], &["other"]).unwrap();
+        }
+        log.roll().unwrap();
+        let segments = || RealFs.list(folder.path()).unwrap().iter().filter(|path| path.extension().unwrap_or_default() == "seg").count();
+        assert!(segments() >= 2, "{:?}", RealFs.list(folder.path()));
+        let expect: Vec<(u64, String)> =
+            (0..800).map(|at| (begin + at, if at % 2 == 0 { format!("{} {value}", at / 2) } else { "small".into() })).collect();
+        assert_eq!(read(&*log, partitions[0], begin), expect);
+        assert_eq!(read(&*log, partitions[0], begin + 333), expect[333..]);
+        drop(log);
+        let log = folder.open();
+        assert_eq!(read(&*log, partitions[0], begin), expect);
+        let newest = log.fetch(partitions[0], Offset(begin + 799), 1).unwrap().records().next().unwrap().append_time;
+        assert_eq!(log.offset_at(partitions[0], newest).unwrap(), Offset(begin + 798));
+        assert_eq!(log.offset_at(partitions[0], newest - 399).unwrap(), Offset(begin));
+        assert_eq!(log.offset_at(partitions[0], newest + 1).unwrap(), Offset(begin + 800));
+    }
+}
+
+#[test]
+fn old_segments_go_but_nothing_that_is_still_needed() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let spec = TopicSpec { retention: Retention::Age(Duration::from_secs(60)), ..spec("intake", 1) };
+    let partition = TopicPartition { topic: log.create_topic(&spec).unwrap().id, partition: PartitionId(0) };
+    let owner = log.acquire(&Group("intake".into()), partition).unwrap();
+    for value in ["a", "b", "c"] {
+        append(&log, partition, &[value]).unwrap();
+        log.roll().unwrap();
+        folder.clock.advance(10_000);
+    }
+    let now = Millis(1_000_000);
+    assert_eq!(log.clean(now).unwrap(), 0, "the group has read nothing");
+    let commit = |offset| {
+        let committed = Committed { offset: Offset(offset), metadata: Bytes::new() };
+        log.append(Transaction { batches: vec![], commits: vec![(owner.clone(), committed)] }).unwrap().wait().unwrap();
+    };
+    commit(2);
+    log.pin("backtest", partition, Some(Offset(1))).unwrap();
+    assert!(log.clean(now).unwrap() > 0);
+    assert_eq!(log.watermarks(partition).unwrap(), Watermarks { start: Offset(1), end: Offset(3) });
+    drop(log);
+    let log = folder.open();
+    assert_eq!(log.clean(now).unwrap(), 0, "pins survive");
+    log.pin("backtest", partition, None).unwrap();
+    log.clean(now).unwrap();
+    assert_eq!(read(&*log, partition, 2), [(2, "c".to_owned())]);
+    assert!(matches!(log.fetch(partition, Offset(1), 1), Err(Error::OffsetOutOfRange { .. })));
+}
+
+#[test]
+fn a_keyed_topic_keeps_the_newest_of_every_key() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let spec = TopicSpec { cleanup: Cleanup::Compact, ..spec("profiles", 1) };
+    let partition = TopicPartition { topic: log.create_topic(&spec).unwrap().id, partition: PartitionId(0) };
+    let put = |pairs: &[(&str, Option<&str>)]| {
+        let mut builder = BatchBuilder::new();
+        for (key, value) in pairs {
+            builder.push(key.as_bytes(), value.map(str::as_bytes), Millis(0));
+        }
+        log.append(Transaction { batches: vec![(partition, builder.build())], commits: vec![] }).unwrap().wait().unwrap();
+        log.roll().unwrap();
+    };
+    put(&[("a", Some("1")), ("b", Some("1")), ("c", Some("1"))]);
+    put(&[("a", Some("2")), ("b", None)]);
+    log.clean(Millis(0)).unwrap();
+    assert_eq!(read(&*log, partition, 0), [(2, "1".to_owned()), (3, "2".to_owned())]);
+    put(&[("c", None), ("a", None)]);
+    log.clean(Millis(0)).unwrap();
+    assert_eq!(read(&*log, partition, 0), []);
+    assert_eq!(log.watermarks(partition).unwrap(), Watermarks { start: Offset(0), end: Offset(7) });
+    drop(log);
+    let log = folder.open();
+    append(&log, partition, &["again"]).unwrap();
+    assert_eq!(read(&*log, partition, 0), [(7, "again".to_owned())]);
+}
+
+#[test]
+fn small_segments_are_merged() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let partition = partitions_of(&log, "events", 1)[0];
+    let values: Vec<String> = (0..20).map(|nth| format!("value {nth}")).collect();
+    for value in &values {
+        append(&log, partition, &[value]).unwrap();
+        log.roll().unwrap();
+    }
+    log.clean(Millis(0)).unwrap();
+    let segments = RealFs.list(folder.path()).unwrap().iter().filter(|path| path.extension().unwrap_or_default() == "seg").count();
+    assert_eq!(segments, 1);
+    drop(log);
+    let expect: Vec<&str> = values.iter().map(String::as_str).collect();
+    assert_eq!(read(&*folder.open(), partition, 0), numbered(&expect));
+}
+
+#[test]
+fn an_attested_bad_frame_is_a_hole_and_everything_else_is_read() {
+    let folder = Folder::new();
+    let log = folder.open_with(Options { driver: Driver::Caller { group: 1 }, ..Options::small() }).unwrap();
+    let partitions = partitions_of(&log, "events", 2);
+    append(&log, partitions[0], &["a"]).unwrap();
+    append(&log, partitions[0], &["lost", "lost too"]).unwrap();
+    append(&log, partitions[1], &["other"]).unwrap();
+    append(&log, partitions[0], &["b"]).unwrap();
+    drop(log);
+    let file = folder.wal_files().pop().unwrap();
+    let bytes = std::fs::read(&file).unwrap();
+    let second = format::FRAMES_AT as usize + format::FrameHead::decode(&bytes[format::FRAMES_AT as usize..]).unwrap().frame_len as usize;
+    let head = format::FrameHead::decode(&bytes[second..]).unwrap();
+    for damaged in second..second + head.frame_len as usize - 8 {
+        let mut copy = bytes.clone();
+        copy[damaged] ^= 0x10;
+        std::fs::write(&file, copy).unwrap();
+        let log = folder.open();
+        assert_eq!(read_until_error(&*log, partitions[0], 0), numbered(&["a"]));
+        let hole = log.fetch(partitions[0], Offset(1), 10);
+        assert!(matches!(hole, Err(Error::Hole { from: Offset(1), to: Offset(3), .. })), "byte {damaged}: {hole:?}");
+        assert_eq!(read(&*log, partitions[0], 3)[0], (3, "b".to_owned()));
+        assert_eq!(read(&*log, partitions[1], 0), numbered(&["other"]));
+        drop(log);
+        for path in folder.wal_files().iter().filter(|path| **path != file) {
+            std::fs::remove_file(path).unwrap();
+        }
+        std::fs::write(&file, &bytes).unwrap();
+    }
+}
+
+fn read_until_error(log: &dyn LogReader, partition: TopicPartition, from: u64) -> Vec<(u64, String)> {
+    let fetched = log.fetch(partition, Offset(from), usize::MAX).unwrap();
+    fetched.records().map(|record| (record.offset.0, String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned())).collect()
+}

@@ -2,7 +2,7 @@
 //!
 //! An answer is planned under the index's lock and read without it.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,15 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::index::{Index, Plan, WalEntry};
+use super::manifest::SegmentMeta;
+use super::options::Options;
+use super::segment::cache::Segments;
 use crate::domain::{Millis, Offset};
 use crate::env::fs::Fs;
 use crate::log::{Committed, Error, Fetched, Group, RecordBatch, TopicInfo, TopicPartition, Watermarks};
 
 pub(super) struct View {
-    pub fs: Arc<dyn Fs>,
-    pub dir: PathBuf,
+    pub segments: Segments,
     pub index: RwLock<Index>,
     /// Set when the log closes: nobody waits any longer.
     is_closed: Mutex<bool>,
@@ -24,8 +26,9 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(fs: Arc<dyn Fs>, dir: PathBuf, index: Index) -> View {
-        View { fs, dir, index: RwLock::new(index), is_closed: Mutex::new(false), changed: Condvar::new() }
+    pub(super) fn new(fs: Arc<dyn Fs>, dir: &Path, options: &Options, index: Index) -> View {
+        let segments = Segments::new(fs, dir, options.open_segments_max, options.block_cache_bytes_max);
+        View { segments, index: RwLock::new(index), is_closed: Mutex::new(false), changed: Condvar::new() }
     }
 
     pub(super) fn tell_waiters(&self) {
@@ -56,12 +59,30 @@ impl View {
     }
 
     pub(super) fn fetch(&self, id: TopicPartition, from: Offset, bytes_max: usize) -> Result<Fetched, Error> {
-        let plan = self.index.read().plan(id, from, bytes_max)?;
-        match plan {
-            Plan::Nothing { next } => Ok(Fetched { batches: Vec::new(), next: Offset(next) }),
-            Plan::Wal(entries) => self.fetch_entries(id, from, bytes_max, entries),
-            Plan::Segment { .. } => Err(Error::Corrupt("segments come next".into())),
+        let mut at = from;
+        loop {
+            let plan = self.index.read().plan(id, at, bytes_max)?;
+            let fetched = match plan {
+                Plan::Nothing { next } => return Ok(Fetched { batches: Vec::new(), next: Offset(next) }),
+                Plan::Wal(entries) => self.fetch_entries(id, at, bytes_max, entries)?,
+                Plan::Segment { segment, from, until } => match self.segments.fetch(id, &segment, (from, until), bytes_max) {
+                    Ok(fetched) => trimmed(fetched, bytes_max),
+                    // Retention or compaction took the file between plan and read; the next plan knows.
+                    Err(_) if !self.has_segment(id, &segment) => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            // Compaction may have left nothing up to here: the next record is further on.
+            if !fetched.is_empty() {
+                return Ok(fetched);
+            }
+            at = fetched.next;
         }
+    }
+
+    fn has_segment(&self, id: TopicPartition, segment: &SegmentMeta) -> bool {
+        let index = self.index.read();
+        index.partitions.get(&id).is_some_and(|partition| partition.segments.iter().any(|other| other.file == segment.file))
     }
 
     fn fetch_entries(&self, id: TopicPartition, from: Offset, bytes_max: usize, entries: Vec<WalEntry>) -> Result<Fetched, Error> {
@@ -80,10 +101,19 @@ impl View {
     }
 
     pub(super) fn offset_at(&self, id: TopicPartition, time: Millis) -> Result<Offset, Error> {
-        let index = self.index.read();
-        let partition = index.partition(id)?;
-        let at = partition.wal.partition_point(|entry| entry.append_time < time);
-        Ok(Offset(partition.wal.get(at).map_or(partition.end, |entry| entry.base)))
+        let (segment, in_wal) = {
+            let index = self.index.read();
+            let partition = index.partition(id)?;
+            let segment = partition.segments.partition_point(|segment| segment.last_append_ms < time.0);
+            let at = partition.wal.partition_point(|entry| entry.append_time < time);
+            let in_wal = partition.wal.get(at).map_or(partition.end, |entry| entry.base);
+            (partition.segments.get(segment).cloned(), in_wal)
+        };
+        let Some(segment) = segment else { return Ok(Offset(in_wal)) };
+        match self.segments.offset_at(id, &segment, time) {
+            Err(_) if !self.has_segment(id, &segment) => self.offset_at(id, time),
+            found => Ok(Offset(found?.unwrap_or(segment.end))),
+        }
     }
 
     pub(super) fn wait(&self, positions: &[(TopicPartition, Offset)], at_most: Duration) -> Result<bool, Error> {
@@ -132,17 +162,18 @@ pub(super) fn read_entry(id: TopicPartition, entry: &WalEntry) -> Result<RecordB
 /// Cuts a fetch that is larger than asked for: a group's records for one partition are one batch, however many callers there were.
 pub(super) fn trimmed(mut fetched: Fetched, bytes_max: usize) -> Fetched {
     let mut bytes = 0;
-    for (nth, batch) in fetched.batches.iter().enumerate() {
-        bytes += batch.data().len();
-        if bytes > bytes_max {
-            let room = bytes_max.saturating_sub(bytes - batch.data().len());
-            let kept = batch.within_bytes(room, nth == 0);
-            let first = batch.iter().next().expect("no batch is empty").offset;
-            fetched.next = kept.as_ref().and_then(RecordBatch::last_offset).map_or(first, Offset::next);
+    for nth in 0..fetched.batches.len() {
+        let len = fetched.batches[nth].data().len();
+        if bytes + len > bytes_max {
+            let (kept, rest) = fetched.batches[nth].split_at_bytes(bytes_max.saturating_sub(bytes));
+            let past_kept = kept.last_offset().map(Offset::next);
+            let is_all = rest.is_none() && nth + 1 == fetched.batches.len();
             fetched.batches.truncate(nth);
-            fetched.batches.extend(kept);
+            fetched.batches.push(kept);
+            fetched.next = past_kept.filter(|_| !is_all).unwrap_or(fetched.next);
             break;
         }
+        bytes += len;
     }
     fetched
 }

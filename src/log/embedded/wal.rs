@@ -72,6 +72,8 @@ pub(super) struct Spare {
 pub(super) struct Spares {
     pub ready: Option<Spare>,
     pub next_number: u64,
+    /// The highest number that a file was begun under. Only higher ones may be begun: files are ordered by number.
+    pub begun: u64,
 }
 
 struct Current {
@@ -155,6 +157,7 @@ impl Wal {
                 make_spare(&*self.fs, &self.dir, number, needed.max(self.hurried_bytes))?
             }
         };
+        self.spares.lock().begun = spare.file.number;
         let head = WalHead { number: spare.file.number, epoch: self.epoch, first_sequence, created: now };
         spare.file.file.write_all_at(&head.encode(), 0).map_err(|error| io_error("writing", &spare.file.path, &error))?;
         self.current = Some(Current { file: spare.file, at: FRAMES_AT, capacity: spare.capacity });
@@ -197,6 +200,21 @@ pub(super) fn take_number(spares: &Mutex<Spares>) -> u64 {
     let mut spares = spares.lock();
     spares.next_number += 1;
     spares.next_number - 1
+}
+
+/// Leaves a spare for the writer; one that was overtaken while it was made gets a number past the others first.
+pub(super) fn offer_spare(fs: &dyn Fs, dir: &Path, spares: &Mutex<Spares>, mut spare: Spare) -> Result<(), Error> {
+    let mut spares = spares.lock();
+    if spare.file.number <= spares.begun {
+        let number = spares.next_number;
+        spares.next_number += 1;
+        let (old, path) = (&spare.file.path, path_of(dir, number));
+        let moved = fs.rename(old, &path).and_then(|()| fs.sync_dir(dir));
+        moved.map_err(|error| io_error("renaming", old, &error))?;
+        spare.file = Arc::new(WalFile::new(number, path, Arc::clone(&spare.file.file)));
+    }
+    spares.ready = Some(spare);
+    Ok(())
 }
 
 /// Makes an empty file of `capacity` bytes that survives a crash as such.
