@@ -101,13 +101,22 @@ CREATE TABLE daily_revenue (
     PRIMARY KEY (tenant_id, day, currency)
 ) WITHOUT ROWID;
 
--- Feature, score and trait columns are added by the program.
+-- The latest record of each person. Feature columns, scores among them, are added by the program. Windows are as of `as_of`.
 CREATE TABLE profiles (
-    tenant_id     TEXT NOT NULL,
-    subject       TEXT NOT NULL,
-    user_id       TEXT,
-    anonymous_id  TEXT,
-    log_offset    INTEGER NOT NULL,
+    tenant_id       TEXT NOT NULL,
+    subject         TEXT NOT NULL,
+    user_id         TEXT,
+    anonymous_id    TEXT,
+    log_offset      INTEGER NOT NULL,
+    as_of           INTEGER NOT NULL,
+    fold_version    INTEGER NOT NULL,
+    traits          TEXT,
+    consent         TEXT,
+    segments        TEXT,
+    event_counts    TEXT,
+    currency_totals TEXT,
+    funnel_steps    TEXT,
+    score_reasons   TEXT,
     UNIQUE (tenant_id, subject)
 );
 

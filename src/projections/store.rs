@@ -86,6 +86,7 @@ pub async fn set_durable(connection: &mut SqliteConnection, durable: bool) -> Re
 
 async fn prepare(connection: &mut SqliteConnection) -> Result<(), Error> {
     MIGRATIONS.run(&mut *connection).await?;
+    super::tables::add_columns(connection).await?;
     let digest = crate::domain::Digest::of(VIEWS.as_bytes()).to_hex();
     if meta(connection, "views").await?.as_deref() != Some(&digest) {
         sqlx::raw_sql(VIEWS).execute(&mut *connection).await.map_err(Error::sql("views"))?;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use super::generation::Generations;
 use super::tail::Tail;
 use super::*;
+use crate::domain::Value as Field;
 use crate::domain::{Millis, Money, Namespace, Offset, PartitionId, Subject, TenantId};
 use crate::env::{Clock, ManualClock};
 use crate::log::memory::MemoryLog;
 use crate::log::{BatchBuilder, Cleanup, LogReader, LogWriter, Retention, TopicName, TopicPartition, TopicSpec, Transaction};
 use crate::schema::Wire;
+use crate::schema::profile::{EventTotals, Features, FunnelStep, ProfileRecord, ReasonRecord, ScoreRecord};
 use crate::schema::records::{
     BatchOutcomes, DeadLetter, EventBody, EventsRecord, IdentityRecord, IntakeItem, IntakeRecord, Origin, RecordOutcome, SegmentChange,
     Tick, Tie,
@@ -65,6 +67,14 @@ impl World {
         let batches = vec![(self.partition(topic, partition), batch.build())];
         let appended = self.log.append(Transaction { batches, commits: Vec::new() }).unwrap().wait().unwrap();
         appended.first_offsets[0]
+    }
+
+    /// Appends a record that removes `subject` from a compacted topic.
+    fn remove(&self, topic: &str, partition: u32, subject: &str) {
+        let mut batch = BatchBuilder::new();
+        batch.push(format!("acme\0{subject}").as_bytes(), None, self.clock.now());
+        let batches = vec![(self.partition(topic, partition), batch.build())];
+        self.log.append(Transaction { batches, commits: Vec::new() }).unwrap().wait().unwrap();
     }
 
     pub fn event(&self, partition: u32, subject: &str, name: &str, at: i64, properties: &str) -> Offset {
@@ -187,6 +197,76 @@ fn revenue_is_exact_per_day_and_currency() {
         reconciled.revenue[1],
         Revenue { currency: "USD".to_owned(), orders: 1, amount: Money(11_770_000), refunds: Money(1_770_000) }
     );
+}
+
+/// A record with the given features and nothing in all others.
+pub(super) fn profile<'a>(subject: &'a str, features: &[(&str, Field<'a>)]) -> ProfileRecord<'a> {
+    let value = |column: &crate::schema::profile::Column| {
+        let given = features.iter().find(|(name, _)| *name == column.name);
+        given.map_or(Field::Null, |(_, value)| value.clone())
+    };
+    ProfileRecord {
+        subject,
+        as_of: 2 * DAY,
+        fold_version: 1,
+        traits: r#"{"email":"ann@example.com"}"#,
+        consent: "",
+        features: Features(crate::schema::profile::columns().iter().map(value).collect()),
+        events: vec![EventTotals { event: "Page", total: 3, d7: 3, d30: 3, d90: 3 }],
+        currencies: Vec::new(),
+        funnels: vec![FunnelStep { funnel: "buy", step: 1, steps: 2 }],
+        scores: vec![ScoreRecord {
+            score: "churn",
+            value: 0.25,
+            model: "silence",
+            version: 1,
+            reasons: vec![ReasonRecord { feature: "days_since_seen", effect: 0.25 }],
+        }],
+        segments: vec!["new", "vip"],
+    }
+}
+
+#[test]
+fn profiles_are_rows_with_a_column_per_feature_and_the_latest_wins() {
+    let world = World::new();
+    let orders =
+        |orders, revenue| [("orders", Field::Int(orders)), ("revenue", Field::Money(Money(revenue))), ("churn", Field::Float(0.25))];
+    world.append("profiles", 0, "u:ann", &profile("u:ann", &orders(1, 1_500_000)));
+    world.append("profiles", 0, "a:x", &profile("a:x", &[("last_seen", Field::Time(Millis(DAY))), ("session_open", Field::Bool(true))]));
+    world.append("profiles", 0, "u:ann", &profile("u:ann", &orders(2, 3_250_000)));
+    world.project();
+    let rows = world.sql("SELECT subject, user_id, orders, revenue, last_seen, session_open FROM profiles ORDER BY 1");
+    assert_eq!(rows, [format!("a:x|-|-|-|{DAY}|1"), "u:ann|ann|2|3.25|-|-".to_owned()]);
+    world.append("profiles", 0, "u:ann", &profile("u:ann", &orders(3, 4_000_000)));
+    world.remove("profiles", 0, "a:x");
+    world.project();
+    assert_eq!(world.sql("SELECT subject, orders FROM profiles"), ["u:ann|3"]);
+    assert_eq!(world.sql("SELECT email, segment, churn_risk FROM users"), ["ann@example.com|new, vip|0.25"]);
+    assert_eq!(world.sql("SELECT score, model, rank, feature, effect FROM v_scores"), ["churn|silence|1|days_since_seen|0.25"]);
+    assert_eq!(world.sql("SELECT funnel, step, people FROM v_funnel"), ["buy|1|1", "buy|2|0"]);
+}
+
+#[test]
+fn every_view_can_be_read() {
+    let world = World::new();
+    world.event(0, "u:ann", "Page", 1, "");
+    world.project();
+    let views = world.sql("SELECT name FROM sqlite_schema WHERE type = 'view' ORDER BY name");
+    assert!(views.len() > 10, "{views:?}");
+    for view in views {
+        world.sql(&format!("SELECT * FROM {view}"));
+    }
+}
+
+#[test]
+fn a_feature_that_a_file_lacks_gets_its_column_when_it_is_opened() {
+    let world = World::new();
+    world.append("profiles", 0, "u:ann", &profile("u:ann", &[("orders", Field::Int(1))]));
+    world.project();
+    block_on(tamper(&world, "ALTER TABLE profiles DROP COLUMN preferred_hour"));
+    world.append("profiles", 0, "u:bob", &profile("u:bob", &[("preferred_hour", Field::Int(7))]));
+    world.project();
+    assert_eq!(world.sql("SELECT user_id, preferred_hour FROM profiles ORDER BY 1"), ["ann|-", "bob|7"]);
 }
 
 #[test]

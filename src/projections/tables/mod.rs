@@ -7,7 +7,10 @@ mod daily;
 mod events;
 mod identities;
 mod outcomes;
+mod profiles;
 mod segments;
+
+pub use profiles::add_columns;
 
 use std::sync::Arc;
 
@@ -19,7 +22,7 @@ use crate::log::RecordRef;
 use crate::schema;
 
 /// The topics a namespace's read model is made of. `intake` is not: what became of it is in `events`, `outcomes` and `dead_letters`.
-pub const TOPICS: [&str; 5] = ["identities", "outcomes", "dead_letters", "events", "segment_changes"];
+pub const TOPICS: [&str; 6] = ["identities", "outcomes", "dead_letters", "events", "profiles", "segment_changes"];
 
 /// What became of one record, counted in `processing_status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,7 @@ impl<'a> Who<'a> {
 pub struct Tables {
     events: events::Events,
     daily: daily::Daily,
+    profiles: profiles::Profiles,
     segments: segments::Segments,
     identities: identities::Identities,
     outcomes: outcomes::Outcomes,
@@ -70,6 +74,7 @@ impl Tables {
         Self {
             events: events::Events::new(),
             daily: daily::Daily::new(rules),
+            profiles: profiles::Profiles::new(),
             segments: segments::Segments::new(),
             identities: identities::Identities::new(),
             outcomes: outcomes::Outcomes::new(),
@@ -95,6 +100,10 @@ impl Tables {
                 self.events.add(who, &event, partition, record.offset);
                 self.daily.add(who, &event);
             }
+            "profiles" => {
+                let Some(who) = Who::parse(record.key) else { return Ok(unreadable_key()) };
+                self.profiles.set(who, &schema::decode(value)?, record.offset);
+            }
             "segment_changes" => {
                 let Some(who) = Who::parse(record.key) else { return Ok(unreadable_key()) };
                 self.segments.add(who, &schema::decode(value)?, partition, record.offset);
@@ -115,6 +124,7 @@ impl Tables {
         let Some(who) = Who::parse(record.key) else { return unreadable_key() };
         match topic {
             "identities" => self.identities.set(who, Vec::new()),
+            "profiles" => self.profiles.remove(who),
             _ => return Applied::Nothing,
         }
         Applied::Rows
@@ -124,6 +134,7 @@ impl Tables {
     pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
         self.events.write(connection).await?;
         self.daily.write(connection).await?;
+        self.profiles.write(connection).await?;
         self.segments.write(connection).await?;
         self.identities.write(connection).await?;
         self.outcomes.write(connection).await
