@@ -10,3 +10,12 @@ fn the_canonical_text_of_a_shipped_topology_is_the_same_topology() {
         assert_eq!((again.digest, &again.parts), (topology.digest, &topology.parts), "{}", topology.canonical);
     }
 }
+
+#[test]
+fn every_test_of_every_shipped_topology_passes() {
+    for (name, _) in SHIPPED {
+        for report in flywheel::stream::topology::test(name, &flywheel::stream::topology::Direct).unwrap() {
+            assert!(report.passed(), "{report}");
+        }
+    }
+}

@@ -7,7 +7,8 @@ use super::run::{Report, Run, run};
 use super::{Drawing, Problems, Topology};
 
 /// The topologies that the binary carries, by name.
-pub const SHIPPED: [(&str, &str); 1] = [("spine", include_str!("../../../topologies/spine.toml"))];
+pub const SHIPPED: [(&str, &str); 2] =
+    [("spine", include_str!("../../../topologies/spine.toml")), ("clickstream", include_str!("../../../topologies/clickstream.toml"))];
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -4,6 +4,7 @@
 //! topic is filled, no record runs in circles. Running one belongs to the partition loops beside this module.
 
 mod cases;
+mod direct;
 mod document;
 mod draw;
 mod fields;
@@ -16,6 +17,7 @@ mod settings;
 use std::collections::BTreeMap;
 
 pub use cases::{Case, Condition, Expect, ExpectedChange, Given};
+pub use direct::Direct;
 pub use draw::Drawing;
 pub use fields::{Field, Fields, Person};
 pub use graph::{Kind, Processor};

@@ -9,7 +9,7 @@ use super::Topology;
 use super::cases::{Case, Condition, Expect, ExpectedChange, Given};
 use super::fields::Field;
 use crate::domain::{Millis, Subject};
-use crate::segments::Lookup;
+use crate::segments::{Lookup, Predicate, Value};
 
 /// What became of the records.
 pub struct Seen {
@@ -154,20 +154,27 @@ fn check_condition(who: &Subject, condition: &Condition, profile: &dyn Lookup<Fi
     }
 }
 
-/// The value of every field that a condition names.
-fn why(predicate: &crate::segments::Predicate<Field>, profile: &dyn Lookup<Field>, at: Millis) -> String {
-    let values = predicate.fields().iter().map(|field| {
+/// The value of every field that a condition names, each once.
+fn why(predicate: &Predicate<Field>, profile: &dyn Lookup<Field>, at: Millis) -> String {
+    let mut values: Vec<(String, String)> = Vec::new();
+    for field in predicate.fields() {
         let value = match profile.value(&field.id, at) {
-            crate::segments::Value::Absent => "absent".to_owned(),
-            crate::segments::Value::Bool(value) => value.to_string(),
-            crate::segments::Value::Int(value) => value.to_string(),
-            crate::segments::Value::Float(value) => value.to_string(),
-            crate::segments::Value::Text(text) => format!("{text:?}"),
-            crate::segments::Value::Time(time) => time.to_string(),
+            Value::Absent => "unknown".to_owned(),
+            Value::Bool(value) => value.to_string(),
+            Value::Int(value) => value.to_string(),
+            Value::Float(value) => value.to_string(),
+            Value::Text(text) => format!("{text:?}"),
+            Value::Time(time) => time.to_string(),
         };
-        format!("{} is {value}", field.id)
-    });
-    let values: Vec<String> = values.collect();
+        let name = field.id.to_string();
+        // `has(traits.x)` reads a trait as each type that it could be of.
+        match values.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) if known == "unknown" => *known = value,
+            Some(_) => {}
+            None => values.push((name, value)),
+        }
+    }
+    let values: Vec<String> = values.into_iter().map(|(name, value)| format!("{name} is {value}")).collect();
     if values.is_empty() { "it names no field".to_owned() } else { values.join(", ") }
 }
 
