@@ -33,6 +33,15 @@ impl KeyState {
         *self == Self::default()
     }
 
+    /// What can be known of a key from `identities` alone, where the rest was lost: that it was tied, so events were sent before.
+    pub fn with_ties<'t>(ties: impl Iterator<Item = (&'t str, crate::domain::Millis)>) -> Self {
+        let mut state = Self { sent_events: true, ..Self::default() };
+        for (user, from) in ties {
+            state.ties.tie(user, from);
+        }
+        state
+    }
+
     pub fn ties(&self) -> &Ties {
         &self.ties
     }

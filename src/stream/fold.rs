@@ -15,6 +15,8 @@ use super::{Error, Topic};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     Done(Outcome),
+    /// It cannot be applied and changed nothing: the loop keeps it as a dead letter.
+    Rejected(Fault),
     /// There is more to do under this record than one commit should hold; commit, then call again from this cursor.
     More(Cursor),
 }
@@ -40,7 +42,7 @@ pub struct Seal {
 }
 
 /// A record that could not be folded, and why.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub reason: DeadReason,
     pub detail: String,

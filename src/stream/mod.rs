@@ -7,25 +7,36 @@
 //! Leaves read models to `projections` and what happens offline to `replay`.
 
 mod account;
+mod cache;
+mod definitions;
 mod error;
 mod fold;
+mod intake;
 pub mod metrics;
 mod opening;
 mod options;
 mod outputs;
+mod profile;
 mod progress;
 mod runner;
+mod simulate;
+mod spine;
 mod status;
 mod topics;
 pub mod topology;
 mod worker;
 
+pub use definitions::{Library, NamespaceClock, activate, clock_of, topology_text};
 pub use error::Error;
 pub use fold::{Applied, Fault, Fold, Seal, Window};
+pub use intake::{FOLD_VERSION as INTAKE_FOLD_VERSION, IntakeFold, Setup as IntakeSetup};
 pub use options::Options;
 pub use outputs::{Outputs, Source};
+pub use profile::{FOLD_VERSION as PROFILE_FOLD_VERSION, Owned, ProfileFold, Setup as ProfileSetup, people};
 pub use progress::{Cursor, Mark, Progress, Watermark};
 pub use runner::{Handle, Watch};
+pub use simulate::{Simulation, drive, simulate};
+pub use spine::{Setup, Spine};
 pub use status::{PartitionStatus, Shared, Stopping};
 pub use topics::{Partitions, Topic, Topics, topics};
 pub use worker::{Stepped, Stepper, Surroundings, Worker};

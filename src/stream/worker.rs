@@ -177,7 +177,9 @@ impl<F: Fold> Worker<F> {
 
     fn go_on(&mut self) -> Result<Stepped, Error> {
         let now = self.around.clock.now();
-        let fetched = self.around.log.fetch(self.input, self.position.next, self.around.options.fetch_bytes_max)?;
+        // Of a record that takes several commits, only that record.
+        let bytes_max = if self.position.cursor.is_some() { 1 } else { self.around.options.fetch_bytes_max };
+        let fetched = self.around.log.fetch(self.input, self.position.next, bytes_max)?;
         if !fetched.is_empty() && self.should_linger(&fetched, now) {
             return Ok(Stepped::Lingering { until: self.last_commit + self.around.options.linger_ms });
         }
@@ -221,6 +223,7 @@ impl<F: Fold> Worker<F> {
                     self.position = Progress::at(record.offset.next());
                     self.uncommitted += 1;
                 }
+                Applied::Rejected(_) => unreachable!("kept as a dead letter in `apply`"),
                 Applied::More(cursor) => {
                     self.position = Progress { next: record.offset, cursor: Some(cursor) };
                     self.uncommitted += 1;
@@ -253,6 +256,7 @@ impl<F: Fold> Worker<F> {
         let checkpoint = is_careful.then(|| self.out.checkpoint());
         let (fold, out) = (&mut self.fold, &mut self.out);
         let fault = match catch_unwind(AssertUnwindSafe(|| fold.apply(at, record, window, out))) {
+            Ok(Ok(Applied::Rejected(fault))) => return self.reject(record, &fault),
             Ok(Err(Error::Record(fault))) => fault,
             Ok(result) => return result,
             Err(panic) => Fault::new(DeadReason::Panicked, panic_text(panic.as_ref())),
@@ -263,11 +267,15 @@ impl<F: Fold> Worker<F> {
         };
         self.fold.undo();
         self.out.rewind(&checkpoint);
+        self.reject(record, &fault)
+    }
+
+    fn reject(&mut self, record: &RecordRef<'_>, fault: &Fault) -> Result<Applied, Error> {
         tracing::error!(stage = self.fold.stage(), offset = record.offset.0, reason = %fault.reason, detail = %fault.detail, "record kept as a dead letter");
         let (topic, partition) = self.fold.input();
         let source = Source { stage: self.fold.stage(), topic, partition };
         let message_id = catch_unwind(AssertUnwindSafe(|| self.fold.message_id(record))).unwrap_or_default();
-        self.out.dead_letter(&source, record, &fault, &message_id)?;
+        self.out.dead_letter(&source, record, fault, &message_id)?;
         Ok(Applied::Done(Outcome::DeadLettered(fault.reason)))
     }
 

@@ -10,3 +10,5 @@ mod log_model;
 mod state_contract;
 mod tidy;
 mod topology;
+mod spine;
+mod spine_world;

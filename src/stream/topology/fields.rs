@@ -129,19 +129,30 @@ impl Catalog for Fields {
 #[derive(Debug, Clone, Copy)]
 pub struct Person<'a>(pub View<'a>);
 
+impl Person<'_> {
+    /// A field's value in the expressions' terms.
+    pub(in crate::stream) fn known(value: features::Value<'_>) -> Value<'_> {
+        match value {
+            features::Value::Null => Value::Absent,
+            features::Value::Int(value) => Value::Int(value),
+            features::Value::Float(value) => Value::Float(value),
+            features::Value::Bool(value) => Value::Bool(value),
+            features::Value::Text(text) => Value::Text(text),
+            features::Value::Time(time) => Value::Time(time),
+            features::Value::Money(money) => Value::Float(money.to_f64()),
+        }
+    }
+
+    pub(in crate::stream) fn trait_of<'p>(profile: &'p features::Profile, name: &str, ty: Type) -> Value<'p> {
+        profile.trait_json(name).map_or(Value::Absent, |json| trait_value(json, ty))
+    }
+}
+
 impl Lookup<Field> for Person<'_> {
     fn value(&self, field: &Field, now: Millis) -> Value<'_> {
         match field {
-            Field::Known(id) => match self.0.value(id, now) {
-                features::Value::Null => Value::Absent,
-                features::Value::Int(value) => Value::Int(value),
-                features::Value::Float(value) => Value::Float(value),
-                features::Value::Bool(value) => Value::Bool(value),
-                features::Value::Text(text) => Value::Text(text),
-                features::Value::Time(time) => Value::Time(time),
-                features::Value::Money(money) => Value::Float(money.to_f64()),
-            },
-            Field::Trait { name, ty } => self.0.profile.trait_json(name).map_or(Value::Absent, |json| trait_value(json, *ty)),
+            Field::Known(id) => Self::known(self.0.value(id, now)),
+            Field::Trait { name, ty } => Self::trait_of(self.0.profile, name, *ty),
         }
     }
 

@@ -1,0 +1,408 @@
+//! The intake processor: `intake` into `events` and `identities`, with the time that everything behind it lives by.
+//!
+//! A shell around the pure cores `intake` and `identity`: it finds the key's state and whether the message was applied before, lets the
+//! core decide, and writes what it decided. What arrived before is never looked at again, so this fold's state may be built again from
+//! what `intake` still keeps, plus the ties in `identities`.
+
+mod dedup;
+mod emit;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use self::dedup::{Asked, Dedup, MessageHash, day_of};
+use super::cache::{Cache, Slot};
+use super::definitions::{Library, NamespaceClock};
+use super::fold::{Applied, Fault, Fold, Seal, Window};
+use super::outputs::Outputs;
+use super::progress::Watermark;
+use super::topology::Topology;
+use super::{Error, Options, Topic, Topics};
+use crate::domain::{DeadReason, Digest, FilterReason, Incarnation, Millis, Offset, Outcome, PartitionId, SubjectKey};
+use crate::intake::{self, Item, KeyState, Rules, Seen, decide};
+use crate::log::{LogReader, RecordRef};
+use crate::schema::records::{IdentityRecord, IntakeItem, IntakeRecord, Origin, Tick};
+use crate::schema::{self, records::EventsRecord};
+use crate::state::{Flush, StateStore, Table};
+
+/// Raised when the bytes of `events` can change for the same `intake`.
+pub const FOLD_VERSION: u32 = 1;
+
+/// What a key is taken to cost in memory; most have a handful of ties or none.
+const KEY_BYTES: usize = 120;
+const FETCH_BYTES: usize = 4 << 20;
+
+pub struct IntakeFold {
+    store: Arc<dyn StateStore>,
+    log: Arc<dyn LogReader>,
+    library: Arc<Library>,
+    topics: Topics,
+    partition: PartitionId,
+    clock: NamespaceClock,
+    incarnation: Incarnation,
+    table: Table,
+    keys: Cache<Key>,
+    dirty: Vec<Slot>,
+    dedup: Dedup,
+    /// The prepared batch; `None` for records that cannot be asked about.
+    batch: Vec<Option<Prepared>>,
+    rules: Rules,
+    memo: Memo,
+    /// What is in force from the first record on that was not folded before.
+    current: Arc<Topology>,
+    undo: Option<Undo>,
+}
+
+#[derive(Default, Clone)]
+struct Key {
+    state: KeyState,
+    is_dirty: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Prepared {
+    slot: Slot,
+    message: Asked,
+    stored: Option<Offset>,
+}
+
+/// Kept in the watermark.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Memo {
+    /// The newest time stated to `events`.
+    time: Option<i64>,
+    /// The topology whose settings were in force.
+    in_force: Option<String>,
+}
+
+#[derive(Default)]
+struct Undo {
+    key: Option<(Slot, Key)>,
+    dirty: usize,
+    time: Option<i64>,
+}
+
+/// What an intake fold needs to know beside its surroundings.
+pub struct Setup {
+    pub partition: PartitionId,
+    pub clock: NamespaceClock,
+    pub library: Arc<Library>,
+    pub current: Arc<Topology>,
+}
+
+impl IntakeFold {
+    pub fn new(
+        store: Arc<dyn StateStore>,
+        log: Arc<dyn LogReader>,
+        topics: Topics,
+        options: &Options,
+        setup: Setup,
+    ) -> Result<Self, Error> {
+        let rules = rules(&setup.current, setup.clock)?;
+        let dedup = Dedup::new(Arc::clone(&store), &topics.namespace, setup.partition);
+        Ok(Self {
+            store,
+            log,
+            library: setup.library,
+            topics,
+            partition: setup.partition,
+            clock: setup.clock,
+            incarnation: Incarnation(0),
+            table: Table(Arc::from("")),
+            keys: Cache::new(options.cache_bytes_max),
+            dirty: Vec::new(),
+            dedup,
+            batch: Vec::new(),
+            rules,
+            memo: Memo::default(),
+            current: setup.current,
+            undo: None,
+        })
+    }
+
+    /// New settings hold from here on; what is re-read was decided under those before.
+    fn switch_if_live(&mut self, out: &Outputs) -> Result<(), Error> {
+        let digest = self.current.digest.to_hex();
+        if out.is_silent() || self.memo.in_force.as_ref() == Some(&digest) {
+            return Ok(());
+        }
+        self.rules = rules(&self.current, self.clock)?;
+        self.memo.in_force = Some(digest);
+        Ok(())
+    }
+
+    /// The ties of every key of this partition, from their own topic.
+    fn load_ties(&mut self) -> Result<(), Error> {
+        let partition = self.topics.partition(Topic::Identities, self.partition);
+        let bounds = self.log.watermarks(partition)?;
+        let mut from = bounds.start;
+        while from < bounds.end {
+            let fetched = self.log.fetch(partition, from, FETCH_BYTES)?;
+            for record in fetched.records() {
+                let Some(value) = record.value else { continue };
+                let known: IdentityRecord = schema::decode(value)?;
+                let ties = known.ties.iter().map(|tie| (tie.user_id.as_str(), Millis(tie.from)));
+                let state = KeyState::with_ties(ties);
+                let slot = match self.keys.find(record.key) {
+                    Some(slot) => slot,
+                    None => self.keys.insert(Bytes::copy_from_slice(record.key), Key::default(), KEY_BYTES),
+                };
+                self.keys.get_mut(slot).state = state;
+                self.mark_dirty(slot);
+            }
+            from = fetched.next;
+        }
+        Ok(())
+    }
+
+    fn mark_dirty(&mut self, slot: Slot) {
+        let key = self.keys.get_mut(slot);
+        if !key.is_dirty {
+            key.is_dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    fn item(&mut self, prepared: Prepared, record: &RecordRef<'_>, item: &IntakeItem<'_>, out: &mut Outputs) -> Result<Applied, Error> {
+        let Ok(key) = SubjectKey::from_bytes(Bytes::copy_from_slice(record.key)) else { return Ok(bad_key()) };
+        let subject = key.subject();
+        let asked = Item {
+            key_id: subject.id(),
+            key_is_user: subject.is_user(),
+            source: item.source,
+            message_id: item.message_id,
+            received_at: Millis(item.received_at),
+            sent_at: item.sent_at.map(Millis),
+            route: item.route,
+            remote_ip: item.remote_ip,
+            user_agent: item.user_agent,
+            historical: item.historical,
+            body: item.body,
+            batch: item.batch,
+        };
+        let was_applied = self.dedup.is_duplicate(prepared.message, prepared.stored, record.offset);
+        let seen = if was_applied { Seen::Applied } else { Seen::No };
+        let state = &mut self.keys.get_mut(prepared.slot).state;
+        let decision = decide(state, &asked, seen, &self.rules);
+        if let Outcome::DeadLettered(reason) = decision.outcome {
+            return Ok(Applied::Rejected(Fault::new(reason, decision.detail)));
+        }
+        if decision.outcome == Outcome::Applied {
+            self.dedup.mark(prepared.message, record.offset);
+        }
+        if decision.outcome != Outcome::Duplicate {
+            self.mark_dirty(prepared.slot);
+        }
+        let incarnation = self.incarnation.0 as i32;
+        let origin = Origin { incarnation, partition: self.partition.0 as i32, offset: record.offset.0 as i64 };
+        emit::outputs(decision.outputs, &key.tenant(), item, origin, out)?;
+        Ok(Applied::Done(decision.outcome))
+    }
+
+    /// Says to every `events` partition how late it is.
+    fn state_time(&mut self, time: Millis, out: &mut Outputs) -> Result<(), Error> {
+        self.memo.time = Some(time.0);
+        let tick = Tick { feeder: self.partition.0 as i32, feeders: self.topics.count(Topic::Intake) as i32, time: time.0 };
+        for id in self.topics.partitions(Topic::Events) {
+            out.push_to(Topic::Events, id.partition, b"", time, &EventsRecord::Tick(tick.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// The time to state now, if there is a newer one than the last.
+    fn time_to_state(&self, seal: &Seal) -> Option<Millis> {
+        if self.clock == NamespaceClock::Event || !seal.tick_due {
+            return None;
+        }
+        seal.end_asked.max(seal.folded).filter(|time| *time > self.time())
+    }
+}
+
+fn rules(topology: &Topology, clock: NamespaceClock) -> Result<Rules, Error> {
+    let clock = match clock {
+        NamespaceClock::Wall => intake::Clock::Wall,
+        NamespaceClock::Event => intake::Clock::Event,
+    };
+    let bad = |detail: String| Error::BadDefinition { digest: topology.digest.to_hex(), detail };
+    let settings = topology.intake.clone().try_into().map_err(|error: toml::de::Error| bad(error.to_string()))?;
+    Rules::new(&settings, clock).map_err(|error| bad(error.to_string()))
+}
+
+fn bad_key() -> Applied {
+    Applied::Rejected(Fault::new(DeadReason::Undecodable, "the record's key is not that of a subject"))
+}
+
+impl Fold for IntakeFold {
+    fn stage(&self) -> &'static str {
+        "intake"
+    }
+
+    fn input(&self) -> (Topic, PartitionId) {
+        (Topic::Intake, self.partition)
+    }
+
+    fn version(&self) -> u32 {
+        FOLD_VERSION
+    }
+
+    fn keeps_account(&self) -> bool {
+        true
+    }
+
+    fn outlives_its_input(&self) -> bool {
+        true
+    }
+
+    fn table(&self, incarnation: Incarnation) -> Table {
+        Table(format!("{}.intake.{}.i{incarnation}", self.topics.namespace, self.partition).into())
+    }
+
+    fn restore(&mut self, stored: Option<&Watermark>, incarnation: Incarnation) -> Result<(), Error> {
+        self.incarnation = incarnation;
+        self.table = self.table(incarnation);
+        self.keys.clear();
+        self.dirty.clear();
+        self.batch.clear();
+        self.undo = None;
+        self.dedup.restore(incarnation, stored.is_some())?;
+        self.memo = match stored {
+            Some(watermark) => serde_json::from_slice(&watermark.memo)
+                .map_err(|error| Error::Corrupt { what: "an intake table's memo".into(), detail: error.to_string() })?,
+            None => Memo::default(),
+        };
+        if stored.is_none() {
+            let prefix = format!("{}.intake.{}.i", self.topics.namespace, self.partition);
+            for table in self.store.tables()?.into_iter().filter(|table| table.0.starts_with(&prefix)) {
+                self.store.drop_table(&table)?;
+            }
+            self.load_ties()?;
+        }
+        let in_force = self.memo.in_force.as_deref().and_then(Digest::from_hex);
+        let topology = in_force.map_or_else(|| Ok(Arc::clone(&self.current)), |digest| self.library.get(digest))?;
+        self.rules = rules(&topology, self.clock)?;
+        Ok(())
+    }
+
+    fn prepare(&mut self, records: &[RecordRef<'_>]) -> Result<(), Error> {
+        self.keys.evict(|key| !key.is_dirty);
+        self.batch.clear();
+        let mut missing: Vec<(Slot, &[u8])> = Vec::new();
+        for record in records {
+            let Ok(IntakeRecord::Item(item)) = schema::decode(record.value.unwrap_or_default()) else {
+                self.batch.push(None);
+                continue;
+            };
+            let slot = match self.keys.find(record.key) {
+                Some(slot) => slot,
+                None => {
+                    let slot = self.keys.insert(Bytes::copy_from_slice(record.key), Key::default(), KEY_BYTES);
+                    missing.push((slot, record.key));
+                    slot
+                }
+            };
+            let message = Asked { hash: MessageHash::of(record.key, item.message_id), day: day_of(Millis(item.received_at)) };
+            self.batch.push(Some(Prepared { slot, message, stored: None }));
+        }
+        missing.sort_unstable_by_key(|(_, key)| *key);
+        let keys: Vec<&[u8]> = missing.iter().map(|(_, key)| *key).collect();
+        for ((slot, _), state) in missing.iter().zip(self.store.get_many(&self.table, &keys)?) {
+            if let Some(state) = state {
+                let corrupt = |detail: String| Error::Corrupt { what: "a stored intake key".into(), detail };
+                self.keys.get_mut(*slot).state = KeyState::decode(&state).map_err(|error| corrupt(error.to_string()))?;
+            }
+        }
+        let asked: Vec<Asked> = self.batch.iter().flatten().map(|prepared| prepared.message).collect();
+        let stored = self.dedup.stored(&asked)?;
+        for (prepared, stored) in self.batch.iter_mut().flatten().zip(stored) {
+            prepared.stored = stored;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, at: usize, record: &RecordRef<'_>, _: Window<'_>, out: &mut Outputs) -> Result<Applied, Error> {
+        self.switch_if_live(out)?;
+        let prepared = self.batch[at];
+        self.dedup.begin_record();
+        if self.undo.is_some() {
+            let key = prepared.map(|prepared| (prepared.slot, self.keys.get(prepared.slot).clone()));
+            self.undo = Some(Undo { key, dirty: self.dirty.len(), time: self.memo.time });
+        }
+        match schema::decode(record.value.unwrap_or_default()) {
+            Err(error) => Ok(Applied::Rejected(Fault::new(DeadReason::Undecodable, error.to_string()))),
+            Ok(IntakeRecord::Time(stated)) => {
+                let time = Millis(stated.time);
+                if self.clock == NamespaceClock::Event && time > self.time() {
+                    self.state_time(time, out)?;
+                }
+                Ok(Applied::Done(Outcome::Filtered(FilterReason::Control)))
+            }
+            Ok(IntakeRecord::Item(item)) => match prepared {
+                Some(prepared) => self.item(prepared, record, &item, out),
+                None => Ok(bad_key()),
+            },
+        }
+    }
+
+    fn set_careful(&mut self, careful: bool) {
+        self.undo = careful.then(Undo::default);
+    }
+
+    fn undo(&mut self) {
+        let Some(undo) = self.undo.replace(Undo::default()) else { return };
+        self.dedup.undo();
+        self.memo.time = undo.time;
+        for slot in self.dirty.split_off(undo.dirty.min(self.dirty.len())) {
+            self.keys.get_mut(slot).is_dirty = false;
+        }
+        if let Some((slot, key)) = undo.key {
+            *self.keys.get_mut(slot) = key;
+        }
+    }
+
+    fn has_news(&self, seal: &Seal) -> bool {
+        self.time_to_state(seal).is_some()
+    }
+
+    fn seal(&mut self, seal: &Seal, out: &mut Outputs) -> Result<(), Error> {
+        if let Some(time) = self.time_to_state(seal) {
+            self.state_time(time, out)?;
+        }
+        Ok(())
+    }
+
+    fn time(&self) -> Millis {
+        self.memo.time.map_or(Millis::MIN, Millis)
+    }
+
+    fn dirty_bytes(&self) -> usize {
+        self.dirty.len() * KEY_BYTES + self.dedup.pending_bytes()
+    }
+
+    fn flush(&mut self, watermark: Watermark) -> Result<(), Error> {
+        self.dedup.flush()?;
+        let mut flush = Flush::default();
+        for slot in &self.dirty {
+            let key = self.keys.get(*slot);
+            let mut state = Vec::new();
+            key.state.encode(&mut state);
+            flush.states.push((self.keys.key(*slot).clone(), (!key.state.is_empty()).then(|| state.into())));
+        }
+        flush.states.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let memo = serde_json::to_vec(&self.memo).expect("plain data").into();
+        flush.watermark = Some(Watermark { memo, ..watermark }.encode());
+        self.store.flush(&self.table, flush)?;
+        for slot in std::mem::take(&mut self.dirty) {
+            self.keys.get_mut(slot).is_dirty = false;
+        }
+        Ok(())
+    }
+
+    fn message_id(&self, record: &RecordRef<'_>) -> String {
+        match schema::decode(record.value.unwrap_or_default()) {
+            Ok(IntakeRecord::Item(item)) => item.message_id.to_owned(),
+            _ => String::new(),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What a partition of the profile fold remembers beside its people: feeder times, definitions in force, and which bit is which segment.
+//!
+//! Kept in the table's watermark, so that it is stored and restored together with the states it belongs to.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::Error;
+use crate::domain::{Digest, Millis};
+use crate::segments::SegmentSet;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Memo {
+    /// The newest time each feeder stated.
+    feeders: BTreeMap<i32, i64>,
+    /// How many there are; without a word from each of them there is no time.
+    feeder_count: i32,
+    time: Option<i64>,
+    /// The topology in force, by digest.
+    in_force: Option<String>,
+    /// The one that comes into force at the first tick past this time.
+    pending: Option<(String, i64)>,
+    /// Every segment that ever was, and the digest it had last. A member has the bit of its place here; places are never used again.
+    segments: Vec<(String, String)>,
+}
+
+impl Memo {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_slice(bytes).map_err(|error| Error::Corrupt { what: "a profile table's memo".into(), detail: error.to_string() })
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("plain data")
+    }
+
+    /// The least of all feeders' times; none before each has stated one.
+    pub(super) fn time(&self) -> Millis {
+        self.time.map_or(Millis::MIN, Millis)
+    }
+
+    /// A feeder states its time; true if the partition's time moved.
+    pub(super) fn hear(&mut self, feeder: i32, feeders: i32, time: i64) -> bool {
+        self.feeder_count = feeders;
+        let known = self.feeders.entry(feeder).or_insert(time);
+        *known = (*known).max(time);
+        if (self.feeders.len() as i64) < i64::from(feeders) {
+            return false;
+        }
+        let least = self.feeders.values().copied().min();
+        if least <= self.time {
+            return false;
+        }
+        self.time = least;
+        true
+    }
+
+    pub(super) fn in_force(&self) -> Option<Digest> {
+        self.in_force.as_deref().and_then(Digest::from_hex)
+    }
+
+    /// A definition is to come into force at `from`.
+    pub(super) fn announce(&mut self, digest: Digest, from: Millis) {
+        self.pending = Some((digest.to_hex(), from.0));
+    }
+
+    /// The definition that partition time has made due.
+    pub(super) fn due(&self) -> Option<Digest> {
+        let (digest, from) = self.pending.as_ref()?;
+        if self.time() < Millis(*from) { None } else { Digest::from_hex(digest) }
+    }
+
+    /// Brings a definition into force; returns the bit of each of its segments.
+    pub(super) fn switch<F>(&mut self, digest: Digest, segments: &SegmentSet<F>) -> Vec<usize> {
+        self.in_force = Some(digest.to_hex());
+        self.pending = None;
+        self.bits(segments)
+    }
+
+    /// The bit of each segment, in the set's order; new names get new bits.
+    pub(super) fn bits<F>(&mut self, segments: &SegmentSet<F>) -> Vec<usize> {
+        let mut bits = Vec::with_capacity(segments.len());
+        for segment in segments.iter() {
+            let digest = segment.digest.to_hex();
+            match self.segments.iter().position(|(name, _)| **name == *segment.name) {
+                Some(bit) => {
+                    self.segments[bit].1 = digest;
+                    bits.push(bit);
+                }
+                None => {
+                    bits.push(self.segments.len());
+                    self.segments.push((segment.name.to_string(), digest));
+                }
+            }
+        }
+        bits
+    }
+
+    /// Name and last digest of the segment with this bit.
+    pub(super) fn segment(&self, bit: usize) -> Option<(&str, &str)> {
+        self.segments.get(bit).map(|(name, digest)| (name.as_str(), digest.as_str()))
+    }
+
+    pub(super) fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_the_least_of_all_feeders_and_never_goes_back() {
+        let mut memo = Memo::default();
+        assert!(!memo.hear(0, 2, 10));
+        assert_eq!(memo.time(), Millis::MIN, "the other feeder has not said anything");
+        assert!(memo.hear(1, 2, 5));
+        assert_eq!(memo.time(), Millis(5));
+        assert!(!memo.hear(0, 2, 20));
+        assert!(!memo.hear(1, 2, 3));
+        assert!(memo.hear(1, 2, 30));
+        assert_eq!(memo.time(), Millis(20));
+        assert_eq!(Memo::decode(&memo.encode()).unwrap(), memo);
+    }
+}

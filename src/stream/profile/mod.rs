@@ -1,0 +1,363 @@
+//! The profile processor: `events` into `profiles`, `segment_changes` and, where one person turns out to be another, `events` again.
+//!
+//! A shell around the pure cores (`features`, `models`, `segments`, `consent`): it keeps the people in memory or finds them in the store,
+//! lets each record do its work in order, wakes those for whom time alone changes something, and writes each person once per commit.
+//!
+//! What an event does to a person depends on the person and the event alone, in event-time namespaces also when: a person's own
+//! wake-ups up to an event's time run before it, so nothing depends on how far other partitions are.
+
+mod deployed;
+mod memo;
+mod person;
+mod record;
+mod records;
+mod segments;
+mod sweep;
+mod view;
+mod wakes;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::deployed::Deployed;
+use self::memo::Memo;
+use self::person::Person;
+pub use self::view::{Owned, people};
+use super::cache::{Cache, Slot};
+use super::definitions::{Library, NamespaceClock};
+use super::fold::{Applied, Fault, Fold, Seal, Window};
+use super::outputs::Outputs;
+use super::progress::Watermark;
+use super::topology::Topology;
+use super::{Error, Options, Topic, Topics};
+use crate::domain::{Digest, FilterReason, Incarnation, Millis, Outcome, PartitionId};
+use crate::log::RecordRef;
+use crate::schema::{self, records::EventsRecord};
+use crate::state::{Flush, StateStore, Table, Wake};
+
+/// Raised when the bytes of `profiles`, `segment_changes` or absorbs can change for the same events: a new feature, another rounding.
+pub const FOLD_VERSION: u32 = 1;
+
+/// What a person is taken to cost in memory before they were ever encoded; and per encoded byte, decoded.
+const FRESH_BYTES: usize = 1200;
+const DECODED_PER_ENCODED: usize = 3;
+
+pub struct ProfileFold {
+    store: Arc<dyn StateStore>,
+    library: Arc<Library>,
+    topics: Topics,
+    partition: PartitionId,
+    clock: NamespaceClock,
+    wakes_per_commit: usize,
+    table: Table,
+    cache: Cache<Person>,
+    /// Who is to be stored.
+    dirty: Vec<Slot>,
+    dirty_bytes: usize,
+    /// Who is to be written to `profiles`.
+    touched: Vec<Slot>,
+    /// The prepared batch's people; `None` for records without a key.
+    batch: Vec<Option<Slot>>,
+    memo: Memo,
+    deployed: Deployed,
+    /// What folds records before the first activation.
+    initial: Digest,
+    undo: Option<Undo>,
+    scratch: Vec<u8>,
+}
+
+/// As it was before the record at hand.
+#[derive(Default)]
+struct Undo {
+    person: Option<(Slot, Person)>,
+    memo: Memo,
+    dirty: usize,
+    dirty_bytes: usize,
+    touched: usize,
+}
+
+/// What a profile fold needs to know beside its surroundings.
+pub struct Setup {
+    pub partition: PartitionId,
+    pub clock: NamespaceClock,
+    pub library: Arc<Library>,
+    pub initial: Arc<Topology>,
+}
+
+impl ProfileFold {
+    pub fn new(store: Arc<dyn StateStore>, topics: Topics, options: &Options, setup: Setup) -> Self {
+        let mut memo = Memo::default();
+        let deployed = Deployed::resume(Arc::clone(&setup.initial), &mut memo);
+        Self {
+            store,
+            library: setup.library,
+            topics,
+            partition: setup.partition,
+            clock: setup.clock,
+            wakes_per_commit: options.wakes_per_commit_max.max(1),
+            table: Table(Arc::from("")),
+            cache: Cache::new(options.cache_bytes_max),
+            dirty: Vec::new(),
+            dirty_bytes: 0,
+            touched: Vec::new(),
+            batch: Vec::new(),
+            memo,
+            deployed,
+            initial: setup.initial.digest,
+            undo: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// People in memory, and about how many bytes they take.
+    pub fn cached(&self) -> (usize, usize) {
+        (self.cache.len(), self.cache.bytes())
+    }
+
+    /// The person's slot, read from the store if need be.
+    fn load(&mut self, key: &[u8], state: Option<&[u8]>) -> Result<Slot, Error> {
+        if let Some(slot) = self.cache.find(key) {
+            return Ok(slot);
+        }
+        let stored;
+        let state = match state {
+            Some(state) => Some(state),
+            None => {
+                stored = self.store.get_many(&self.table, &[key])?.pop().flatten();
+                stored.as_deref()
+            }
+        };
+        let (person, bytes) = decode(state)?;
+        Ok(self.cache.insert(Bytes::copy_from_slice(key), person, bytes))
+    }
+
+    fn mark_dirty(&mut self, slot: Slot) {
+        let person = self.cache.get_mut(slot);
+        if !person.is_dirty {
+            person.is_dirty = true;
+            self.dirty.push(slot);
+            self.dirty_bytes += FRESH_BYTES / 2;
+        }
+    }
+
+    fn mark_touched(&mut self, slot: Slot) {
+        self.mark_dirty(slot);
+        let person = self.cache.get_mut(slot);
+        if !person.is_touched {
+            person.is_touched = true;
+            self.touched.push(slot);
+        }
+    }
+
+    /// Brings a topology into force.
+    fn switch(&mut self, digest: Digest) -> Result<(), Error> {
+        let topology = self.library.get(digest)?;
+        self.deployed = Deployed::switch(topology, &mut self.memo);
+        Ok(())
+    }
+}
+
+fn decode(state: Option<&[u8]>) -> Result<(Person, usize), Error> {
+    match state {
+        Some(state) => Ok((Person::decode(state)?, state.len() * DECODED_PER_ENCODED)),
+        None => Ok((Person::default(), FRESH_BYTES)),
+    }
+}
+
+/// The table of one partition of the fold.
+pub fn table(topics: &Topics, partition: PartitionId, incarnation: Incarnation) -> Table {
+    Table(format!("{}.profiles.{partition}.i{incarnation}", topics.namespace).into())
+}
+
+impl Fold for ProfileFold {
+    fn stage(&self) -> &'static str {
+        "profiles"
+    }
+
+    fn input(&self) -> (Topic, PartitionId) {
+        (Topic::Events, self.partition)
+    }
+
+    fn version(&self) -> u32 {
+        FOLD_VERSION
+    }
+
+    fn table(&self, incarnation: Incarnation) -> Table {
+        table(&self.topics, self.partition, incarnation)
+    }
+
+    fn restore(&mut self, stored: Option<&Watermark>, incarnation: Incarnation) -> Result<(), Error> {
+        self.cache.clear();
+        self.dirty.clear();
+        self.touched.clear();
+        self.batch.clear();
+        self.dirty_bytes = 0;
+        self.undo = None;
+        self.table = table(&self.topics, self.partition, incarnation);
+        match stored {
+            Some(watermark) => self.memo = Memo::decode(&watermark.memo)?,
+            None => {
+                // Also tables of other incarnations: their positions mean nothing in this one.
+                let prefix = format!("{}.profiles.{}.i", self.topics.namespace, self.partition);
+                for table in self.store.tables()? {
+                    if table.0.starts_with(&prefix) {
+                        self.store.drop_table(&table)?;
+                    }
+                }
+                self.memo = Memo::default();
+            }
+        }
+        let digest = self.memo.in_force().unwrap_or(self.initial);
+        let topology = self.library.get(digest)?;
+        self.deployed = Deployed::resume(topology, &mut self.memo);
+        Ok(())
+    }
+
+    fn prepare(&mut self, records: &[RecordRef<'_>]) -> Result<(), Error> {
+        self.cache.evict(|person| !person.is_dirty && !person.is_touched);
+        self.batch.clear();
+        let mut missing: Vec<(Slot, &[u8])> = Vec::new();
+        for record in records {
+            if record.key.is_empty() {
+                self.batch.push(None);
+                continue;
+            }
+            let slot = match self.cache.find(record.key) {
+                Some(slot) => slot,
+                None => {
+                    let slot = self.cache.insert(Bytes::copy_from_slice(record.key), Person::default(), FRESH_BYTES);
+                    missing.push((slot, record.key));
+                    slot
+                }
+            };
+            self.batch.push(Some(slot));
+        }
+        // In key order, neighbours lie in the same block.
+        missing.sort_unstable_by_key(|(_, key)| *key);
+        let keys: Vec<&[u8]> = missing.iter().map(|(_, key)| *key).collect();
+        for ((slot, _), state) in missing.iter().zip(self.store.get_many(&self.table, &keys)?) {
+            if let Some(state) = state {
+                let (person, bytes) = decode(Some(&state))?;
+                *self.cache.get_mut(*slot) = person;
+                self.cache.set_bytes(*slot, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, at: usize, record: &RecordRef<'_>, window: Window<'_>, out: &mut Outputs) -> Result<Applied, Error> {
+        let slot = self.batch[at];
+        if self.undo.is_some() {
+            let person = slot.map(|slot| (slot, self.cache.get(slot).clone()));
+            let (dirty, dirty_bytes, touched) = (self.dirty.len(), self.dirty_bytes, self.touched.len());
+            self.undo = Some(Undo { person, memo: self.memo.clone(), dirty, dirty_bytes, touched });
+        }
+        let decoded = match schema::decode::<EventsRecord<'_>>(record.value.unwrap_or_default()) {
+            Ok(decoded) => decoded,
+            Err(error) => return Ok(Applied::Rejected(Fault::new(crate::domain::DeadReason::Undecodable, error.to_string()))),
+        };
+        match (decoded, slot) {
+            (EventsRecord::Tick(tick), _) => self.tick(&tick, window, out),
+            (EventsRecord::Activated(activated), _) => self.activated(&activated, window, out),
+            (decoded, Some(slot)) => {
+                // Stored with a later position than its table's watermark, which stores without whole flushes may leave behind.
+                if record.offset < self.cache.get(slot).applied {
+                    return Ok(Applied::Done(Outcome::Applied));
+                }
+                self.cache.get_mut(slot).applied = record.offset.next();
+                let value = record.value.unwrap_or_default();
+                self.record(slot, decoded, value, out)
+            }
+            (_, None) => {
+                let detail = "a record about a person has no key".to_owned();
+                Ok(Applied::Rejected(Fault::new(crate::domain::DeadReason::Undecodable, detail)))
+            }
+        }
+    }
+
+    fn set_careful(&mut self, careful: bool) {
+        self.undo = careful.then(Undo::default);
+    }
+
+    fn undo(&mut self) {
+        let Some(undo) = self.undo.take() else { return };
+        self.undo = Some(Undo::default());
+        self.memo = undo.memo;
+        for slot in self.dirty.split_off(undo.dirty.min(self.dirty.len())) {
+            self.cache.get_mut(slot).is_dirty = false;
+        }
+        for slot in self.touched.split_off(undo.touched.min(self.touched.len())) {
+            self.cache.get_mut(slot).is_touched = false;
+        }
+        self.dirty_bytes = undo.dirty_bytes;
+        if let Some((slot, person)) = undo.person {
+            *self.cache.get_mut(slot) = person;
+        }
+    }
+
+    fn has_news(&self, _: &Seal) -> bool {
+        false
+    }
+
+    fn seal(&mut self, _: &Seal, out: &mut Outputs) -> Result<(), Error> {
+        let touched = std::mem::take(&mut self.touched);
+        for slot in &touched {
+            self.cache.get_mut(*slot).is_touched = false;
+            if !out.is_silent() {
+                self.write_profile(*slot, out)?;
+            }
+        }
+        self.touched = touched;
+        self.touched.clear();
+        Ok(())
+    }
+
+    fn time(&self) -> Millis {
+        self.memo.time()
+    }
+
+    fn dirty_bytes(&self) -> usize {
+        self.dirty_bytes
+    }
+
+    fn flush(&mut self, watermark: Watermark) -> Result<(), Error> {
+        let mut flush = Flush::default();
+        let dirty = std::mem::take(&mut self.dirty);
+        for slot in &dirty {
+            self.refresh_wake(*slot);
+            let key = self.cache.key(*slot).clone();
+            let person = self.cache.get_mut(*slot);
+            self.scratch.clear();
+            person.encode(&mut self.scratch);
+            if person.wake != person.wake_stored {
+                flush.wakes_cleared.extend(person.wake_stored.map(|due| Wake { due, key: key.clone() }));
+                flush.wakes_set.extend(person.wake.map(|due| Wake { due, key: key.clone() }));
+            }
+            flush.states.push((key, Some(Bytes::copy_from_slice(&self.scratch))));
+            let bytes = self.scratch.len() * DECODED_PER_ENCODED;
+            self.cache.set_bytes(*slot, bytes);
+        }
+        let watermark = Watermark { memo: self.memo.encode().into(), ..watermark };
+        flush.watermark = Some(watermark.encode());
+        flush.states.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        self.store.flush(&self.table, flush)?;
+        for slot in dirty {
+            let person = self.cache.get_mut(slot);
+            person.is_dirty = false;
+            person.wake_stored = person.wake;
+        }
+        self.dirty_bytes = 0;
+        Ok(())
+    }
+
+    fn message_id(&self, record: &RecordRef<'_>) -> String {
+        match schema::decode::<EventsRecord<'_>>(record.value.unwrap_or_default()) {
+            Ok(EventsRecord::Event(event)) => event.message_id.to_owned(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// How a record of the platform itself is counted.
+const CONTROL: Applied = Applied::Done(Outcome::Filtered(FilterReason::Control));

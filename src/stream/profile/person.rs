@@ -1,0 +1,280 @@
+//! One person as the profile fold keeps them, and the bytes they are stored as.
+//!
+//! The bytes are canonical and begin with a format byte. The rare parts (waiting for an absorb, having been absorbed) cost one byte when
+//! absent.
+
+use smallvec::SmallVec;
+
+use super::super::Error;
+use crate::domain::{Millis, Offset};
+use crate::features::Profile;
+
+/// The most events that are kept back for an absorb that does not come, and their bytes. Beyond it the person goes on without; the absorb
+/// is merged when it does come.
+pub(super) const HELD_EVENTS_MAX: usize = 256;
+pub(super) const HELD_BYTES_MAX: usize = 128 << 10;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Consent;
+impl Consent {
+    pub(super) fn encode(&self, _: &mut Vec<u8>) {}
+    pub(super) fn decode(_: &[u8]) -> Result<Self, Error> {
+        Ok(Self)
+    }
+    pub(super) fn absorb(&mut self, _: &Self) {}
+    pub(super) fn to_json(&self) -> String {
+        String::new()
+    }
+}
+
+const FORMAT: u8 = 1;
+const HAS_WAKE: u8 = 1;
+const HAS_WAITING: u8 = 1 << 1;
+const HAS_HEIRS: u8 = 1 << 2;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Person {
+    pub(super) profile: Profile,
+    pub(super) consent: Consent,
+    /// Membership by the bits of `Memo`.
+    pub(super) segments: SmallVec<[u64; 1]>,
+    /// When time alone can next change something; current unless `is_wake_stale`.
+    pub(super) wake: Option<Millis>,
+    /// Everything below this offset has been applied.
+    pub(super) applied: Offset,
+    pub(super) waiting: Option<Box<Waiting>>,
+    /// Whom this anonymous profile went to, from when; oldest first. Empty for everyone else.
+    pub(super) heirs: Vec<Heir>,
+    // Not stored:
+    pub(super) is_wake_stale: bool,
+    /// The wake-up that the stored index has.
+    pub(super) wake_stored: Option<Millis>,
+    /// To be stored with the next flush.
+    pub(super) is_dirty: bool,
+    /// To be written to `profiles` with the next commit.
+    pub(super) is_touched: bool,
+}
+
+/// Between `Expect` and `Absorb`: what comes meanwhile is kept back, so that it is applied after what happened before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Waiting {
+    /// Anonymous ids whose absorb is on its way.
+    pub(super) expected: Vec<Box<str>>,
+    /// Values of `events` records, in order.
+    pub(super) held: Vec<Box<[u8]>>,
+}
+
+impl Waiting {
+    pub(super) fn is_full(&self) -> bool {
+        self.held.len() >= HELD_EVENTS_MAX || self.held.iter().map(|value| value.len()).sum::<usize>() >= HELD_BYTES_MAX
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Heir {
+    pub(super) user_id: Box<str>,
+    pub(super) from: Millis,
+}
+
+impl Person {
+    pub(super) fn is_member(&self, bit: usize) -> bool {
+        self.segments.get(bit / 64).is_some_and(|word| word & (1 << (bit % 64)) != 0)
+    }
+
+    pub(super) fn set_member(&mut self, bit: usize, is_member: bool) {
+        if self.segments.len() <= bit / 64 {
+            if !is_member {
+                return;
+            }
+            self.segments.resize(bit / 64 + 1, 0);
+        }
+        let word = &mut self.segments[bit / 64];
+        if is_member {
+            *word |= 1 << (bit % 64)
+        } else {
+            *word &= !(1 << (bit % 64))
+        }
+        while self.segments.last() == Some(&0) {
+            self.segments.pop();
+        }
+    }
+
+    /// The tie in force at `time`; what is older than all goes where the first history went.
+    pub(super) fn heir_at(&self, time: Millis) -> Option<&Heir> {
+        self.heirs.iter().rev().find(|heir| heir.from <= time).or(self.heirs.first())
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let marks = [(self.wake.is_some(), HAS_WAKE), (self.waiting.is_some(), HAS_WAITING), (!self.heirs.is_empty(), HAS_HEIRS)];
+        out.push(FORMAT);
+        out.push(marks.iter().filter(|(there, _)| *there).fold(0, |mask, (_, mark)| mask | mark));
+        put_number(out, self.applied.0);
+        if let Some(wake) = self.wake {
+            out.extend_from_slice(&wake.0.to_le_bytes());
+        }
+        put_number(out, self.segments.len() as u64);
+        self.segments.iter().for_each(|word| put_number(out, *word));
+        if let Some(waiting) = &self.waiting {
+            put_number(out, waiting.expected.len() as u64);
+            waiting.expected.iter().for_each(|id| put_bytes(out, id.as_bytes()));
+            put_number(out, waiting.held.len() as u64);
+            waiting.held.iter().for_each(|value| put_bytes(out, value));
+        }
+        if !self.heirs.is_empty() {
+            put_number(out, self.heirs.len() as u64);
+            for heir in &self.heirs {
+                put_bytes(out, heir.user_id.as_bytes());
+                out.extend_from_slice(&heir.from.0.to_le_bytes());
+            }
+        }
+        encode_history(&self.profile, &self.consent, out);
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let corrupt = |detail: String| Error::Corrupt { what: "a stored person".into(), detail };
+        let mut reader = Reader(bytes);
+        let mut person = reader.person().ok_or_else(|| corrupt(format!("{} bytes end or begin in the wrong place", bytes.len())))?;
+        (person.profile, person.consent) = decode_history(reader.0).map_err(corrupt)?;
+        person.wake_stored = person.wake;
+        Ok(person)
+    }
+}
+
+/// Profile and consent, as a person's state ends and as an absorb carries them.
+pub(super) fn encode_history(profile: &Profile, consent: &Consent, out: &mut Vec<u8>) {
+    let mut consents = Vec::new();
+    consent.encode(&mut consents);
+    put_bytes(out, &consents);
+    profile.encode(out);
+}
+
+pub(super) fn decode_history(bytes: &[u8]) -> Result<(Profile, Consent), String> {
+    let mut reader = Reader(bytes);
+    let consent = reader.bytes().ok_or("the consent part is cut")?;
+    let consent = Consent::decode(consent).map_err(|error| error.to_string())?;
+    let profile = Profile::decode(reader.0).map_err(|error| error.to_string())?;
+    Ok((profile, consent))
+}
+
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn person(&mut self) -> Option<Person> {
+        let mut person = Person::default();
+        if self.byte()? != FORMAT {
+            return None;
+        }
+        let marks = self.byte()?;
+        person.applied = Offset(self.number()?);
+        if marks & HAS_WAKE != 0 {
+            person.wake = Some(self.time()?);
+        }
+        for _ in 0..self.number()? {
+            person.segments.push(self.number()?);
+        }
+        if marks & HAS_WAITING != 0 {
+            let mut waiting = Waiting::default();
+            for _ in 0..self.number()? {
+                waiting.expected.push(self.text()?);
+            }
+            for _ in 0..self.number()? {
+                waiting.held.push(self.bytes()?.into());
+            }
+            person.waiting = Some(Box::new(waiting));
+        }
+        if marks & HAS_HEIRS != 0 {
+            for _ in 0..self.number()? {
+                person.heirs.push(Heir { user_id: self.text()?, from: self.time()? });
+            }
+        }
+        Some(person)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.number()?).ok()?;
+        let bytes = self.0.get(..len)?;
+        self.0 = &self.0[len..];
+        Some(bytes)
+    }
+
+    fn text(&mut self) -> Option<Box<str>> {
+        std::str::from_utf8(self.bytes()?).ok().map(Box::from)
+    }
+
+    fn time(&mut self) -> Option<Millis> {
+        let (time, rest) = self.0.split_first_chunk::<8>()?;
+        self.0 = rest;
+        Some(Millis(i64::from_le_bytes(*time)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_comes_back_as_stored() {
+        let waiting = Waiting { expected: vec!["a1".into()], held: vec![vec![0, 1, 2].into(), vec![].into()] };
+        let heirs = vec![Heir { user_id: "u1".into(), from: Millis(5) }, Heir { user_id: "u2".into(), from: Millis(-9) }];
+        let mut person = Person { applied: Offset(300), wake: Some(Millis(-1)), wake_stored: Some(Millis(-1)), ..Person::default() };
+        person.set_member(3, true);
+        person.set_member(70, true);
+        for (waiting, heirs) in [(None, vec![]), (Some(Box::new(waiting)), heirs)] {
+            let person = Person { waiting, heirs, ..person.clone() };
+            let mut bytes = Vec::new();
+            person.encode(&mut bytes);
+            assert_eq!(Person::decode(&bytes).unwrap(), person);
+            assert!(Person::decode(&bytes[..5]).is_err());
+        }
+    }
+
+    #[test]
+    fn membership_takes_no_room_when_there_is_none() {
+        let mut person = Person::default();
+        person.set_member(200, false);
+        assert!(person.segments.is_empty());
+        person.set_member(64, true);
+        assert!(person.is_member(64) && !person.is_member(63) && !person.is_member(1000));
+        person.set_member(64, false);
+        assert!(person.segments.is_empty());
+    }
+
+    #[test]
+    fn a_late_event_goes_to_the_tie_in_force_at_its_time() {
+        let heir = |user: &str, from| Heir { user_id: user.into(), from: Millis(from) };
+        let person = Person { heirs: vec![heir("u1", 10), heir("u2", 20)], ..Person::default() };
+        let of = |time| person.heir_at(Millis(time)).map(|heir| &*heir.user_id);
+        assert_eq!([of(5), of(10), of(19), of(20), of(99)], [Some("u1"), Some("u1"), Some("u1"), Some("u2"), Some("u2")]);
+    }
+}

@@ -1,0 +1,109 @@
+//! A person as `profiles` tells of them: every feature, every score with its reasons, traits, consent and segments, as of their own time.
+
+use super::ProfileFold;
+use crate::domain::{Millis, Value};
+use crate::features::{Field, FieldId, Profile, Window};
+use crate::models::Scores;
+use crate::schema::profile::{CurrencyTotals, EventTotals, Features, FunnelStep, ProfileRecord, ReasonRecord, ScoreRecord, columns};
+use crate::stream::cache::Slot;
+use crate::stream::outputs::Outputs;
+use crate::stream::{Error, Topic};
+
+/// The field behind each column of the record, in the columns' order.
+pub(super) fn column_fields() -> Vec<Field> {
+    let field = |name: &str| Field::parse(name).expect("a test holds the schema to the features' table");
+    columns().iter().map(|column| field(column.name)).collect()
+}
+
+impl ProfileFold {
+    pub(super) fn write_profile(&mut self, slot: Slot, out: &mut Outputs) -> Result<(), Error> {
+        let person = self.cache.get(slot);
+        let Some(now) = person.profile.now().filter(|_| person.heirs.is_empty()) else { return Ok(()) };
+        let key = self.cache.key(slot);
+        let Some(zero) = key.iter().position(|byte| *byte == 0) else { return Ok(()) };
+        let Ok(subject) = std::str::from_utf8(&key[zero + 1..]) else { return Ok(()) };
+        let deployed = &self.deployed;
+        let scores = deployed.topology.models.scores(&person.profile, now, &deployed.topology.rules);
+        let segments = deployed.topology.segments.iter().zip(&deployed.bits);
+        let record = ProfileRecord {
+            subject,
+            as_of: now.0,
+            fold_version: super::FOLD_VERSION as i32,
+            traits: &traits_json(&person.profile),
+            consent: &person.consent.to_json(),
+            features: self.features(&person.profile, &scores, now),
+            events: event_totals(&person.profile, now),
+            currencies: currency_totals(&person.profile),
+            funnels: self.funnel_steps(&person.profile, now),
+            scores: scores.iter().map(score_record).collect(),
+            segments: segments.filter(|(_, bit)| person.is_member(**bit)).map(|(segment, _)| &*segment.name).collect(),
+        };
+        out.push_to(Topic::Profiles, self.partition, key, now, &record)
+    }
+
+    fn features<'a>(&'a self, profile: &'a Profile, scores: &Scores<'_>, now: Millis) -> Features<'a> {
+        let value = |field: &Field| match field {
+            Field::Engagement | Field::Intent | Field::Churn | Field::Lead | Field::LeadQualified => scores.value(*field),
+            field => profile.value(&FieldId::Named(*field), now, &self.deployed.topology.rules),
+        };
+        Features(self.deployed.columns.iter().map(value).collect::<Vec<Value<'a>>>())
+    }
+
+    fn funnel_steps<'a>(&'a self, profile: &Profile, now: Millis) -> Vec<FunnelStep<'a>> {
+        let rules = &self.deployed.topology.rules;
+        let step = |(funnel, steps): (&'a str, usize)| FunnelStep {
+            funnel,
+            step: profile.funnel_steps(funnel, now, rules) as i32,
+            steps: steps as i32,
+        };
+        rules.funnels().map(step).collect()
+    }
+}
+
+fn score_record<'s>(score: &'s crate::models::Score<'_>) -> ScoreRecord<'s> {
+    let reasons = score.reasons.iter().map(|reason| ReasonRecord { feature: &reason.feature, effect: reason.effect });
+    ScoreRecord {
+        score: score.kind.as_str(),
+        value: score.value,
+        model: score.model,
+        version: score.version as i32,
+        reasons: reasons.collect(),
+    }
+}
+
+fn event_totals(profile: &Profile, now: Millis) -> Vec<EventTotals<'_>> {
+    let within = |event: &str, window| profile.event_count(event, Some(window), now) as i64;
+    let totals = profile.event_types().map(|(event, total)| EventTotals {
+        event,
+        total: total as i64,
+        d7: within(event, Window::Days7),
+        d30: within(event, Window::Days30),
+        d90: within(event, Window::Days90),
+    });
+    totals.collect()
+}
+
+fn currency_totals(profile: &Profile) -> Vec<CurrencyTotals<'_>> {
+    let totals = profile.currencies().iter().map(|sum| CurrencyTotals {
+        currency: sum.currency.as_str(),
+        orders: sum.orders as i64,
+        revenue: sum.revenue.0,
+        refunds: sum.refunds.0,
+    });
+    totals.collect()
+}
+
+/// The traits as one JSON object; their values are JSON already.
+fn traits_json(profile: &Profile) -> String {
+    let mut json = String::from("{");
+    for (name, value) in profile.traits() {
+        if json.len() > 1 {
+            json.push(',');
+        }
+        json.push_str(&serde_json::to_string(name).expect("a string is JSON"));
+        json.push(':');
+        json.push_str(value);
+    }
+    json.push('}');
+    json
+}

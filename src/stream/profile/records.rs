@@ -1,0 +1,207 @@
+//! What each record about a person does: events, and the steps by which an anonymous profile becomes part of a user's.
+//!
+//! Handing over: the anonymous key gets `Handover` and sends all it has as `Absorb`, then forwards what still comes. The user's key gets
+//! `Expect` before any event routed there, keeps events back until the absorb came, merges it and applies them in their order. So the
+//! user's history is the same whichever partition is faster.
+
+use super::person::{Heir, Waiting, decode_history, encode_history};
+use super::{Applied, CONTROL, ProfileFold};
+use crate::domain::{DAY_MS, DeadReason, Millis, Outcome, Subject, SubjectKey};
+use crate::features::{Groups, Profile, RawEvent, extract};
+use crate::schema;
+use crate::schema::records::{Absorb, EventBody, EventsRecord, Expect, Handover};
+use crate::stream::cache::Slot;
+use crate::stream::definitions::NamespaceClock;
+use crate::stream::fold::Fault;
+use crate::stream::outputs::Outputs;
+use crate::stream::{Error, Topic};
+
+impl ProfileFold {
+    /// `value` is the record's own bytes, in case they have to be kept back.
+    pub(super) fn record(&mut self, slot: Slot, record: EventsRecord<'_>, value: &[u8], out: &mut Outputs) -> Result<Applied, Error> {
+        match record {
+            EventsRecord::Event(event) => {
+                if !self.cache.get(slot).heirs.is_empty() {
+                    self.forward(slot, &event, out)?;
+                } else if !self.hold(slot, value, out)? {
+                    self.event(slot, &event, out)?;
+                }
+                Ok(Applied::Done(Outcome::Applied))
+            }
+            EventsRecord::Handover(handover) => {
+                self.hand_over(slot, &handover, out)?;
+                Ok(CONTROL)
+            }
+            EventsRecord::Expect(expect) => {
+                self.expect(slot, &expect, out)?;
+                Ok(CONTROL)
+            }
+            EventsRecord::Absorb(absorb) => self.absorb(slot, &absorb, out),
+            EventsRecord::Tick(_) | EventsRecord::Activated(_) => Ok(CONTROL),
+        }
+    }
+
+    fn event(&mut self, slot: Slot, event: &EventBody<'_>, out: &mut Outputs) -> Result<(), Error> {
+        let time = Millis(event.event_time);
+        if self.clock == NamespaceClock::Event {
+            self.wake_up_to(slot, time, out)?;
+        }
+        let rules = &self.deployed.topology.rules;
+        let raw = RawEvent {
+            kind: event.kind,
+            name: event.name,
+            event_time: event.event_time,
+            properties: event.properties,
+            context: event.context,
+        };
+        let person = self.cache.get_mut(slot);
+        let touched = person.profile.observe(&extract(&raw, rules), rules);
+        let now = person.profile.now().unwrap_or(time);
+        // On live traffic, news of yesterday must not start anything today.
+        let is_stale = self.clock == NamespaceClock::Wall && event.received_at.saturating_sub(event.event_time) > DAY_MS;
+        self.decide(slot, now, touched.groups, event.message_id, !is_stale, out)?;
+        self.changed(slot);
+        Ok(())
+    }
+
+    /// The person is another than before: to be stored, to be written, and to be asked again when to wake them.
+    pub(super) fn changed(&mut self, slot: Slot) {
+        self.cache.get_mut(slot).is_wake_stale = true;
+        self.mark_touched(slot);
+    }
+
+    /// Keeps the record back if the person waits for an absorb; false if it is to be applied now.
+    fn hold(&mut self, slot: Slot, value: &[u8], out: &mut Outputs) -> Result<bool, Error> {
+        let Some(waiting) = &mut self.cache.get_mut(slot).waiting else { return Ok(false) };
+        if waiting.is_full() {
+            tracing::warn!("a person's events no longer wait for an absorb: too many came meanwhile");
+            self.release(slot, out)?;
+            return Ok(false);
+        }
+        waiting.held.push(value.into());
+        self.mark_dirty(slot);
+        Ok(true)
+    }
+
+    /// Applies what was kept back, in order, and then whatever fell due meanwhile.
+    fn release(&mut self, slot: Slot, out: &mut Outputs) -> Result<(), Error> {
+        let Some(waiting) = self.cache.get_mut(slot).waiting.take() else { return Ok(()) };
+        for value in &waiting.held {
+            if let EventsRecord::Event(event) = schema::decode(value)? {
+                self.event(slot, &event, out)?;
+            }
+        }
+        let time = self.memo.time();
+        match self.clock {
+            NamespaceClock::Event => self.wake_up_to(slot, time, out)?,
+            NamespaceClock::Wall => {
+                if self.refresh_wake(slot).is_some_and(|due| due <= time) {
+                    self.wake(slot, time, out)?;
+                }
+            }
+        }
+        self.mark_dirty(slot);
+        Ok(())
+    }
+
+    /// What came for an anonymous id after its profile had gone: a profile of that one event goes after it.
+    fn forward(&mut self, slot: Slot, event: &EventBody<'_>, out: &mut Outputs) -> Result<(), Error> {
+        let rules = &self.deployed.topology.rules;
+        let raw = RawEvent {
+            kind: event.kind,
+            name: event.name,
+            event_time: event.event_time,
+            properties: event.properties,
+            context: event.context,
+        };
+        let mut profile = Profile::default();
+        let _ = profile.observe(&extract(&raw, rules), rules);
+        let time = Millis(event.event_time);
+        let Some(heir) = self.cache.get(slot).heir_at(time) else { return Ok(()) };
+        let user_id = heir.user_id.clone();
+        self.mark_dirty(slot);
+        self.send_absorb(slot, &user_id, time, &profile, &Default::default(), out)
+    }
+
+    fn hand_over(&mut self, slot: Slot, handover: &Handover<'_>, out: &mut Outputs) -> Result<(), Error> {
+        let at = Millis(handover.at);
+        if self.clock == NamespaceClock::Event {
+            self.wake_up_to(slot, at, out)?;
+        }
+        let person = self.cache.get_mut(slot);
+        // A device that a second person logs into has nothing more to hand over, but that person waits for an answer too.
+        let profile = std::mem::take(&mut person.profile);
+        let consent = std::mem::take(&mut person.consent);
+        person.heirs.push(Heir { user_id: handover.user_id.into(), from: at });
+        person.heirs.sort_by_key(|heir| heir.from);
+        (person.wake, person.is_wake_stale) = (None, false);
+        self.send_absorb(slot, handover.user_id, at, &profile, &consent, out)?;
+        self.leave_all(slot, at, out)?;
+        self.mark_dirty(slot);
+        let key = self.cache.key(slot);
+        if !profile.is_empty() {
+            out.push_removal(Topic::Profiles, self.partition, key, at);
+        }
+        Ok(())
+    }
+
+    fn send_absorb(
+        &mut self,
+        slot: Slot,
+        user_id: &str,
+        at: Millis,
+        profile: &Profile,
+        consent: &super::person::Consent,
+        out: &mut Outputs,
+    ) -> Result<(), Error> {
+        let fault = |detail: String| Error::Record(Fault::new(DeadReason::Undecodable, detail));
+        let key = SubjectKey::from_bytes(self.cache.key(slot).clone()).map_err(|error| fault(error.to_string()))?;
+        let subject = key.subject();
+        self.scratch.clear();
+        encode_history(profile, consent, &mut self.scratch);
+        let fold_version = super::FOLD_VERSION as i32;
+        let absorb = Absorb { anonymous_id: subject.id(), user_id, at: at.0, fold_version, state: &self.scratch };
+        let user_key = Subject::user(user_id).key(&key.tenant());
+        out.push(Topic::Events, user_key.as_bytes(), at, &EventsRecord::Absorb(absorb))
+    }
+
+    fn expect(&mut self, slot: Slot, expect: &Expect<'_>, out: &mut Outputs) -> Result<(), Error> {
+        if self.clock == NamespaceClock::Event {
+            self.wake_up_to(slot, Millis(expect.at), out)?;
+        }
+        let person = self.cache.get_mut(slot);
+        let waiting = person.waiting.get_or_insert_with(|| Box::new(Waiting::default()));
+        waiting.expected.push(expect.anonymous_id.into());
+        self.mark_dirty(slot);
+        Ok(())
+    }
+
+    fn absorb(&mut self, slot: Slot, absorb: &Absorb<'_>, out: &mut Outputs) -> Result<Applied, Error> {
+        let history = decode_history(absorb.state);
+        let person = self.cache.get_mut(slot);
+        if let Some(waiting) = &mut person.waiting
+            && let Some(at) = waiting.expected.iter().position(|id| **id == *absorb.anonymous_id)
+        {
+            waiting.expected.remove(at);
+        }
+        let is_last = person.waiting.as_ref().is_some_and(|waiting| waiting.expected.is_empty());
+        let answer = match history {
+            Err(detail) => Applied::Rejected(Fault::new(DeadReason::Undecodable, detail)),
+            Ok((profile, consent)) => {
+                let touched = person.profile.absorb(&profile, &self.deployed.topology.rules);
+                person.consent.absorb(&consent);
+                if touched.groups != Groups::NONE {
+                    let now = person.profile.now().unwrap_or(Millis(absorb.at));
+                    self.decide(slot, now, touched.groups, "", true, out)?;
+                    self.changed(slot);
+                }
+                CONTROL
+            }
+        };
+        self.mark_dirty(slot);
+        if is_last {
+            self.release(slot, out)?;
+        }
+        Ok(answer)
+    }
+}

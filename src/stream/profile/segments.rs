@@ -1,0 +1,86 @@
+//! Membership of segments: decided after each change that can matter, said as facts when it changes.
+
+use super::ProfileFold;
+use crate::domain::Millis;
+use crate::features::Groups;
+use crate::schema::records::SegmentChange;
+use crate::stream::cache::Slot;
+use crate::stream::outputs::Outputs;
+use crate::stream::{Error, Topic};
+
+impl ProfileFold {
+    /// Decides every segment that depends on one of `groups`, as of `now`. With `may_enter` false nobody enters, but may leave.
+    pub(super) fn decide(
+        &mut self,
+        slot: Slot,
+        now: Millis,
+        groups: Groups,
+        cause: &str,
+        may_enter: bool,
+        out: &mut Outputs,
+    ) -> Result<(), Error> {
+        let groups = u64::from(groups.0);
+        if self.deployed.depends_on & groups == 0 {
+            return Ok(());
+        }
+        let mut changes: smallvec::SmallVec<[(usize, bool); 4]> = Default::default();
+        {
+            let person = self.cache.get(slot);
+            let view = self.deployed.person(&person.profile);
+            for (at, segment) in self.deployed.topology.segments.iter().enumerate() {
+                if segment.depends_on() & groups == 0 {
+                    continue;
+                }
+                let is_member = segment.evaluate(&view, now);
+                let was_member = person.is_member(self.deployed.bits[at]);
+                if is_member != was_member && (may_enter || !is_member) {
+                    changes.push((at, is_member));
+                }
+            }
+        }
+        for (at, entered) in changes {
+            self.cache.get_mut(slot).set_member(self.deployed.bits[at], entered);
+            let segment = &self.deployed.topology.segments.as_slice()[at];
+            let digest = segment.digest.to_hex();
+            let change = SegmentChange { segment: &segment.name, digest: &digest, entered, at: now.0, cause };
+            out.push_to(Topic::SegmentChanges, self.partition, self.cache.key(slot), now, &change)?;
+        }
+        Ok(())
+    }
+
+    /// The person is nobody any more: out of every segment.
+    pub(super) fn leave_all(&mut self, slot: Slot, at: Millis, out: &mut Outputs) -> Result<(), Error> {
+        for bit in 0..self.memo.segment_count() {
+            self.leave(slot, bit, at, out)?;
+        }
+        Ok(())
+    }
+
+    /// Out of the segments that no longer exist.
+    pub(super) fn leave_removed(&mut self, slot: Slot, at: Millis, out: &mut Outputs) -> Result<(), Error> {
+        for bit in 0..self.memo.segment_count() {
+            if !self.deployed.bits.contains(&bit) {
+                self.leave(slot, bit, at, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, slot: Slot, bit: usize, at: Millis, out: &mut Outputs) -> Result<(), Error> {
+        if !self.cache.get(slot).is_member(bit) {
+            return Ok(());
+        }
+        self.cache.get_mut(slot).set_member(bit, false);
+        let Some((segment, digest)) = self.memo.segment(bit) else { return Ok(()) };
+        let change = SegmentChange { segment, digest, entered: false, at: at.0, cause: "" };
+        out.push_to(Topic::SegmentChanges, self.partition, self.cache.key(slot), at, &change)
+    }
+
+    /// The earliest time at which some segment can flip although nothing happens.
+    pub(super) fn next_wake(&self, slot: Slot) -> Option<Millis> {
+        let person = self.cache.get(slot);
+        let now = person.profile.now()?;
+        let view = self.deployed.person(&person.profile);
+        self.deployed.topology.segments.iter().filter_map(|segment| segment.next_flip(&view, now)).min()
+    }
+}

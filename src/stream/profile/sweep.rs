@@ -1,0 +1,81 @@
+//! A new definition comes into force: at the first tick past its time, or on receipt if that is later. Everyone is then decided again,
+//! once, in key order, in bounded commits.
+//!
+//! Before each page of the way through, the loop stores everything, so that the store's key order is everyone.
+
+use bytes::Bytes;
+
+use super::{Applied, CONTROL, ProfileFold};
+use crate::domain::{DeadReason, Digest, Millis};
+use crate::features::Groups;
+use crate::schema::records::Activated;
+use crate::stream::definitions::KIND_TOPOLOGY;
+use crate::stream::fold::{Fault, Window};
+use crate::stream::outputs::Outputs;
+use crate::stream::{Cursor, Error};
+
+impl ProfileFold {
+    pub(super) fn activated(&mut self, activated: &Activated<'_>, window: Window<'_>, out: &mut Outputs) -> Result<Applied, Error> {
+        if matches!(window.after, Some(Cursor::Sweep { .. })) {
+            return self.sweep(window, out);
+        }
+        if activated.kind != KIND_TOPOLOGY {
+            return Ok(CONTROL);
+        }
+        let Some(digest) = Digest::from_hex(activated.digest) else {
+            return Ok(Applied::Rejected(Fault::new(DeadReason::Undecodable, format!("{:?} is no digest", activated.digest))));
+        };
+        let in_force = self.memo.in_force();
+        if in_force == Some(digest) || (in_force.is_none() && self.deployed.topology.digest == digest) {
+            // What began before the first activation began under this very one.
+            self.switch_memo(digest);
+            return Ok(CONTROL);
+        }
+        self.memo.announce(digest, Millis(activated.from));
+        match self.memo.due() {
+            Some(_) => Ok(Applied::More(Cursor::Sweep { after: Bytes::new() })),
+            None => Ok(CONTROL),
+        }
+    }
+
+    fn switch_memo(&mut self, digest: Digest) {
+        let topology = std::sync::Arc::clone(&self.deployed.topology);
+        self.deployed.bits = self.memo.switch(digest, &topology.segments);
+    }
+
+    /// One page of everyone, after the cursor.
+    pub(super) fn sweep(&mut self, window: Window<'_>, out: &mut Outputs) -> Result<Applied, Error> {
+        let Some(Cursor::Sweep { after }) = window.after else { return Ok(CONTROL) };
+        if let Some(digest) = self.memo.due() {
+            self.switch(digest)?;
+        }
+        let until = match window.until {
+            Some(Cursor::Sweep { after }) => Some(after),
+            _ => None,
+        };
+        let page = self.store.scan(&self.table, Some(after), self.wakes_per_commit)?;
+        let is_last = page.len() < self.wakes_per_commit;
+        let mut done = after.clone();
+        for (key, state) in page {
+            if until.is_some_and(|until| key > *until) {
+                return Ok(Applied::More(Cursor::Sweep { after: done }));
+            }
+            let slot = self.load(&key, Some(&state))?;
+            done = key;
+            if !self.cache.get(slot).heirs.is_empty() {
+                continue;
+            }
+            let person = self.cache.get_mut(slot);
+            let own = person.profile.now().unwrap_or(Millis::MIN);
+            let at = self.memo.time().max(own);
+            if at > Millis::MIN {
+                person.profile.wake(at);
+                self.decide(slot, at, Groups::ALL, "", true, out)?;
+                self.leave_removed(slot, at, out)?;
+            }
+            self.changed(slot);
+        }
+        let is_reached = until.is_some_and(|until| done >= *until);
+        if is_last && !is_reached { Ok(CONTROL) } else { Ok(Applied::More(Cursor::Sweep { after: done })) }
+    }
+}

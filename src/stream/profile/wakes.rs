@@ -1,0 +1,166 @@
+//! Wake-ups: when time alone changes something about a person, and the ticks that say how late it is.
+//!
+//! The person's state says when; the stored index of (due, key) only finds them. Those who changed since the last flush are looked at in
+//! memory, the rest come from the index in pages, and both together run in order of (due, key) whatever was stored when.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::{Applied, CONTROL, ProfileFold};
+use crate::domain::Millis;
+use crate::features::Groups;
+use crate::schema::records::Tick;
+use crate::state::Wake;
+use crate::stream::cache::Slot;
+use crate::stream::definitions::NamespaceClock;
+use crate::stream::fold::Window;
+use crate::stream::outputs::Outputs;
+use crate::stream::{Cursor, Error};
+
+/// How many index entries are read at a time.
+const PAGE: usize = 1_000;
+
+/// How far a run of wake-ups got.
+enum Ran {
+    All,
+    /// Up to and with this one; the rest belongs to another commit.
+    Upto(Wake),
+}
+
+impl ProfileFold {
+    pub(super) fn tick(&mut self, tick: &Tick, window: Window<'_>, out: &mut Outputs) -> Result<Applied, Error> {
+        let moved = self.memo.hear(tick.feeder, tick.feeders, tick.time);
+        let after = match window.after {
+            Some(Cursor::Sweep { .. }) => return self.sweep(window, out),
+            Some(Cursor::Wake { due, key }) => Some(Wake { due: *due, key: key.clone() }),
+            None if !moved => return Ok(CONTROL),
+            None => None,
+        };
+        let until = match window.until {
+            Some(Cursor::Wake { due, key }) => Some(Wake { due: *due, key: key.clone() }),
+            _ => None,
+        };
+        if let Ran::Upto(wake) = self.run_due(after, until, out)? {
+            return Ok(Applied::More(Cursor::Wake { due: wake.due, key: wake.key }));
+        }
+        if self.memo.due().is_some() {
+            return Ok(Applied::More(Cursor::Sweep { after: Bytes::new() }));
+        }
+        Ok(CONTROL)
+    }
+
+    /// Wakes everyone due by partition time, at most as many as one commit should hold.
+    fn run_due(&mut self, after: Option<Wake>, until: Option<Wake>, out: &mut Outputs) -> Result<Ran, Error> {
+        let time = self.memo.time();
+        let mut changed = self.due_in_memory(time, after.as_ref());
+        let mut stored = Stored { page: Vec::new().into_iter().peekable(), after: after.clone(), is_done: false };
+        let mut last = after;
+        let mut woken = 0;
+        loop {
+            stored.fill(self, time)?;
+            let from_memory = match (changed.first(), stored.page.peek()) {
+                (None, None) => return Ok(Ran::All),
+                (Some(mine), Some(theirs)) => mine <= theirs,
+                (mine, _) => mine.is_some(),
+            };
+            let wake = if from_memory { changed.pop_first() } else { stored.page.next() }.expect("one of them was there");
+            if until.as_ref().is_some_and(|until| wake > *until) {
+                return Ok(Ran::Upto(until.expect("checked above")));
+            }
+            if woken == self.wakes_per_commit {
+                return Ok(last.map_or(Ran::All, Ran::Upto));
+            }
+            let slot = self.load(&wake.key, None)?;
+            let person = self.cache.get(slot);
+            // The index may be behind: whoever changed since the last flush is in `changed` under the present due time.
+            let is_hint_stale = !from_memory && person.is_dirty;
+            if is_hint_stale || person.waiting.is_some() || self.refresh_wake(slot) != Some(wake.due) {
+                continue;
+            }
+            let at = if self.clock == NamespaceClock::Event { wake.due } else { time };
+            self.wake(slot, at, out)?;
+            woken += 1;
+            if let Some(due) = self.refresh_wake(slot).filter(|due| *due <= time) {
+                changed.insert(Wake { due, key: wake.key.clone() });
+            }
+            last = Some(wake);
+            if until == last {
+                return Ok(last.map_or(Ran::All, Ran::Upto));
+            }
+        }
+    }
+
+    /// Those whose state is not stored yet and who are due.
+    fn due_in_memory(&mut self, time: Millis, after: Option<&Wake>) -> BTreeSet<Wake> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut due = BTreeSet::new();
+        for slot in &dirty {
+            let Some(wants) = self.refresh_wake(*slot).filter(|wants| *wants <= time) else { continue };
+            let wake = Wake { due: wants, key: self.cache.key(*slot).clone() };
+            if after.is_none_or(|after| wake > *after) {
+                due.insert(wake);
+            }
+        }
+        self.dirty = dirty;
+        due
+    }
+
+    /// Runs the person's own wake-ups due by `time`, each at its own time.
+    pub(super) fn wake_up_to(&mut self, slot: Slot, time: Millis, out: &mut Outputs) -> Result<(), Error> {
+        if self.cache.get(slot).waiting.is_some() {
+            return Ok(());
+        }
+        while let Some(due) = self.refresh_wake(slot).filter(|due| *due <= time) {
+            self.wake(slot, due, out)?;
+        }
+        Ok(())
+    }
+
+    /// Wakes the person at `at`: what only time changes is decided again.
+    pub(super) fn wake(&mut self, slot: Slot, at: Millis, out: &mut Outputs) -> Result<(), Error> {
+        self.cache.get_mut(slot).profile.wake(at);
+        self.decide(slot, at, Groups::ALL, "", true, out)?;
+        self.changed(slot);
+        Ok(())
+    }
+
+    /// When the person next wants to be woken, worked out anew if they changed.
+    pub(super) fn refresh_wake(&mut self, slot: Slot) -> Option<Millis> {
+        let person = self.cache.get(slot);
+        if !person.is_wake_stale {
+            return person.wake;
+        }
+        let wake = if person.heirs.is_empty() { self.next_wake(slot) } else { None };
+        let person = self.cache.get_mut(slot);
+        (person.wake, person.is_wake_stale) = (wake, false);
+        wake
+    }
+}
+
+/// The stored index, read page by page.
+struct Stored {
+    page: std::iter::Peekable<std::vec::IntoIter<Wake>>,
+    after: Option<Wake>,
+    is_done: bool,
+}
+
+impl Stored {
+    fn fill(&mut self, fold: &mut ProfileFold, time: Millis) -> Result<(), Error> {
+        if self.is_done || self.page.peek().is_some() {
+            return Ok(());
+        }
+        let page = fold.store.due(&fold.table, time, self.after.as_ref(), PAGE)?;
+        self.is_done = page.len() < PAGE;
+        if let Some(last) = page.last() {
+            self.after = Some(last.clone());
+        }
+        let missing: Vec<&[u8]> = page.iter().filter(|wake| fold.cache.find(&wake.key).is_none()).map(|wake| &wake.key[..]).collect();
+        let states = fold.store.get_many(&fold.table, &missing)?;
+        for (key, state) in missing.into_iter().zip(states) {
+            fold.load(key, Some(state.as_deref().unwrap_or_default()).filter(|state| !state.is_empty()))?;
+        }
+        self.page = page.into_iter().peekable();
+        Ok(())
+    }
+}

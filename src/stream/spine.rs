@@ -1,0 +1,121 @@
+//! The event spine of one namespace: its topics, its definitions, and every partition's intake and profile loop.
+
+use std::sync::Arc;
+
+use super::definitions::{self, Library, NamespaceClock};
+use super::intake::{IntakeFold, Setup as IntakeSetup};
+use super::profile::{ProfileFold, Setup as ProfileSetup};
+use super::runner::Handle;
+use super::status::Stopping;
+use super::topology::Topology;
+use super::worker::{Stepper, Surroundings, Worker};
+use super::{Error, Options, Partitions, Topic, Topics};
+use crate::domain::{Millis, Namespace, PartitionId};
+use crate::env::Clock;
+use crate::log::{LogReader, LogWriter};
+use crate::state::StateStore;
+
+/// Everything a spine is made of.
+#[derive(Clone)]
+pub struct Setup {
+    pub log: Arc<dyn LogWriter>,
+    pub state: Arc<dyn StateStore>,
+    pub clock: Arc<dyn Clock>,
+    pub namespace: Namespace,
+    /// How the namespace's time passes; fixed when it is created.
+    pub time: NamespaceClock,
+    /// For topics that do not exist yet.
+    pub partitions: Partitions,
+    pub topology: Arc<Topology>,
+    pub options: Options,
+}
+
+/// A namespace made ready: topics created, topology activated, every partition taken over, nothing running yet.
+pub struct Spine {
+    around: Surroundings,
+    workers: Vec<Box<dyn Stepper>>,
+}
+
+impl Spine {
+    /// Starts the loops on threads of their own.
+    pub fn start(setup: Setup) -> Result<Handle, Error> {
+        Ok(Self::open(setup)?.run())
+    }
+
+    /// Creates topics, brings the topology into force, takes over the partitions. Tests and simulations step the workers themselves.
+    pub fn open(setup: Setup) -> Result<Self, Error> {
+        let topics = Topics::create(&*setup.log, &setup.namespace, setup.partitions)?;
+        definitions::fix_clock(&*setup.log, &topics, setup.time)?;
+        let is_new = definitions::topology_text(&*setup.log, &topics)?.is_none();
+        // The first one is in force from the beginning; a later one from now on, or, in event time, from where it stands in the log.
+        let from = if is_new || setup.time == NamespaceClock::Event { Millis::MIN } else { setup.clock.now() };
+        definitions::activate(&*setup.log, &topics, &setup.topology, from)?;
+        let reader: Arc<dyn LogReader> = Arc::clone(&setup.log) as Arc<dyn LogReader>;
+        let library = Arc::new(Library::new(Arc::clone(&reader), topics.clone()));
+        library.add(Arc::clone(&setup.topology));
+        let around = Surroundings {
+            log: setup.log,
+            state: setup.state,
+            clock: setup.clock,
+            topics,
+            options: setup.options,
+            stopping: Arc::new(Stopping::default()),
+        };
+        let mut workers: Vec<Box<dyn Stepper>> = Vec::new();
+        for id in around.topics.partitions(Topic::Intake) {
+            workers.push(Box::new(intake_worker(&around, &library, &setup.topology, setup.time, id.partition)?));
+        }
+        for id in around.topics.partitions(Topic::Events) {
+            workers.push(Box::new(profile_worker(&around, &library, &setup.topology, setup.time, id.partition)?));
+        }
+        Ok(Self { around, workers })
+    }
+
+    /// Intake's partitions first, then those of `events`.
+    pub fn workers(&mut self) -> &mut [Box<dyn Stepper>] {
+        &mut self.workers
+    }
+
+    pub fn topics(&self) -> &Topics {
+        &self.around.topics
+    }
+
+    /// Spreads the partitions over threads and lets them run.
+    pub fn run(self) -> Handle {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if self.around.options.threads == 0 { cores } else { self.around.options.threads };
+        let mut groups: Vec<Vec<Box<dyn Stepper>>> = (0..threads.min(self.workers.len()).max(1)).map(|_| Vec::new()).collect();
+        let count = groups.len();
+        for worker in self.workers {
+            let (_, partition) = (worker.position(), worker.shared().status().partition as usize);
+            groups[partition % count].push(worker);
+        }
+        let Surroundings { log, clock, topics, stopping, .. } = self.around;
+        Handle::run(groups, &log, &clock, stopping, topics.namespace.as_str())
+    }
+}
+
+fn intake_worker(
+    around: &Surroundings,
+    library: &Arc<Library>,
+    topology: &Arc<Topology>,
+    clock: NamespaceClock,
+    partition: PartitionId,
+) -> Result<Worker<IntakeFold>, Error> {
+    let setup = IntakeSetup { partition, clock, library: Arc::clone(library), current: Arc::clone(topology) };
+    let log: Arc<dyn LogReader> = Arc::clone(&around.log) as Arc<dyn LogReader>;
+    let fold = IntakeFold::new(Arc::clone(&around.state), log, around.topics.clone(), &around.options, setup)?;
+    Worker::open(around.clone(), fold)
+}
+
+fn profile_worker(
+    around: &Surroundings,
+    library: &Arc<Library>,
+    topology: &Arc<Topology>,
+    clock: NamespaceClock,
+    partition: PartitionId,
+) -> Result<Worker<ProfileFold>, Error> {
+    let setup = ProfileSetup { partition, clock, library: Arc::clone(library), initial: Arc::clone(topology) };
+    let fold = ProfileFold::new(Arc::clone(&around.state), around.topics.clone(), &around.options, setup);
+    Worker::open(around.clone(), fold)
+}
