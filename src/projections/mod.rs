@@ -12,6 +12,7 @@ mod bulk;
 mod day;
 mod generation;
 mod metrics;
+mod person;
 mod projector;
 mod query;
 mod reader;

@@ -50,6 +50,12 @@ impl<W: LogWriter> Pins for W {
     }
 }
 
+impl<W: LogWriter + ?Sized> Pins for Arc<W> {
+    fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), log::Error> {
+        LogWriter::pin(&**self, name, partition, offset)
+    }
+}
+
 /// What a projector is given besides the log.
 #[derive(Clone)]
 pub struct Options {

@@ -13,8 +13,8 @@ use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
 
 use super::generation::Generations;
 use super::query::{self, Limits, Rows};
-use super::{Error, day};
-use crate::domain::{Millis, Money, Namespace, Offset, TenantId};
+use super::{Error, day, person};
+use crate::domain::{Millis, Money, Namespace, Offset, Subject, TenantId};
 
 /// Few: reads are short, and each connection is a thread.
 const CONNECTIONS_MAX: u32 = 4;
@@ -150,6 +150,13 @@ impl Reader {
         let sql = "SELECT 1 FROM events WHERE message_id = ? AND tenant_id = ? LIMIT 1";
         let found = sqlx::query(sql).bind(message_id.to_owned()).bind(tenant.to_string());
         Ok(found.fetch_optional(&self.pool()?).await.map_err(Error::sql("is_visible"))?.is_some())
+    }
+
+    /// A person's profile as JSON.
+    pub async fn profile(&self, tenant: &TenantId, subject: &Subject) -> Result<Option<serde_json::Value>, Error> {
+        let sql = "SELECT * FROM profiles WHERE tenant_id = ? AND subject = ?";
+        let rows = self.rows(sql.to_owned(), &[tenant.as_str(), &subject.to_string()]).await?;
+        Ok(rows.first().map(person::to_json))
     }
 
     /// Where a message went, or, if `what` is no message id, where the messages of the user or device `what` went.

@@ -247,6 +247,51 @@ fn profiles_are_rows_with_a_column_per_feature_and_the_latest_wins() {
 }
 
 #[test]
+fn a_profile_is_shown_as_json() {
+    let world = World::new();
+    let features = [("orders", Field::Int(2)), ("revenue", Field::Money(Money(3_250_000))), ("last_seen", Field::Time(Millis(DAY)))];
+    world.append("profiles", 0, "u:ann", &profile("u:ann", &features));
+    world.project();
+    let reader = Reader::new(world.dir.path(), &world.namespace);
+    let acme = TenantId::new("acme").unwrap();
+    let ann = block_on(reader.profile(&acme, &Subject::user("ann"))).unwrap().unwrap();
+    assert_eq!(ann["user_id"], "ann");
+    assert_eq!(ann["as_of"], "1970-01-03T00:00:00.000Z");
+    assert_eq!(ann["traits"]["email"], "ann@example.com");
+    assert_eq!(ann["features"]["revenue"], 3.25);
+    assert_eq!(ann["features"]["last_seen"], "1970-01-02T00:00:00.000Z");
+    assert_eq!(ann["features"]["first_seen"], serde_json::Value::Null);
+    assert_eq!(ann["scores"][0]["reasons"][0]["feature"], "days_since_seen");
+    assert_eq!(ann["segments"][1], "vip");
+    assert_eq!(block_on(reader.profile(&acme, &Subject::anonymous("ann"))).unwrap(), None);
+}
+
+#[test]
+fn what_was_not_projected_is_pinned_in_the_log() {
+    let world = World::new();
+    world.event(0, "u:ann", "Page", 1, "");
+    let pins = Arc::new(Recorded::default());
+    let options = Options { pins: Some(pins.clone()), ..Options::default() };
+    let handle = Projector::start(world.log.clone(), world.dir.path(), &world.namespace, options).unwrap();
+    world.wait(&handle);
+    handle.stop();
+    let pins = pins.0.lock();
+    let events: Vec<Offset> = pins.iter().filter(|(partition, _)| *partition == world.partition("events", 0)).map(|pin| pin.1).collect();
+    assert_eq!((events.first(), events.last()), (Some(&Offset(0)), Some(&Offset(1))), "at the start and at the stop at the latest");
+}
+
+#[derive(Default)]
+struct Recorded(parking_lot::Mutex<Vec<(TopicPartition, Offset)>>);
+
+impl Pins for Recorded {
+    fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), log::Error> {
+        assert_eq!(name, "projections.shop");
+        self.0.lock().push((partition, offset.expect("never dropped")));
+        Ok(())
+    }
+}
+
+#[test]
 fn every_view_can_be_read() {
     let world = World::new();
     world.event(0, "u:ann", "Page", 1, "");
