@@ -57,4 +57,6 @@ pub trait Fs: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Takes the lock file at `path` for `holder`, or fails with `WouldBlock` and, as the message, who holds it.
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>>;
+    /// Who holds the lock file at `path` now, if anyone.
+    fn holder(&self, path: &Path) -> io::Result<Option<String>>;
 }

@@ -7,8 +7,12 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{File, Fs, Lock};
+
+/// Tries, a millisecond apart, before the lock counts as held.
+const LOCK_TRIES: usize = 10;
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealFs;
@@ -94,7 +98,7 @@ impl Fs for RealFs {
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>> {
         // The file stays when the lock goes: unlinking it would let two processes lock two files of the same name.
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
+        match try_lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut held_by = String::new();
@@ -108,6 +112,34 @@ impl Fs for RealFs {
         file.write_all(holder.as_bytes())?;
         Ok(Box::new(RealLock { _file: file }))
     }
+
+    fn holder(&self, path: &Path) -> io::Result<Option<String>> {
+        let mut file = match OpenOptions::new().read(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => {
+                let mut held_by = String::new();
+                file.read_to_string(&mut held_by)?;
+                Ok(Some(held_by))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// Someone who asks for the holder has the lock for a moment, shared: that must not keep a writer out.
+fn try_lock(file: &fs::File) -> Result<(), TryLockError> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::park_timeout(Duration::from_millis(1)),
+            result => return result,
+        }
+    }
+    file.try_lock()
 }
 
 #[cfg(test)]
@@ -119,9 +151,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let held = RealFs.lock(&path, "process 7").unwrap();
+        assert_eq!(RealFs.holder(&path).unwrap().as_deref(), Some("process 7"));
         let refused = RealFs.lock(&path, "process 8").err().unwrap();
         assert_eq!((refused.kind(), refused.to_string().as_str()), (io::ErrorKind::WouldBlock, "process 7"));
         drop(held);
+        assert_eq!(RealFs.holder(&path).unwrap(), None);
         RealFs.lock(&path, "process 8").unwrap();
     }
 

@@ -213,6 +213,12 @@ impl FrameHead {
         })
     }
 
+    /// The length that a frame's first bytes claim, unchecked.
+    pub(super) fn peek_len(fixed: &[u8]) -> Option<u32> {
+        let is_frame = fixed.len() >= FRAME_HEAD_BYTES && u32_at(fixed, 0) == FRAME_MAGIC;
+        is_frame.then(|| u32_at(fixed, 8)).filter(|len| *len >= FRAME_HEAD_BYTES as u32)
+    }
+
     /// Each batch with the place of its records, counted from the frame's first byte.
     pub(super) fn placed(&self) -> impl Iterator<Item = (BatchEntry, usize)> + '_ {
         self.batches.iter().scan(self.head_len as usize, |at, entry| {

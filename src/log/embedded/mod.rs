@@ -11,6 +11,7 @@ mod manifest;
 mod merge;
 mod open;
 mod options;
+mod reader;
 mod recover;
 mod retention;
 mod scan;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use options::{Driver, Options};
+pub use reader::EmbeddedReader;
 
 use self::committer::Machine;
 use self::encoder::Pending;

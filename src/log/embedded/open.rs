@@ -25,9 +25,9 @@ use crate::env::Clock;
 use crate::env::fs::Fs;
 use crate::log::Error;
 
-const LOCK_NAME: &str = "LOCK";
+pub(super) const LOCK_NAME: &str = "LOCK";
 /// Says that this folder is the very one the log was written in, not a copy: backups leave it out.
-const MARK_NAME: &str = "INSTANCE";
+pub(super) const MARK_NAME: &str = "INSTANCE";
 
 pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<EmbeddedLog>, Error> {
     fs.create_dir_all(dir).map_err(|error| io_error("making", dir, &error))?;
@@ -51,6 +51,10 @@ pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options, clock: Arc<dyn
         tracing::error!(partition = ?id, from, to, "acknowledged records are damaged on disk; run flywheel doctor");
     }
     recover::repair(&*fs, dir, &scanned, end)?;
+    // What was found missing is remembered: the next opening may no longer see how much it was.
+    for stored in &mut manifest.partitions {
+        stored.holes = index.partitions.get(&stored.id()).map_or_else(Vec::new, |partition| partition.holes.clone());
+    }
     begin_epoch(&*fs, dir, &mut manifest, clock.now())?;
     index.set_incarnation(Incarnation(manifest.incarnation));
     let begun = scanned.files.last().map_or(0, |file| file.file.number);

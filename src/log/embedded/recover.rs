@@ -9,6 +9,7 @@ use super::format::{PreviousEntry, RECORD_BYTES_MIN, WalHead};
 use super::index::{Index, WalEntry};
 use super::io_error;
 use super::scan::{Gap, Item, Scan, ScannedFile, ScannedFrame};
+use super::wal::WalFile;
 use crate::domain::Millis;
 use crate::env::fs::Fs;
 use crate::log::{Error, TopicPartition};
@@ -75,7 +76,7 @@ pub(super) fn replay(index: &mut Index, scan: &Scan, sorted_through: u64, until:
                 }
                 Item::Frame(frame) if frame.head.sequence > sorted_through && frame.head.sequence < until => {
                     settle(index, frame, &mut losses, &mut replayed);
-                    replay_frame(index, file, frame, &mut replayed);
+                    replay_frame(index, &file.file, frame, &mut replayed);
                 }
                 _ => {}
             }
@@ -90,6 +91,14 @@ pub(super) fn replay(index: &mut Index, scan: &Scan, sorted_through: u64, until:
                 partition.add_hole(from, to);
                 partition.end = to;
                 replayed.holes.push((*id, from, to));
+            }
+        }
+    }
+    for partition in index.partitions.values_mut() {
+        // Holes that an earlier opening found at the end: their offsets are spent.
+        for hole in &partition.holes {
+            if hole.from <= partition.end {
+                partition.end = partition.end.max(hole.to);
             }
         }
     }
@@ -123,7 +132,8 @@ fn skip_to(index: &mut Index, id: TopicPartition, offset: u64, replayed: &mut Re
     }
 }
 
-fn replay_frame(index: &mut Index, file: &ScannedFile, frame: &ScannedFrame, replayed: &mut Replayed) {
+/// Adds one frame that lies in `file`.
+pub(super) fn replay_frame(index: &mut Index, file: &Arc<WalFile>, frame: &ScannedFrame, replayed: &mut Replayed) {
     for (nth, (entry, within)) in frame.head.placed().enumerate() {
         let id = entry.partition;
         skip_to(index, id, entry.base, replayed);
@@ -145,7 +155,7 @@ fn replay_frame(index: &mut Index, file: &ScannedFile, frame: &ScannedFrame, rep
             len: entry.len,
             crc: entry.crc,
             append_time: frame.head.append_time,
-            file: Arc::clone(&file.file),
+            file: Arc::clone(file),
             at: frame.at + within as u64,
             tail: None,
         });

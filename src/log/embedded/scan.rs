@@ -193,6 +193,30 @@ fn scan_frames(scanned: &mut ScannedFile, bytes: &[u8], begin: u64, limit: u64) 
     }
 }
 
+/// The frame `expected` at `at` of a file that is being written to, if it is there whole.
+pub(super) fn read_frame(file: &WalFile, at: u64, expected: u64) -> std::io::Result<Option<ScannedFrame>> {
+    let mut bytes = vec![0; FRAME_HEAD_BYTES];
+    match file.file.read_exact_at(&mut bytes, at) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let Some(frame_len) = FrameHead::peek_len(&bytes).filter(|len| at + u64::from(*len) <= file.file.len().unwrap_or(0)) else {
+        return Ok(None);
+    };
+    bytes.resize(frame_len as usize, 0);
+    file.file.read_exact_at(&mut bytes, at)?;
+    let frame = frame_at(&bytes, 0, |sequence| sequence == expected).filter(|frame| frame.damaged.is_empty());
+    Ok(frame.map(|frame| ScannedFrame { at, ..frame }))
+}
+
+/// The note in a file's head, if it has one.
+pub(super) fn read_note(file: &WalFile) -> std::io::Result<Option<u64>> {
+    let mut bytes = [0; super::format::NOTE_BYTES];
+    file.file.read_exact_at(&mut bytes, NOTE_AT)?;
+    Ok(decode_note(&bytes, file.number))
+}
+
 fn frame_at(bytes: &[u8], at: usize, is_wanted: impl Fn(u64) -> bool) -> Option<ScannedFrame> {
     let head = FrameHead::decode(bytes.get(at..)?)?;
     let frame = bytes.get(at..at + head.frame_len as usize)?;

@@ -304,3 +304,45 @@ fn read_until_error(log: &dyn LogReader, partition: TopicPartition, from: u64) -
     let fetched = log.fetch(partition, Offset(from), usize::MAX).unwrap();
     fetched.records().map(|record| (record.offset.0, String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned())).collect()
 }
+
+fn reader(folder: &Folder) -> EmbeddedReader {
+    EmbeddedReader::open(Arc::new(RealFs), folder.path()).unwrap()
+}
+
+#[test]
+fn a_reader_beside_the_writer_follows_what_is_synced() {
+    let folder = Folder::new();
+    let log = folder.open_with(Options { driver: Driver::Caller { group: 1 }, ..Options::small() }).unwrap();
+    let partition = partitions_of(&log, "events", 1)[0];
+    append(&log, partition, &["a"]).unwrap();
+    let reader = reader(&folder);
+    assert!(reader.writer().unwrap().is_some());
+    assert_eq!(read(&reader, partition, 0), [], "nothing says yet that it was synced");
+    append(&log, partition, &["b"]).unwrap();
+    assert_eq!(read(&reader, partition, 0), numbered(&["a"]));
+    let owner = log.acquire(&Group("fold".into()), partition).unwrap();
+    let committed = Committed { offset: Offset(2), metadata: Bytes::from_static(b"m") };
+    log.append(Transaction { batches: vec![], commits: vec![(owner, committed.clone())] }).unwrap().wait().unwrap();
+    let value = "x".repeat(3000);
+    for nth in 0..40 {
+        append(&log, partition, &[&format!("{nth}{value}")]).unwrap();
+        let end = reader.watermarks(partition).unwrap().end.0;
+        assert_eq!(read(&reader, partition, 0).len() as u64, end);
+        assert_eq!(end, 2 + nth, "all but the newest");
+    }
+    assert_eq!(reader.committed(&Group("fold".into()), partition).unwrap(), Some(committed));
+    log.close();
+    assert_eq!(read(&reader, partition, 0), read(&*log, partition, 0));
+    assert_eq!(reader.writer().unwrap(), None);
+}
+
+#[test]
+fn an_idle_writer_tells_readers_what_is_synced() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let partition = partitions_of(&log, "events", 1)[0];
+    append(&log, partition, &["only"]).unwrap();
+    let reader = reader(&folder);
+    assert!(reader.wait(&[(partition, Offset(0))], Duration::from_secs(10)).unwrap());
+    assert_eq!(read(&reader, partition, 0), numbered(&["only"]));
+}

@@ -363,6 +363,10 @@ impl Fs for SimFs {
         machine.locks.insert(path.to_owned(), holder.to_owned());
         Ok(Box::new(SimLock { machine: Arc::clone(&self.machine), path: path.to_owned() }))
     }
+
+    fn holder(&self, path: &Path) -> io::Result<Option<String>> {
+        Ok(self.machine.lock().locks.get(path).cloned())
+    }
 }
 
 impl Lock for SimLock {}
