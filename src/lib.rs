@@ -8,6 +8,7 @@
 pub mod domain;
 
 // 1: pure cores
+pub mod consent;
 pub mod features;
 pub mod identity;
 pub mod intake;

@@ -1,6 +1,6 @@
 //! Valid events that are left out on purpose: of disabled sources, bots, the company itself, and keys that flood.
 
-use std::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv6Addr};
 
 use super::Item;
 use super::settings::Rules;

@@ -3,7 +3,7 @@
 //! Settings are data with defaults and belong to the definitions (a fold switches to others by digest); [`Rules`] is what [`super::decide`]
 //! reads for every event.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use aho_corasick::AhoCorasick;
 use serde::{Deserialize, Serialize};

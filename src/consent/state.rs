@@ -1,0 +1,193 @@
+//! The state: a small sorted set of (purpose, channel), each with the latest answer and its time.
+//!
+//! Of two answers of one time the denial stands. At most [`ENTRIES_MAX`] are kept, the most recent: what falls out reads as never answered,
+//! which permits nothing.
+
+use std::cmp::Ordering;
+
+use serde_json::{Map, Value};
+
+use super::read::{Said, stated};
+use crate::domain::Millis;
+
+/// The most (purpose, channel) pairs kept. Consent platforms have a handful of categories; more is an id put where a category belongs.
+const ENTRIES_MAX: usize = 64;
+const NAME_BYTES_MAX: usize = 64;
+const VERSION: u8 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    /// Lower case; empty for every purpose.
+    purpose: Box<str>,
+    /// Lower case; empty for every channel.
+    channel: Box<str>,
+    at: Millis,
+    granted: bool,
+}
+
+/// One person's consent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Consent {
+    /// Sorted by (purpose, channel), each once.
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Granted,
+    Denied,
+    /// Never answered.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a stored consent state does not decode")]
+pub struct Error;
+
+impl Consent {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Takes what an event says about consent; true if that changed anything.
+    pub fn observe(&mut self, said: Said<'_>, at: Millis) -> bool {
+        let stated = stated(said);
+        let mut changed = false;
+        for stated in &stated {
+            changed |= self.set(&stated.purpose, &stated.channel, stated.granted, at);
+        }
+        changed
+    }
+
+    /// One answer. Empty means every purpose or every channel; names that are too long are not taken.
+    pub fn set(&mut self, purpose: &str, channel: &str, granted: bool, at: Millis) -> bool {
+        if purpose.len() > NAME_BYTES_MAX || channel.len() > NAME_BYTES_MAX {
+            return false;
+        }
+        let entry = Entry { purpose: purpose.to_ascii_lowercase().into(), channel: channel.to_ascii_lowercase().into(), at, granted };
+        self.put(entry)
+    }
+
+    /// Joins what another profile of the same person knew. Commutes with everything else, and doing it twice is doing it once.
+    pub fn absorb(&mut self, other: &Consent) -> bool {
+        let mut changed = false;
+        for entry in &other.entries {
+            changed |= self.put(entry.clone());
+        }
+        changed
+    }
+
+    /// Whether this purpose may be pursued over this channel. A denial at any level (the purpose, the channel, both) stands until it is
+    /// granted at that level: a click on a cookie banner does not undo an unsubscribe.
+    pub fn status(&self, purpose: &str, channel: &str) -> Status {
+        let is = |mine: &str, asked: &str| mine.is_empty() || mine.eq_ignore_ascii_case(asked);
+        let mut status = Status::Unknown;
+        for entry in self.entries.iter().filter(|entry| is(&entry.purpose, purpose) && is(&entry.channel, channel)) {
+            if !entry.granted {
+                return Status::Denied;
+            }
+            status = Status::Granted;
+        }
+        status
+    }
+
+    /// `{"marketing": {"email": {"granted": true, "at": "..."}}}`, with `*` for every purpose or channel; empty text if nothing is known.
+    pub fn to_json(&self) -> String {
+        if self.entries.is_empty() {
+            return String::new();
+        }
+        let name = |name: &str| if name.is_empty() { "*".to_owned() } else { name.to_owned() };
+        let mut purposes = Map::new();
+        for entry in &self.entries {
+            let at = entry.at.to_rfc3339().map_or(Value::from(entry.at.0), Value::from);
+            let answer = serde_json::json!({"granted": entry.granted, "at": at});
+            let channels = purposes.entry(name(&entry.purpose)).or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(channels) = channels {
+                channels.insert(name(&entry.channel), answer);
+            }
+        }
+        Value::Object(purposes).to_string()
+    }
+
+    fn put(&mut self, entry: Entry) -> bool {
+        let place = self.entries.binary_search_by(|mine| order(mine, &entry));
+        match place {
+            Ok(at) => {
+                let mine = &mut self.entries[at];
+                let wins = entry.at > mine.at || (entry.at == mine.at && mine.granted && !entry.granted);
+                if wins {
+                    *mine = entry;
+                }
+                wins
+            }
+            Err(at) => {
+                self.entries.insert(at, entry);
+                self.entries.len() <= ENTRIES_MAX || self.forget_oldest() != at
+            }
+        }
+    }
+
+    /// Removes the entry longest not answered, and says where it stood. An answer's time only rises, so what falls out would have fallen
+    /// out in any order.
+    fn forget_oldest(&mut self) -> usize {
+        let mut oldest = 0;
+        for (at, entry) in self.entries.iter().enumerate() {
+            // Of one time the first by name goes, the same in any order.
+            if entry.at < self.entries[oldest].at {
+                oldest = at;
+            }
+        }
+        self.entries.remove(oldest);
+        oldest
+    }
+
+    /// Appends nothing for an empty state, else `version u8 | count u8`, then for each entry
+    /// `lengths u8 u8 | purpose | channel | granted u8 | at i64 le`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        if self.entries.is_empty() {
+            return;
+        }
+        out.extend([VERSION, self.entries.len() as u8]);
+        for entry in &self.entries {
+            out.extend([entry.purpose.len() as u8, entry.channel.len() as u8]);
+            out.extend_from_slice(entry.purpose.as_bytes());
+            out.extend_from_slice(entry.channel.as_bytes());
+            out.push(u8::from(entry.granted));
+            out.extend_from_slice(&entry.at.0.to_le_bytes());
+        }
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let [version, count, rest @ ..] = bytes else {
+            return if bytes.is_empty() { Ok(Self::default()) } else { Err(Error) };
+        };
+        if *version != VERSION || *count == 0 || usize::from(*count) > ENTRIES_MAX {
+            return Err(Error);
+        }
+        let mut rest = rest;
+        let mut entries: Vec<Entry> = Vec::with_capacity(usize::from(*count));
+        for _ in 0..*count {
+            let ([purpose_len, channel_len], tail) = rest.split_first_chunk::<2>().ok_or(Error)?;
+            let (purpose, tail) = text(tail, *purpose_len)?;
+            let (channel, tail) = text(tail, *channel_len)?;
+            let ([granted, at @ ..], tail) = tail.split_first_chunk::<9>().ok_or(Error)?;
+            rest = tail;
+            let entry = Entry { purpose, channel, granted: *granted == 1, at: Millis(i64::from_le_bytes(*at)) };
+            let in_order = entries.last().is_none_or(|last| order(last, &entry) == Ordering::Less);
+            if *granted > 1 || !in_order {
+                return Err(Error);
+            }
+            entries.push(entry);
+        }
+        if rest.is_empty() { Ok(Self { entries }) } else { Err(Error) }
+    }
+}
+
+fn order(a: &Entry, b: &Entry) -> Ordering {
+    (&a.purpose, &a.channel).cmp(&(&b.purpose, &b.channel))
+}
+
+fn text(bytes: &[u8], len: u8) -> Result<(Box<str>, &[u8]), Error> {
+    let (text, rest) = bytes.split_at_checked(usize::from(len)).ok_or(Error)?;
+    Ok((std::str::from_utf8(text).map_err(|_| Error)?.into(), rest))
+}
