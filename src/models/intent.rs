@@ -43,7 +43,7 @@ impl Intent {
     }
 
     /// The weight of each of the person's event types.
-    fn type_weights(&self, profile: &Profile) -> SmallVec<[f64; 33]> {
+    fn type_weights(&self, profile: &Profile) -> SmallVec<[f64; 36]> {
         profile.event_types().map(|(name, _)| self.weights.get(name).copied().unwrap_or(0.0)).collect()
     }
 
@@ -57,7 +57,7 @@ impl Model for Intent {
     fn score<'a>(&self, profile: &'a Profile, now: Millis, _rules: &Rules) -> Option<Score<'a>> {
         let weights = self.type_weights(profile);
         let today = now.0.div_euclid(DAY_MS);
-        let mut by_type: SmallVec<[f64; 33]> = SmallVec::from_elem(0.0, weights.len());
+        let mut by_type: SmallVec<[f64; 36]> = SmallVec::from_elem(0.0, weights.len());
         for (time, slot) in profile.recent_slots() {
             by_type[slot] += weights[slot] * self.decay(time, today);
         }
