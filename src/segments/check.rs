@@ -89,6 +89,11 @@ impl Typed {
             Typed::List(_) => "list",
         }
     }
+
+    fn a_name(&self) -> String {
+        let article = if self.name().starts_with('i') { "an" } else { "a" };
+        format!("{article} {}", self.name())
+    }
 }
 
 struct Checker<'c, C: Catalog> {
@@ -298,7 +303,7 @@ impl<C: Catalog> Checker<'_, C> {
             Typed::Int(node) => Ok(Typed::Int(IntNode::Negate(Box::new(node)))),
             Typed::Duration(node) => Ok(Typed::Duration(IntNode::Negate(Box::new(node)))),
             Typed::Float(node) => Ok(Typed::Float(FloatNode::Negate(Box::new(node)))),
-            other => Err(self.error(id, format!("`-` takes a number, this is a {}", other.name()))),
+            other => Err(self.error(id, format!("`-` takes a number, this is {}", other.a_name()))),
         }
     }
 
@@ -339,7 +344,7 @@ impl<C: Catalog> Checker<'_, C> {
                 }
                 Typed::Float(FloatNode::Const(value)) => floats.push(value),
                 Typed::Text(TextNode::Const(text)) => texts.push(text),
-                other => return Err(self.error(at, format!("a list after `in` holds text or number literals, this is a {}", other.name()))),
+                other => return Err(self.error(at, format!("a list after `in` holds text or number literals, this is {}", other.a_name()))),
             }
         }
         let element_typed = match element_typed {
@@ -360,7 +365,7 @@ impl<C: Catalog> Checker<'_, C> {
                 texts.sort_unstable();
                 Ok(Typed::Bool(BoolNode::OneOfTexts(Box::new((node, texts.into())))))
             }
-            other => Err(self.error(id, format!("a {} is never in a list of these", other.name()))),
+            other => Err(self.error(id, format!("{} is never in a list of these", other.a_name()))),
         }
     }
 
@@ -384,7 +389,7 @@ impl<C: Catalog> Checker<'_, C> {
             ("double", Typed::Int(node)) => Ok(Typed::Float(FloatNode::OfInt(Box::new(node)))),
             ("double", Typed::Float(node)) => Ok(Typed::Float(node)),
             ("double", Typed::Trait(trait_name)) => self.trait_used(id, &trait_name, Type::Float),
-            (_, other) => Err(self.error(id, format!("`{name}` takes a number, this is a {}", other.name()))),
+            (_, other) => Err(self.error(id, format!("`{name}` takes a number, this is {}", other.a_name()))),
         }
     }
 
@@ -489,14 +494,14 @@ impl<C: Catalog> Checker<'_, C> {
             }
             (Typed::Trait(name), other) => match wanted(&other) {
                 Some(ty) => Ok((self.trait_used(id, &name, ty)?, other)),
-                None => Err(self.error(id, format!("a trait cannot be compared with a {}", other.name()))),
+                None => Err(self.error(id, format!("a trait cannot be compared with {}", other.a_name()))),
             },
             (other, Typed::Trait(name)) => match wanted(&other) {
                 Some(ty) => {
                     let settled = self.trait_used(id, &name, ty)?;
                     Ok((other, settled))
                 }
-                None => Err(self.error(id, format!("a trait cannot be compared with a {}", other.name()))),
+                None => Err(self.error(id, format!("a trait cannot be compared with {}", other.a_name()))),
             },
             same => Ok(same),
         }
@@ -516,7 +521,7 @@ impl<C: Catalog> Checker<'_, C> {
                 Typed::Bool(node) => Ok(node),
                 _ => Err(self.error(id, "a trait cannot be read as bool")),
             },
-            other => Err(self.error(id, format!("a condition is needed here, this is a {}", other.name())).hint(match other {
+            other => Err(self.error(id, format!("a condition is needed here, this is {}", other.a_name())).hint(match other {
                 Typed::Int(_) | Typed::Float(_) => "compare it: `.. > 0`",
                 Typed::Text(_) => "compare it: `.. == \"text\"`",
                 Typed::Time(_) => "compare it: `now - .. < duration(\"7d\")`",
@@ -532,7 +537,7 @@ impl<C: Catalog> Checker<'_, C> {
                 Typed::Text(node) => Ok(node),
                 _ => Err(self.error(id, "a trait cannot be read as string")),
             },
-            other => Err(self.error(id, format!("text is needed here, this is a {}", other.name()))),
+            other => Err(self.error(id, format!("text is needed here, this is {}", other.a_name()))),
         }
     }
 }

@@ -86,7 +86,7 @@ fn what_is_wrong_is_refused_with_its_place_and_a_hint() {
             "orders > 1 &&\n  weather == 2",
             "2:3 unknown field `weather` (hint: docs/features.md lists all fields; a trait of your own is `traits.name`)",
         ),
-        ("orders", "1:1 a condition is needed here, this is a int (hint: compare it: `.. > 0`)"),
+        ("orders", "1:1 a condition is needed here, this is an int (hint: compare it: `.. > 0`)"),
         ("country > 3", "1:9 cannot compare string with int (hint: leave out the quotes around the number)"),
         ("country == \"Österreich\" && revnue > 1.0", "1:28 unknown field `revnue` (hint: did you mean `revenue`?)"),
         ("last_event_at > \"2023\"", "1:15 cannot compare timestamp with string (hint: write the time as `timestamp(\"2024-03-01\")`)"),

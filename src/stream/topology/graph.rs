@@ -1,6 +1,8 @@
 //! Processors and the topics between them: that each kind gets and gives what it must, that every topic exists and is filled, and that
 //! no record can run in circles.
 
+use std::ops::Range;
+
 use super::document::ProcessorTable;
 use super::problem::Source;
 use crate::segments::did_you_mean;
@@ -77,7 +79,7 @@ impl Kind {
 }
 
 /// Checks the processors' tables and gives the graph; problems go to `source`.
-pub(super) fn check(tables: &[toml::Spanned<ProcessorTable>], source: &mut Source<'_>) -> Vec<Processor> {
+pub(super) fn check(header: Range<usize>, tables: &[toml::Spanned<ProcessorTable>], source: &mut Source<'_>) -> Vec<Processor> {
     let mut processors: Vec<Processor> = Vec::new();
     for spanned in tables {
         let table = spanned.get_ref();
@@ -98,6 +100,12 @@ pub(super) fn check(tables: &[toml::Spanned<ProcessorTable>], source: &mut Sourc
         check_topics(table, kind, source);
         let names = |topics: &[toml::Spanned<String>]| topics.iter().map(|topic| topic.get_ref().clone()).collect();
         processors.push(Processor { name: name.clone(), kind, reads: names(&table.reads), writes: names(&table.writes) });
+    }
+    for kind in [Kind::Intake, Kind::Profiles] {
+        if !tables.iter().any(|table| table.get_ref().kind.get_ref() == kind.as_str()) {
+            let hint = format!("copy the [[processor]] of kind \"{}\" from topologies/spine.toml", kind.as_str());
+            source.report(header.clone(), format!("there is no processor of kind `{}`", kind.as_str()), Some(hint));
+        }
     }
     check_writers(tables, &processors, source);
     check_loops(tables, &processors, source);

@@ -77,7 +77,7 @@ fn assemble(document: Document, source: &mut Source<'_>) -> Topology {
     if crate::domain::Namespace::new(name.get_ref()).is_err() {
         source.report(name.span(), format!("{:?} is not a name: a-z, 0-9, `_` and `-`", name.get_ref()), None);
     }
-    let processors = graph::check(&document.processors, source);
+    let processors = graph::check(name.span(), &document.processors, source);
     let settings = settings::check(document.intake.as_ref(), document.features.as_ref(), document.scores.as_ref(), source);
     let fields = Fields::new(&settings.rules);
     let segments = check_segments(&document.segments, &fields, source);
