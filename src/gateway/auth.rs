@@ -6,11 +6,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use parking_lot::Mutex;
 
 use super::options::{Access, Source, Sources};
 use super::reply::Refusal;
@@ -20,6 +22,8 @@ use crate::log::{LogReader, TopicId, TopicName};
 /// Padding is optional: some clients leave it out.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+
+const UNKNOWN_KEY_WARNING_EVERY: Duration = Duration::from_secs(1);
 
 /// A source with what the hot path needs of it.
 #[derive(Debug)]
@@ -43,6 +47,14 @@ pub(super) struct Keys {
     intakes: HashMap<Namespace, Intake>,
     /// Where a keyless request from the machine itself reads: the first source's data.
     local: Option<Access>,
+    unknown: Mutex<Unknown>,
+}
+
+/// Requests with keys that nobody has, since the last line about them.
+#[derive(Debug, Default)]
+struct Unknown {
+    warned_at: Option<Instant>,
+    since_warning: u64,
 }
 
 impl Keys {
@@ -62,16 +74,30 @@ impl Keys {
         let by_api_key = sources.api_keys.iter().map(|(key, access)| (Digest::of(key.as_bytes()), access.clone())).collect();
         let local = sources.write_keys.values().next();
         let local = local.map(|source| Access { tenant: source.tenant.clone(), namespace: source.namespace.clone() });
-        Ok(Self { by_write_key, by_api_key, intakes, local })
+        Ok(Self { by_write_key, by_api_key, intakes, local, unknown: Mutex::default() })
     }
 
     pub(super) fn source(&self, write_key: &str) -> Result<&Arc<Resolved>, Refusal> {
         let Some(resolved) = self.by_write_key.get(write_key) else {
-            // Loud, because clients answer a 401 by throwing their events away, some by ending their process.
-            tracing::warn!(write_key_start = %start_of(write_key), "events refused: unknown write key");
+            self.warn_of_unknown(write_key);
             return Err(Refusal::InvalidWriteKey);
         };
         if resolved.source.disabled { Err(Refusal::SourceDisabled) } else { Ok(resolved) }
+    }
+
+    /// Loud, because clients answer a 401 by throwing their events away, some by ending their process; but not once per request.
+    fn warn_of_unknown(&self, write_key: &str) {
+        let mut unknown = self.unknown.lock();
+        unknown.since_warning += 1;
+        if unknown.warned_at.is_some_and(|at| at.elapsed() < UNKNOWN_KEY_WARNING_EVERY) {
+            return;
+        }
+        tracing::warn!(
+            write_key_start = %start_of(write_key),
+            requests = unknown.since_warning,
+            "events refused for good: unknown write key"
+        );
+        *unknown = Unknown { warned_at: Some(Instant::now()), since_warning: 0 };
     }
 
     pub(super) fn intake(&self, namespace: &Namespace) -> Option<Intake> {

@@ -3,13 +3,16 @@
 //! Answers only once the log's ticket has resolved. Judges nothing about an event beyond its size: what is wrong with it intake says, with a
 //! reason, in the dead letters. An event without any id is keyed by the hash of its message id, so that it gets there too.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use super::auth::Resolved;
 use super::options::{BODY_BYTES_MAX, Options};
 use super::reply::Refusal;
 use super::scan::{self, Item, Raw};
-use crate::domain::{Millis, PartitionId, partition_of};
+use crate::domain::{Millis, PartitionId, Subject, is_placeholder_id, partition_of};
+use crate::intake;
 use crate::log::{BatchBuilder, TopicPartition, Transaction};
 use crate::schema;
 use crate::schema::records::{IntakeItem, IntakeRecord};
@@ -104,7 +107,7 @@ impl<'a> Encoder<'a> {
     fn push(&mut self, item: &Item<'_>, sent_at: Option<i64>) -> Result<(), Refusal> {
         let given_id = item.message_id.and_then(Raw::id).filter(|id| id.len() <= ID_BYTES_MAX);
         let message_id_derived = given_id.is_none();
-        let message_id = given_id.unwrap_or_else(|| derived_message_id(item).into());
+        let message_id = given_id.unwrap_or_else(|| intake::derived_message_id(item.body, self.envelope.route).into());
         self.write_key(item, &message_id);
         let record = IntakeRecord::Item(IntakeItem {
             source: self.source.source.source.as_str(),
@@ -135,21 +138,42 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// The anonymous id while there is one, else the user id; an alias goes to the id it ties.
+    /// The key that intake will decide the event under; what identifies nobody is keyed by its message id, to be dead-lettered there.
     fn write_key(&mut self, item: &Item<'_>, message_id: &str) {
-        let kind = item.kind.and_then(Raw::id);
-        let is_alias = kind.as_deref().unwrap_or(self.envelope.route) == "alias";
-        let previous_id = if is_alias { item.previous_id } else { None };
-        let anonymous_id = previous_id.and_then(Raw::id).or_else(|| item.anonymous_id.and_then(Raw::id));
-        let user_id = if anonymous_id.is_none() { item.user_id.and_then(Raw::id) } else { None };
-        let (mark, id): (&[u8], &str) = match (&anonymous_id, &user_id) {
-            (Some(id), _) if id.len() <= ID_BYTES_MAX => (b"a:", id),
-            (None, Some(id)) if id.len() <= ID_BYTES_MAX => (b"u:", id),
-            _ => (b"a:", message_id),
-        };
         self.key.clear();
         self.key.extend_from_slice(self.source.source.tenant.as_str().as_bytes());
         self.key.push(0);
+        let has_escapes = |raw: Option<Raw<'_>>| raw.is_some_and(|raw| raw.0.contains('\\'));
+        let is_plain =
+            !item.has_escaped_names && ![item.kind, item.anonymous_id, item.user_id, item.previous_id].into_iter().any(has_escapes);
+        if is_plain {
+            self.write_plain_id(item, message_id);
+            return;
+        }
+        match intake::key_of(item.body, self.envelope.route) {
+            Ok(Subject::User(id)) => self.write_id(b"u:", &id),
+            Ok(Subject::Anonymous(id)) => self.write_id(b"a:", &id),
+            Err(_) => self.write_id(b"a:", message_id),
+        }
+    }
+
+    /// What [`intake::key_of`] says of an event without escapes in its ids, without parsing it again: the anonymous id while there is
+    /// one (of an alias the id it ties), else the user id.
+    fn write_plain_id(&mut self, item: &Item<'_>, message_id: &str) {
+        let is_alias = item.kind.and_then(Raw::id).as_deref().unwrap_or(self.envelope.route) == "alias";
+        let previous_id = if is_alias { item.previous_id.and_then(Raw::id) } else { None };
+        let identifies = |id: &Cow<'_, str>| !is_placeholder_id(id) && id.len() <= ID_BYTES_MAX;
+        let anonymous_id = previous_id.or_else(|| item.anonymous_id.and_then(Raw::id)).filter(identifies);
+        if let Some(id) = anonymous_id {
+            return self.write_id(b"a:", &id);
+        }
+        match item.user_id.and_then(Raw::id).filter(identifies) {
+            Some(id) => self.write_id(b"u:", &id),
+            None => self.write_id(b"a:", message_id),
+        }
+    }
+
+    fn write_id(&mut self, mark: &[u8], id: &str) {
         self.key.extend_from_slice(mark);
         self.key.extend_from_slice(id.as_bytes());
     }
@@ -161,21 +185,86 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// The hash of the event without its `sentAt`, which differs when the same event is sent again.
-fn derived_message_id(item: &Item<'_>) -> String {
-    let (before, after) = match item.sent_at {
-        Some(Raw(sent_at)) => {
-            let at = sent_at.as_ptr() as usize - item.body.as_ptr() as usize;
-            (&item.body[..at], &item.body[at + sent_at.len()..])
-        }
-        None => (item.body, ""),
-    };
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(before.as_bytes()).update(after.as_bytes());
-    hasher.finalize().to_hex()[..32].to_owned()
-}
-
 /// At most `bytes` of the text, whole characters only.
 fn cut(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::{Namespace, SourceId, SubjectKey, TenantId};
+    use crate::gateway::auth::Intake;
+    use crate::gateway::options::Source;
+    use crate::log::TopicId;
+
+    fn resolved() -> Resolved {
+        let tenant = TenantId::new("acme").expect("a slug");
+        let (namespace, source) = (Namespace::new("main").expect("a slug"), SourceId::new("web").expect("a slug"));
+        let source = Source { tenant, namespace, source, disabled: false };
+        Resolved { source, intake: Intake { topic: TopicId(1), partitions: 4 } }
+    }
+
+    /// The key that the gateway gives an event, `None` if it is the message id.
+    fn key_of(body: &str, route: &'static str) -> Option<Subject> {
+        let source = resolved();
+        let envelope = Envelope { route, received_at: Millis(0), remote_ip: "", user_agent: "", historical: false };
+        let item = scan::single(body).expect("an object");
+        let records = single(&source, envelope, &item, &Options::default()).expect("fits");
+        let record = records.transaction.batches[0].1.iter().next().expect("one record");
+        let key = SubjectKey::from_bytes(bytes::Bytes::copy_from_slice(record.key)).expect("a key").subject();
+        let decoded = schema::decode::<IntakeRecord<'_>>(record.value.expect("a value")).expect("decodes");
+        let IntakeRecord::Item(stored) = decoded else { panic!("an item") };
+        if key == Subject::anonymous(stored.message_id) { None } else { Some(key) }
+    }
+
+    fn id() -> impl Strategy<Value = serde_json::Value> {
+        prop_oneof![
+            Just(serde_json::Value::Null),
+            Just(serde_json::json!("")),
+            Just(serde_json::json!("undefined")),
+            Just(serde_json::json!(true)),
+            Just(serde_json::json!(["x"])),
+            any::<u32>().prop_map(Into::into),
+            "[ -~]{1,12}".prop_map(Into::into),
+            Just(serde_json::json!("x".repeat(600))),
+        ]
+    }
+
+    proptest! {
+        /// Intake refuses an event whose key is not what it says itself: both must read ids alike.
+        #[test]
+        fn the_key_is_the_one_intake_decides_under(
+            kind in prop::option::of(prop_oneof![Just("track"), Just("alias"), Just("identify"), Just("")]),
+            ids in prop::collection::vec((prop_oneof![Just("anonymousId"), Just("userId"), Just("previousId")], id()), 0..4),
+            route in prop_oneof![Just(""), Just("track"), Just("alias")],
+        ) {
+            let mut body = serde_json::json!({"messageId": "the message"});
+            if let Some(kind) = kind {
+                body["type"] = kind.into();
+            }
+            for (name, id) in ids {
+                body[name] = id;
+            }
+            let text = body.to_string();
+            // What intake refuses anyway may stand anywhere.
+            if let Ok(subject) = intake::key_of(&text, route) {
+                prop_assert_eq!(key_of(&text, route), Some(subject), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn escapes_are_read_as_intake_reads_them() {
+        for body in [
+            r#"{"type":"track","user\u0049d":"ann"}"#,
+            r#"{"type":"track","userId":"\u0061nn"}"#,
+            r#"{"t\u0079pe":"alias","previousId":"ann","userId":"b"}"#,
+        ] {
+            assert_eq!(key_of(body, "").as_ref(), intake::key_of(body, "").ok().as_ref(), "{body}");
+        }
+        assert_eq!(key_of(r#"{"messageId":"m"}"#, "track"), None);
+    }
 }

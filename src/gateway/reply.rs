@@ -61,6 +61,7 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn code(&self) -> &'static str {
         match self {
+            Refusal::InvalidJson(scan::Error::TooMany { .. }) => "too_many_events",
             Refusal::InvalidJson(_) => "invalid_json",
             Refusal::InvalidGzip => "invalid_gzip",
             Refusal::UnsupportedEncoding(_) => "unsupported_encoding",

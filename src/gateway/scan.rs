@@ -65,6 +65,8 @@ pub(super) struct Item<'a> {
     pub previous_id: Option<Raw<'a>>,
     pub sent_at: Option<Raw<'a>>,
     pub write_key: Option<Raw<'a>>,
+    /// Its members' names hold escapes, which only a full parser compares rightly.
+    pub has_escaped_names: bool,
 }
 
 /// A batch's events and what it says about all of them.
@@ -120,13 +122,14 @@ struct Scanner<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    saw_escaped_name: bool,
 }
 
 impl<'a> Scanner<'a> {
     /// At the body's first byte that matters, which must open an object.
     fn start(text: &'a str) -> Result<Self, Error> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut scanner = Self { text, bytes: text.as_bytes(), at: 0 };
+        let mut scanner = Self { text, bytes: text.as_bytes(), at: 0, saw_escaped_name: false };
         scanner.skip_space();
         match scanner.bytes.get(scanner.at) {
             Some(b'{') => Ok(scanner),
@@ -190,7 +193,7 @@ impl<'a> Scanner<'a> {
         }
         *first = false;
         let start = self.at + 1;
-        self.skip_string()?;
+        self.saw_escaped_name |= self.skip_string()?;
         let key = &self.text[start..self.at - 1];
         self.expect(b':')?;
         Ok(Some(key))
@@ -228,6 +231,7 @@ impl<'a> Scanner<'a> {
         }
         let start = self.at;
         let mut item = Item::default();
+        self.saw_escaped_name = false;
         self.open_object()?;
         let mut first = true;
         while let Some(key) = self.next_key(&mut first)? {
@@ -244,6 +248,7 @@ impl<'a> Scanner<'a> {
             }
         }
         item.body = &self.text[start..self.at];
+        item.has_escaped_names = self.saw_escaped_name;
         Ok(item)
     }
 
@@ -252,7 +257,9 @@ impl<'a> Scanner<'a> {
         let first = self.peek()?;
         let start = self.at;
         match first {
-            b'"' => self.skip_string()?,
+            b'"' => {
+                self.skip_string()?;
+            }
             b'{' | b'[' => self.skip_container()?,
             _ => self.skip_scalar()?,
         }
@@ -268,9 +275,10 @@ impl<'a> Scanner<'a> {
         if self.at == start { self.broken() } else { Ok(()) }
     }
 
-    /// Steps over the string whose opening quote is here, eight bytes at a time.
-    fn skip_string(&mut self) -> Result<(), Error> {
+    /// Steps over the string whose opening quote is here, eight bytes at a time; true if it holds escapes.
+    fn skip_string(&mut self) -> Result<bool, Error> {
         let mut at = self.at + 1;
+        let mut has_escapes = false;
         loop {
             while let Some(word) = self.bytes.get(at..at + 8) {
                 let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
@@ -284,9 +292,12 @@ impl<'a> Scanner<'a> {
             match self.bytes.get(at) {
                 Some(b'"') => {
                     self.at = at + 1;
-                    return Ok(());
+                    return Ok(has_escapes);
                 }
-                Some(b'\\') => at += 2,
+                Some(b'\\') => {
+                    has_escapes = true;
+                    at += 2;
+                }
                 Some(_) => at += 1,
                 None => {
                     self.at = self.bytes.len();
@@ -320,7 +331,9 @@ impl<'a> Scanner<'a> {
                         }
                         continue;
                     }
-                    b'"' => self.skip_string()?,
+                    b'"' => {
+                        self.skip_string()?;
+                    }
                     _ => self.skip_scalar()?,
                 }
                 expects_value = false;

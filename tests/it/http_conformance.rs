@@ -329,7 +329,7 @@ async fn what_must_never_come_again_is_refused_with_code_and_message() {
         row("an array", post("/v1/batch", "[]").key(), 400, "invalid_json", &[]),
         row("no batch", post("/v1/batch", "{}").key(), 400, "invalid_json", &[]),
         row("a batch that is none", post("/v1/batch", r#"{"batch":"x"}"#).key(), 400, "invalid_json", &[]),
-        row("a batch of too many", post("/v1/batch", batch_of(&many)).key(), 400, "invalid_json", &[]),
+        row("a batch of too many", post("/v1/batch", batch_of(&many)).key(), 400, "too_many_events", &[]),
         row("nested without end", post("/v1/track", format!(r#"{{"a":{}"#, "[".repeat(200_000))).key(), 400, "invalid_json", &[]),
         row("gzip that is none", post("/v1/batch", batch()).key().header("Content-Encoding", "gzip"), 400, "invalid_gzip", &[]),
         row("gzip cut short", post("/v1/batch", &gzip(batch().as_bytes())[..20]).key(), 400, "invalid_gzip", &[]),

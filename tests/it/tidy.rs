@@ -23,7 +23,7 @@ const MODULES: &[(&str, u8, &[&str])] = &[
     ("stream", 4, SHELL),
     ("projections", 4, SHELL),
     ("replay", 4, SHELL),
-    ("gateway", 5, &["domain", "env", "schema", "log", "projections"]),
+    ("gateway", 5, &["domain", "intake", "env", "schema", "log", "projections"]),
     ("config", 6, ALL),
     ("app", 6, ALL),
     ("demo", 6, ALL),
