@@ -1,0 +1,194 @@
+//! The projector against a log in memory and real SQLite files: exactly once, whatever runs beside it or crashes.
+
+mod docs;
+mod reading;
+mod rows;
+mod running;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::generation::Generations;
+use super::tail::Tail;
+use super::*;
+use crate::domain::Value as Field;
+use crate::domain::{Millis, Money, Namespace, Offset, PartitionId, Subject, TenantId};
+use crate::env::{Clock, ManualClock};
+use crate::log::memory::MemoryLog;
+use crate::log::{BatchBuilder, Cleanup, LogReader, LogWriter, Retention, TopicName, TopicPartition, TopicSpec, Transaction};
+use crate::schema::Wire;
+use crate::schema::profile::{EventTotals, Features, FunnelStep, ProfileRecord, ReasonRecord, ScoreRecord};
+use crate::schema::records::{
+    BatchOutcomes, DeadLetter, EventBody, EventsRecord, IdentityRecord, IntakeItem, IntakeRecord, Origin, RecordOutcome, SegmentChange,
+    Tick, Tie,
+};
+
+const DAY: i64 = crate::domain::DAY_MS;
+
+/// A log with a namespace's topics, two partitions each, and the folder for its read model.
+pub(super) struct World {
+    pub log: Arc<MemoryLog>,
+    pub clock: ManualClock,
+    pub dir: tempfile::TempDir,
+    pub namespace: Namespace,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let clock = ManualClock::at(Millis(1_700_000_000_000));
+        let log = Arc::new(MemoryLog::new(Arc::new(clock.clone())));
+        let world = Self { log, clock, dir: tempfile::tempdir().unwrap(), namespace: Namespace::new("shop").unwrap() };
+        for topic in tables::TOPICS {
+            world.create(topic);
+        }
+        world
+    }
+
+    fn create(&self, topic: &str) {
+        let name = TopicName::new(&self.namespace, topic);
+        let spec = TopicSpec { name, partitions: 2, retention: Retention::Forever, cleanup: Cleanup::Delete };
+        self.log.create_topic(&spec).unwrap();
+    }
+
+    pub fn partition(&self, topic: &str, partition: u32) -> TopicPartition {
+        let topics = self.log.topics().unwrap();
+        let info = topics.into_iter().find(|info| info.spec.name == TopicName::new(&self.namespace, topic)).unwrap();
+        TopicPartition { topic: info.id, partition: PartitionId(partition) }
+    }
+
+    /// Appends one record under `subject` (`u:..` or `a:..`).
+    pub fn append<'a, T: Wire<'a>>(&self, topic: &str, partition: u32, subject: &str, record: &T) -> Offset {
+        let tenant = TenantId::new("acme").unwrap();
+        let key = match subject.split_once(':') {
+            Some(("u", id)) => Subject::user(id).key(&tenant).bytes().clone(),
+            Some((_, id)) => Subject::anonymous(id).key(&tenant).bytes().clone(),
+            None => Default::default(),
+        };
+        let mut value = Vec::new();
+        crate::schema::encode(record, &mut value).unwrap();
+        let mut batch = BatchBuilder::new();
+        batch.push(&key, Some(&value), self.clock.now());
+        let batches = vec![(self.partition(topic, partition), batch.build())];
+        let appended = self.log.append(Transaction { batches, commits: Vec::new() }).unwrap().wait().unwrap();
+        appended.first_offsets[0]
+    }
+
+    /// Appends a record that removes `subject` from a compacted topic.
+    fn remove(&self, topic: &str, partition: u32, subject: &str) {
+        let mut batch = BatchBuilder::new();
+        batch.push(format!("acme\0{subject}").as_bytes(), None, self.clock.now());
+        let batches = vec![(self.partition(topic, partition), batch.build())];
+        self.log.append(Transaction { batches, commits: Vec::new() }).unwrap().wait().unwrap();
+    }
+
+    pub fn event(&self, partition: u32, subject: &str, name: &str, at: i64, properties: &str) -> Offset {
+        self.append("events", partition, subject, &EventsRecord::Event(event(name, at, properties)))
+    }
+
+    pub fn start(&self) -> Handle {
+        let options = Options { clock: Arc::new(self.clock.clone()), ..Options::default() };
+        Projector::start(self.log.clone(), self.dir.path(), &self.namespace, options).unwrap()
+    }
+
+    /// Starts a projector, waits until it has everything, stops it.
+    pub fn project(&self) {
+        let handle = self.start();
+        self.wait(&handle);
+        handle.stop();
+        assert_eq!(handle.health(), Health::Stopped(None));
+    }
+
+    pub fn wait(&self, handle: &Handle) {
+        for topic in tables::TOPICS {
+            for partition in [0, 1] {
+                let end = self.log.watermarks(self.partition(topic, partition)).unwrap().end;
+                if end.0 > 0 {
+                    let last = Offset(end.0 - 1);
+                    assert!(handle.wait_applied(topic, PartitionId(partition), last, Duration::from_secs(20)), "{:?}", handle.health());
+                }
+            }
+        }
+    }
+
+    /// The answer as lines of `|`-separated values.
+    pub fn sql(&self, sql: &str) -> Vec<String> {
+        let rows = block_on(query(self.dir.path(), &self.namespace, sql, Limits::default())).unwrap();
+        rows.rows.iter().map(|row| row.iter().map(text).collect::<Vec<_>>().join("|")).collect()
+    }
+
+    async fn tail(&self) -> Tail {
+        let generations = Generations::new(self.dir.path(), &self.namespace);
+        let path = generations.db(generations.current().unwrap().unwrap());
+        let connection = store::open(&path, self.namespace.as_str()).await.unwrap();
+        Tail::new(self.log.clone(), &Options::default(), &self.namespace, &path, connection).await.unwrap()
+    }
+}
+
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::Int(value) => value.to_string(),
+        Value::Float(value) => format!("{value:?}"),
+        Value::Text(value) => value.clone(),
+        Value::Blob(value) => format!("{value:?}"),
+    }
+}
+
+fn event<'a>(name: &'a str, at: i64, properties: &'a str) -> EventBody<'a> {
+    let origin = Origin { incarnation: 1, partition: 0, offset: 7 };
+    EventBody {
+        message_id: name,
+        kind: "track",
+        name,
+        event_time: at,
+        received_at: at,
+        user_id: "",
+        anonymous_id: "",
+        source: "web",
+        historical: false,
+        properties,
+        context: r#"{"sessionId":42}"#,
+        origin,
+    }
+}
+
+/// A record with the given features and nothing in all others.
+pub(super) fn profile<'a>(subject: &'a str, features: &[(&str, Field<'a>)]) -> ProfileRecord<'a> {
+    let value = |column: &crate::schema::profile::Column| {
+        let given = features.iter().find(|(name, _)| *name == column.name);
+        given.map_or(Field::Null, |(_, value)| value.clone())
+    };
+    ProfileRecord {
+        subject,
+        as_of: 2 * DAY,
+        fold_version: 1,
+        traits: r#"{"email":"ann@example.com"}"#,
+        consent: "",
+        features: Features(crate::schema::profile::columns().iter().map(value).collect()),
+        events: vec![EventTotals { event: "Page", total: 3, d7: 3, d30: 3, d90: 3 }],
+        currencies: Vec::new(),
+        funnels: vec![FunnelStep { funnel: "buy", step: 1, steps: 2 }],
+        scores: vec![ScoreRecord {
+            score: "churn",
+            value: 0.25,
+            model: "silence",
+            version: 1,
+            reasons: vec![ReasonRecord { feature: "days_since_seen", effect: 0.25 }],
+        }],
+        segments: vec!["new", "vip"],
+    }
+}
+
+async fn tamper(world: &World, sql: &'static str) {
+    use sqlx::ConnectOptions;
+    let generations = Generations::new(world.dir.path(), &world.namespace);
+    let path = generations.db(generations.current().unwrap().unwrap());
+    let mut connection = store::write_options(&path).connect().await.unwrap();
+    sqlx::query(sql).execute(&mut connection).await.unwrap();
+    sqlx::Connection::close(connection).await.unwrap();
+}
