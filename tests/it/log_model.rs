@@ -8,9 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flywheel::domain::{Millis, Offset};
 use flywheel::env::Clock;
-use flywheel::log::{
-    BatchBuilder, Cleanup, Committed, Error, Group, LogReader, Ownership, Retention, TopicPartition, TopicSpec, Transaction,
-};
+use flywheel::log::{BatchBuilder, Cleanup, Committed, Error, Group, Ownership, Retention, TopicPartition, TopicSpec, Transaction};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

@@ -7,6 +7,7 @@ mod http_hostile;
 mod http_support;
 mod log_contract;
 mod log_model;
+mod log_sim;
 mod spine;
 mod spine_world;
 mod state_contract;

@@ -7,7 +7,7 @@ pub mod adapters;
 mod cases;
 pub mod world;
 
-use adapters::Memory;
+use adapters::{Embedded, Memory};
 use world::World;
 
 macro_rules! suite {
@@ -28,6 +28,8 @@ macro_rules! suite {
 suite! {
     adapters: {
         memory: Memory::default(),
+        embedded_on_disk: Embedded::on_disk(),
+        embedded_simulated: Embedded::simulated(),
     }
     cases: [
         offsets_rise_by_one_in_the_order_of_appends

@@ -33,8 +33,8 @@ pub(super) struct Inode {
     dirty: BTreeMap<usize, Vec<Vec<u8>>>,
     /// Every size since the last sync, oldest first.
     lens: Vec<usize>,
-    /// Sectors that take up space; a hole takes none until it is written.
-    allocated: BTreeSet<usize>,
+    /// Which sectors take up space; a hole takes none until it is written.
+    allocated: Vec<bool>,
 }
 
 /// How a crash treats one file or one folder. Mixed is the worst case; the plain ones are what disks mostly do and reach deeper states.
@@ -83,11 +83,11 @@ impl Inode {
 
     /// The bytes of new space a write needs.
     pub(super) fn space_needed(&self, at: usize, len: usize) -> usize {
-        sectors(at, at + len).filter(|sector| !self.allocated.contains(sector)).count() * SECTOR
+        sectors(at, at + len).filter(|sector| self.allocated.get(*sector) != Some(&true)).count() * SECTOR
     }
 
     fn space_used(&self) -> usize {
-        self.allocated.len() * SECTOR
+        self.allocated.iter().filter(|taken| **taken).count() * SECTOR
     }
 
     pub(super) fn write(&mut self, at: usize, bytes: &[u8]) {
@@ -108,16 +108,20 @@ impl Inode {
         if len < old {
             self.cache[len..].fill(0);
             self.touch(len, old);
-            self.allocated.retain(|sector| sector * SECTOR < len);
+            self.allocated.truncate(len.div_ceil(SECTOR));
         }
         self.cache.resize(len, 0);
         self.lens.push(len);
     }
 
     fn touch(&mut self, from: usize, to: usize) {
+        let end = to.div_ceil(SECTOR);
+        if self.allocated.len() < end {
+            self.allocated.resize(end, false);
+        }
         for sector in sectors(from, to) {
             self.dirty.entry(sector).or_default().push(sector_of(&self.cache, sector));
-            self.allocated.insert(sector);
+            self.allocated[sector] = true;
         }
     }
 
@@ -195,7 +199,7 @@ impl Inode {
         self.set_disk_len(len);
         self.cache = self.disk.clone();
         self.cache.resize(len, 0);
-        self.allocated.retain(|sector| sector * SECTOR < len);
+        self.allocated.truncate(len.div_ceil(SECTOR));
     }
 
     /// The front of one version and the back of the one before it.
@@ -242,6 +246,11 @@ pub(super) struct Disk {
 impl Disk {
     pub(super) fn find(&self, path: &Path) -> Option<u64> {
         self.names.get(path).copied()
+    }
+
+    pub(super) fn name_of(&self, inode: u64) -> String {
+        let name = self.names.iter().find(|(_, named)| **named == inode);
+        name.map_or_else(|| format!("unnamed {inode}"), |(path, _)| path.display().to_string())
     }
 
     pub(super) fn files(&self) -> impl Iterator<Item = (&PathBuf, &Inode)> {

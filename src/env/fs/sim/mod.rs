@@ -74,6 +74,8 @@ struct Machine {
     changes_left: Option<u64>,
     changes: u64,
     off: bool,
+    /// What was called and what came of it, if somebody wants to know.
+    story: Option<Vec<String>>,
 }
 
 struct SimFile {
@@ -103,12 +105,16 @@ impl SimFs {
             changes_left: None,
             changes: 0,
             off: false,
+            story: None,
         };
         Self { machine: Arc::new(Mutex::new(machine)) }
     }
 
+    /// Replaces every chance, and takes back what was scripted.
     pub fn set_faults(&self, faults: Faults) {
-        self.machine.lock().faults = faults;
+        let mut machine = self.machine.lock();
+        machine.faults = faults;
+        machine.scripted.clear();
     }
 
     /// The next `times` calls of this kind fail with EIO.
@@ -139,12 +145,23 @@ impl SimFs {
         self.machine.lock().off
     }
 
+    /// Keeps a line for every change from now on, for whoever looks for the reason of a failure.
+    pub fn keep_story(&self) {
+        self.machine.lock().story = Some(Vec::new());
+    }
+
+    /// The lines kept since the last call.
+    pub fn take_story(&self) -> Vec<String> {
+        self.machine.lock().story.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Stops the machine and starts it again: the disk as `crash` and `seed` leave it, without faults. Handles of before are dead.
     pub fn crash(&self, crash: Crash, seed: u64) -> SimFs {
         let mut machine = self.machine.lock();
         machine.off = true;
         machine.locks.clear();
         let next = SimFs::on(std::mem::take(&mut machine.disk), seed);
+        next.machine.lock().story = machine.story.as_ref().map(|_| Vec::new());
         if crash == Crash::Power {
             let Machine { disk, rng, .. } = &mut *next.machine.lock();
             disk.lose_power(rng);
@@ -188,6 +205,7 @@ fn change(machine: &Mutex<Machine>, call: Call) -> io::Result<MutexGuard<'_, Mac
     let mut machine = powered(machine)?;
     if machine.changes_left == Some(0) {
         machine.off = true;
+        machine.tell(|_| format!("the power went off at {call:?}"));
         return Err(io::Error::other("the power went off"));
     }
     machine.changes_left = machine.changes_left.map(|left| left - 1);
@@ -207,6 +225,12 @@ impl Machine {
         }
         let chance = self.faults.of(call);
         chance > 0 && self.rng.random_range(0..1000) < chance
+    }
+
+    fn tell(&mut self, line: impl FnOnce(&Disk) -> String) {
+        if let Some(story) = &mut self.story {
+            story.push(line(&self.disk));
+        }
     }
 
     fn space_left(&self) -> usize {
@@ -251,6 +275,8 @@ impl File for SimFile {
         } else {
             None
         };
+        let inode = self.inode;
+        machine.tell(|disk| format!("write {} bytes at {at} of {}: {failure:?}", buf.len(), disk.name_of(inode)));
         let Some(failure) = failure else {
             machine.inode(self.inode)?.write(at, buf);
             return Ok(());
@@ -266,6 +292,7 @@ impl File for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut machine = change(&self.machine, Call::Sync)?;
         let failed = machine.fails(Call::Sync);
+        machine.tell(|disk| format!("sync {}, failed: {failed}", disk.name_of(self.inode)));
         let Machine { disk, rng, .. } = &mut *machine;
         let inode = disk.inodes.get_mut(&self.inode).ok_or(io::ErrorKind::NotFound)?;
         if failed {
@@ -281,6 +308,7 @@ impl File for SimFile {
         if machine.fails(Call::Write) {
             return Err(io_error());
         }
+        machine.tell(|disk| format!("set the length of {} to {len}", disk.name_of(self.inode)));
         machine.inode(self.inode)?.set_len(len as usize);
         Ok(())
     }
@@ -300,6 +328,7 @@ impl Fs for SimFs {
         if machine.space_left() < disk::SECTOR {
             return Err(no_space());
         }
+        machine.tell(|_| format!("create {}", path.display()));
         let inode = machine.disk.create(path);
         Ok(Arc::new(SimFile { machine: Arc::clone(&self.machine), inode, writable: true }))
     }
@@ -312,6 +341,7 @@ impl Fs for SimFs {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut machine = self.change(Call::Name)?;
         machine.disk.find(path).ok_or(io::ErrorKind::NotFound)?;
+        machine.tell(|_| format!("remove {}", path.display()));
         machine.disk.remove(path);
         Ok(())
     }
@@ -320,6 +350,7 @@ impl Fs for SimFs {
         let mut machine = self.change(Call::Name)?;
         assert_eq!(parent(from), parent(to), "a rename between folders has two folders to sync; this disk knows one");
         let inode = machine.disk.find(from).ok_or(io::ErrorKind::NotFound)?;
+        machine.tell(|_| format!("rename {} to {}", from.display(), to.display()));
         machine.disk.rename(inode, from, to);
         Ok(())
     }
@@ -347,6 +378,7 @@ impl Fs for SimFs {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut machine = self.change(Call::SyncFolder)?;
         machine.folder_exists(dir)?;
+        machine.tell(|_| format!("sync folder {}", dir.display()));
         machine.disk.sync_folder(dir);
         Ok(())
     }
