@@ -32,7 +32,9 @@ struct Shared {
 struct State {
     topics: Vec<TopicInfo>,
     partitions: BTreeMap<TopicPartition, Partition>,
+    /// The newest epoch ever given out, and the one that may commit: none until this process acquires.
     epochs: BTreeMap<(Group, TopicPartition), u64>,
+    owners: BTreeMap<(Group, TopicPartition), u64>,
     commits: BTreeMap<(Group, TopicPartition), Committed>,
     pins: BTreeMap<(String, TopicPartition), Offset>,
     last_append: Millis,
@@ -59,9 +61,9 @@ impl MemoryLog {
         self.shared.appended.notify_all();
     }
 
-    /// The same log opened by the next process: all that was appended, committed, acquired and pinned, on the same clock.
+    /// The same log opened by the next process: all that was appended, committed and pinned, on the same clock. Ownerships have ended.
     pub fn reopen(&self) -> MemoryLog {
-        let state = State { appends_left: None, ..self.shared.state.lock().clone() };
+        let state = State { appends_left: None, owners: BTreeMap::new(), ..self.shared.state.lock().clone() };
         let shared = Shared { state: Mutex::new(state), appended: Condvar::new(), clock: Arc::clone(&self.shared.clock) };
         MemoryLog { shared: Arc::new(shared) }
     }
@@ -87,7 +89,7 @@ impl State {
             }
         }
         for (owner, committed) in &transaction.commits {
-            let current = self.epochs.get(&(owner.group.clone(), owner.partition));
+            let current = self.owners.get(&(owner.group.clone(), owner.partition));
             if current != Some(&owner.epoch) {
                 return Err(Error::Fenced(owner.partition));
             }
@@ -254,7 +256,9 @@ impl LogWriter for MemoryLog {
         state.partition(partition)?;
         let epoch = state.epochs.entry((group.clone(), partition)).or_default();
         *epoch += 1;
-        Ok(Ownership { group: group.clone(), partition, epoch: *epoch })
+        let epoch = *epoch;
+        state.owners.insert((group.clone(), partition), epoch);
+        Ok(Ownership { group: group.clone(), partition, epoch })
     }
 
     fn append(&self, transaction: Transaction) -> Result<Ticket, Error> {

@@ -12,7 +12,7 @@ use flywheel::log::{BatchBuilder, Cleanup, Committed, Error, Group, Ownership, R
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::log_contract::adapters::Memory;
+use crate::log_contract::adapters::{Embedded, Memory};
 use crate::log_contract::world::{Adapter, World, spec};
 
 const AGE_MS: i64 = 10_000;
@@ -84,6 +84,8 @@ struct Model {
     /// What compaction was seen to have removed while it was free to go; a pin that comes later does not bring it back.
     gone: Vec<BTreeSet<u64>>,
     owners: BTreeMap<(usize, usize), Vec<Ownership>>,
+    /// Acquired since the log was opened.
+    live: BTreeSet<(usize, usize)>,
     commits: BTreeMap<(usize, usize), (u64, Bytes)>,
     pins: BTreeMap<(u8, usize), u64>,
     appends: u64,
@@ -131,6 +133,7 @@ impl Run {
                 let owners = self.model.owners.entry((*group, *partition)).or_default();
                 assert!(owners.iter().all(|before| before.epoch < owner.epoch));
                 owners.push(owner);
+                self.model.live.insert((*group, *partition));
             }
             Step::Pin { name, partition, back } => {
                 let offset = back.map(|back| self.model.end(*partition).saturating_sub(u64::from(back)).max(self.model.start[*partition]));
@@ -148,6 +151,7 @@ impl Run {
             }
             Step::Reopen => {
                 self.world.reopen();
+                self.model.live.clear();
                 self.check_everything();
             }
             Step::ReadFrom { partition, back, bytes_max } => {
@@ -176,8 +180,9 @@ impl Run {
         if let Some((group, partition, stale)) = commit
             && let Some(owners) = self.model.owners.get(&(group, partition))
         {
-            is_stale = stale && owners.len() > 1;
-            let owner = if is_stale { &owners[owners.len() - 2] } else { &owners[owners.len() - 1] };
+            let is_replaced = stale && owners.len() > 1;
+            is_stale = is_replaced || !self.model.live.contains(&(group, partition));
+            let owner = if is_replaced { &owners[owners.len() - 2] } else { &owners[owners.len() - 1] };
             let offset = self.model.end(partition);
             let committed = Committed { offset: Offset(offset), metadata: metadata.clone() };
             transaction.commits.push((owner.clone(), committed));
@@ -286,4 +291,14 @@ fn check(cases: u32, adapter: impl Fn() -> Box<dyn Adapter>) {
 #[test]
 fn the_log_in_memory_behaves_like_the_model() {
     check(300, || Box::new(Memory::default()));
+}
+
+#[test]
+fn the_embedded_log_behaves_like_the_model() {
+    check(150, || Box::new(Embedded::simulated()));
+}
+
+#[test]
+fn the_embedded_log_behaves_like_the_model_on_a_real_disk() {
+    check(30, || Box::new(Embedded::on_disk()));
 }

