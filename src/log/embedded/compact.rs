@@ -9,7 +9,7 @@ use rustc_hash::FxBuildHasher;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::io_error;
-use super::manifest::SegmentMeta;
+use super::manifest::{Hole, SegmentMeta};
 use super::retention::{needed_from, replace};
 use super::segment::{self, write::SegmentWriter};
 use super::shared::Shared;
@@ -22,24 +22,25 @@ const PASS_KEYS_MAX: u64 = 1 << 20;
 
 /// Compacts a partition if enough of it was written since the last time; answers with the bytes freed.
 pub(super) fn compact(shared: &Shared, id: TopicPartition) -> Result<u64, Error> {
-    let segments = candidates(shared, id);
+    let (segments, holes) = candidates(shared, id);
     let size = |compacted: bool| segments.iter().filter(|meta| meta.compacted == compacted).map(|meta| meta.bytes).sum::<u64>();
     let (dirty, clean) = (size(false), size(true));
     if dirty == 0 || dirty * 100 < clean * shared.options.compact_dirty_percent {
         return Ok(0);
     }
-    let Some(kept) = Kept::find(shared, &segments)? else { return Ok(0) };
-    let Some(new) = rewrite(shared, id, &segments, &kept)? else { return Ok(0) };
+    let Some(kept) = Kept::find(shared, &segments, &holes)? else { return Ok(0) };
+    let Some(new) = rewrite(shared, id, (&segments, &holes), &kept)? else { return Ok(0) };
     let end = segments.last().map_or(0, |meta| meta.end);
     replace(shared, id, &segments, new, |manifest| needed_from(manifest, id) >= end)
 }
 
 /// The partition's first segments, as far as nobody needs them whole.
-fn candidates(shared: &Shared, id: TopicPartition) -> Vec<SegmentMeta> {
+fn candidates(shared: &Shared, id: TopicPartition) -> (Vec<SegmentMeta>, Vec<Hole>) {
     let index = shared.view.index.read();
     let needed_from = index.needed_from(id);
-    let Some(partition) = index.partitions.get(&id) else { return Vec::new() };
-    partition.segments.iter().take_while(|meta| meta.end <= needed_from).map(|meta| SegmentMeta::clone(meta)).collect()
+    let Some(partition) = index.partitions.get(&id) else { return (Vec::new(), Vec::new()) };
+    let segments = partition.segments.iter().take_while(|meta| meta.end <= needed_from);
+    (segments.map(|meta| SegmentMeta::clone(meta)).collect(), partition.holes.clone())
 }
 
 /// A bit for every record that stays, in the order they are read.
@@ -49,14 +50,14 @@ struct Kept {
 
 impl Kept {
     /// `None` if a block is damaged: what it held might have superseded others, so nothing is touched before the doctor was there.
-    fn find(shared: &Shared, segments: &[SegmentMeta]) -> Result<Option<Kept>, Error> {
+    fn find(shared: &Shared, segments: &[SegmentMeta], holes: &[Hole]) -> Result<Option<Kept>, Error> {
         let records: u64 = segments.iter().map(|meta| meta.records).sum();
         let passes = records.div_ceil(PASS_KEYS_MAX).max(1);
         let mut bits = vec![0_u64; records.div_ceil(64) as usize];
         for pass in 0..passes {
             let mut newest: HashMap<u128, Option<u64>, FxBuildHasher> = HashMap::default();
             let mut nth = 0;
-            let is_whole = for_each_batch(shared, segments, |batch| {
+            let is_whole = for_each_batch(shared, segments, holes, |batch| {
                 for record in batch.iter() {
                     let hash = xxh3_128(record.key);
                     if hash as u64 % passes == pass {
@@ -81,25 +82,32 @@ impl Kept {
     }
 }
 
-/// False if a block cannot be read.
+/// False if a block cannot be read that no declared hole accounts for.
 fn for_each_batch(
     shared: &Shared,
     segments: &[SegmentMeta],
+    holes: &[Hole],
     mut visit: impl FnMut(RecordBatch) -> Result<(), Error>,
 ) -> Result<bool, Error> {
+    let is_declared = |from: u64, to: u64| holes.iter().any(|hole| hole.declared && hole.from <= from && to <= hole.to);
     for meta in segments {
         if meta.records == 0 {
             continue;
         }
         let path = segment::path_of(&shared.dir, meta.file);
         let source = shared.view.segments.open(meta.file)?;
+        let mut missing = meta.records;
         for block in &source.blocks {
-            let Some(block) = source.block(block).map_err(|error| io_error("reading", &path, &error))? else { return Ok(false) };
-            for batch in block.batches {
+            let read = source.block(block).map_err(|error| io_error("reading", &path, &error))?;
+            missing = missing.saturating_sub(u64::from(block.records));
+            if read.is_none() && !is_declared(block.base, block.end) {
+                return Ok(false);
+            }
+            for batch in read.into_iter().flat_map(|block| block.batches) {
                 visit(batch)?;
             }
         }
-        if source.blocks.iter().map(|block| u64::from(block.records)).sum::<u64>() != meta.records {
+        if missing > 0 && !holes.iter().any(|hole| hole.declared && hole.from < meta.end && meta.base < hole.to) {
             return Ok(false);
         }
     }
@@ -107,11 +115,16 @@ fn for_each_batch(
 }
 
 /// Writes what is kept; `None` if the source cannot be read to its end.
-fn rewrite(shared: &Shared, id: TopicPartition, segments: &[SegmentMeta], kept: &Kept) -> Result<Option<Vec<SegmentMeta>>, Error> {
+fn rewrite(
+    shared: &Shared,
+    id: TopicPartition,
+    (segments, holes): (&[SegmentMeta], &[Hole]),
+    kept: &Kept,
+) -> Result<Option<Vec<SegmentMeta>>, Error> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(None) };
     let mut output = Output { shared, id, base: first.base, last_append: Millis::MIN, writer: None, made: Vec::new() };
     let mut nth = 0;
-    let result = for_each_batch(shared, segments, |batch| {
+    let result = for_each_batch(shared, segments, holes, |batch| {
         let first_of_batch = nth;
         nth += batch.len() as u64;
         output.last_append = batch.append_time;

@@ -31,9 +31,12 @@ fn find_run(segments: &[SegmentMeta], bytes_max: u64) -> Option<&[SegmentMeta]> 
     let mut begin = 0;
     while begin < segments.len() {
         let mut bytes = 0;
+        let mut covered = segments[begin].base;
         let run = segments[begin..].iter().take_while(|meta| {
             bytes += meta.bytes;
-            is_small(meta) && bytes <= bytes_max
+            let follows = meta.base == covered;
+            covered = meta.end;
+            is_small(meta) && follows && bytes <= bytes_max
         });
         let len = run.count();
         if len >= RUN_MIN {

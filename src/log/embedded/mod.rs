@@ -2,8 +2,10 @@
 //!
 //! Owns the folder's files. Reading is `view`, appending `committer`, opening `open`; this file is the port's face.
 
+pub mod backup;
 mod committer;
 mod compact;
+pub mod doctor;
 mod encoder;
 mod format;
 mod index;
@@ -89,6 +91,14 @@ impl EmbeddedLog {
         let ticket = self.enqueue(Transaction::default(), None, true)?;
         self.wait_for(ticket)?;
         sorter::wait_sorted(&self.shared)
+    }
+
+    /// Copies the log to the empty folder `to` while it runs: everything acknowledged before is in the copy.
+    pub fn backup(&self, to: &Path) -> Result<backup::Copied, Error> {
+        // A frame that follows says that those before it are synced.
+        let ticket = self.enqueue(Transaction::default(), None, false)?;
+        self.wait_for(ticket)?;
+        backup::backup(&*self.shared.fs, &self.shared.dir, to)
     }
 
     /// Quiet topics would never fill a write-ahead file, and retention reaches only segments.

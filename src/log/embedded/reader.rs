@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::format::FRAMES_AT;
 use super::index::Index;
 use super::io_error;
-use super::manifest::{self, Manifest, read_whole};
+use super::manifest::{self, Manifest};
 use super::open::LOCK_NAME;
 use super::options::Options;
 use super::recover::{self, Replayed};

@@ -346,3 +346,98 @@ fn an_idle_writer_tells_readers_what_is_synced() {
     assert!(reader.wait(&[(partition, Offset(0))], Duration::from_secs(10)).unwrap());
     assert_eq!(read(&reader, partition, 0), numbered(&["only"]));
 }
+
+fn damage(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "seg");
+    RealFs.list(folder).unwrap().into_iter().filter(is_segment).collect()
+}
+
+#[test]
+fn the_doctor_names_a_damaged_block_and_a_declared_hole_is_passed_over() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let partition = partitions_of(&log, "events", 1)[0];
+    let value = "x".repeat(3000);
+    for nth in 0..6 {
+        append(&log, partition, &[&format!("{nth}{value}{nth}")]).unwrap();
+    }
+    log.roll().unwrap();
+    append(&log, partition, &["after"]).unwrap();
+    drop(log);
+    let sound = doctor::check(&RealFs, folder.path()).unwrap();
+    assert!(sound.is_sound() && sound.notes.is_empty() && sound.records == 7, "{sound:?}");
+    damage(&segments(folder.path())[0], 64 + 64 + 30);
+    let log = folder.open();
+    let hole = log.fetch(partition, Offset(0), 10);
+    let Err(Error::Hole { from: Offset(0), to, .. }) = hole else { panic!("{hole:?}") };
+    assert!(read(&*log, partition, to.0).len() as u64 == 7 - to.0);
+    drop(log);
+    let found = doctor::check(&RealFs, folder.path()).unwrap();
+    assert_eq!((found.damage[0].from, found.damage[0].to, found.is_sound()), (Offset(0), to, false));
+    let clock: Arc<dyn Clock> = Arc::new(folder.clock.clone());
+    let declared = doctor::declare(Arc::new(RealFs), folder.path(), Arc::clone(&clock)).unwrap();
+    assert_eq!(declared, Some(Incarnation(2)));
+    assert!(doctor::check(&RealFs, folder.path()).unwrap().is_sound());
+    let log = folder.open();
+    assert_eq!(log.topics().unwrap()[0].incarnation, Incarnation(2));
+    assert_eq!(read(&*log, partition, 0).first().map(|(offset, _)| *offset), Some(to.0));
+    drop(log);
+    assert_eq!(doctor::declare(Arc::new(RealFs), folder.path(), clock).unwrap(), None, "nothing more to declare");
+}
+
+#[test]
+fn a_damaged_index_costs_nothing_and_a_missing_file_is_a_hole() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let partition = partitions_of(&log, "events", 1)[0];
+    append(&log, partition, &["a", "b"]).unwrap();
+    log.roll().unwrap();
+    append(&log, partition, &["c"]).unwrap();
+    log.roll().unwrap();
+    drop(log);
+    let files = segments(folder.path());
+    let len = std::fs::metadata(&files[0]).unwrap().len() as usize;
+    damage(&files[0], len - 1);
+    assert_eq!(read(&*folder.open(), partition, 0), numbered(&["a", "b", "c"]));
+    let report = doctor::check(&RealFs, folder.path()).unwrap();
+    assert!(report.is_sound() && report.notes.len() == 1, "{report:?}");
+    std::fs::remove_file(&files[1]).unwrap();
+    let log = folder.open();
+    assert!(matches!(log.fetch(partition, Offset(2), 1), Err(Error::Hole { from: Offset(2), to: Offset(3), .. })));
+    drop(log);
+    doctor::declare(Arc::new(RealFs), folder.path(), Arc::new(folder.clock.clone())).unwrap();
+    let log = folder.open();
+    append(&log, partition, &["d"]).unwrap();
+    assert_eq!(read(&*log, partition, 2), [(3, "d".to_owned())]);
+}
+
+#[test]
+fn a_backup_of_a_running_log_opens_as_a_new_incarnation_with_all_that_was_acknowledged() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let partition = partitions_of(&log, "events", 1)[0];
+    let group = Group("fold".into());
+    let owner = log.acquire(&group, partition).unwrap();
+    append(&log, partition, &["a"]).unwrap();
+    log.roll().unwrap();
+    let committed = Committed { offset: Offset(1), metadata: Bytes::new() };
+    let transaction = Transaction { batches: vec![(partition, batch(&["b"]))], commits: vec![(owner, committed.clone())] };
+    log.append(transaction).unwrap().wait().unwrap();
+    let copies = tempfile::tempdir().unwrap();
+    let (copy, restored) = (copies.path().join("copy"), copies.path().join("restored"));
+    log.backup(&copy).unwrap();
+    append(&log, partition, &["c"]).unwrap();
+    assert!(log.backup(&copy).is_err(), "never over another copy");
+    let (_, report) = backup::restore(&RealFs, &copy, &restored).unwrap();
+    assert!(report.is_sound());
+    let log = EmbeddedLog::open(Arc::new(RealFs), &restored, Options::small(), Arc::new(folder.clock.clone())).unwrap();
+    assert_eq!(log.incarnation(), Incarnation(2));
+    assert_eq!(read(&*log, partition, 0), numbered(&["a", "b"]));
+    assert_eq!(log.committed(&group, partition).unwrap(), Some(committed));
+}

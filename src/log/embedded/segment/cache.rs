@@ -52,6 +52,10 @@ impl Segments {
         Ok(segment)
     }
 
+    fn is_missing(&self, number: u64) -> bool {
+        !self.fs.exists(&path_of(&self.dir, number))
+    }
+
     /// Lets go of a segment that is about to be removed.
     pub(in crate::log::embedded) fn forget(&self, number: u64) {
         self.open.lock().pop(&number);
@@ -77,7 +81,10 @@ impl Segments {
         if meta.records == 0 {
             return Ok(Fetched { next: Offset(until), ..fetched });
         }
-        let segment = self.open(meta.file)?;
+        let segment = match self.open(meta.file) {
+            Err(_) if self.is_missing(meta.file) => return Err(Error::Hole { partition: id, from: Offset(from), to: Offset(until) }),
+            opened => opened?,
+        };
         let mut bytes = 0;
         let mut nth = segment.position_of(from);
         while fetched.next.0 < until && bytes < bytes_max.max(1) {

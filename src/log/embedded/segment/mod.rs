@@ -54,11 +54,13 @@ pub(super) fn encode_head(id: TopicPartition, base: u64, number: u64) -> [u8; SE
     out
 }
 
-pub(super) fn is_head(bytes: &[u8]) -> bool {
+/// True if this is the undamaged head of segment `number`.
+fn is_head(bytes: &[u8], number: u64) -> bool {
     bytes.len() >= SEGMENT_HEAD_BYTES
         && bytes[0..8] == SEGMENT_MAGIC
         && bytes[8..10] == SEGMENT_VERSION.to_le_bytes()
         && crc32c::crc32c(&bytes[16..SEGMENT_HEAD_BYTES]) == u32_at(bytes, 12)
+        && u64_at(bytes, 32) == number
 }
 
 /// What is known of a block without reading it: an entry of the segment's index.

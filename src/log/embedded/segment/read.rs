@@ -8,12 +8,13 @@ use bytes::Bytes;
 
 use super::{
     BATCH_HEAD_BYTES, BLOCK_HEAD_BYTES, BlockHead, BlockRef, CODEC_PLAIN, CODEC_ZSTD, SEGMENT_HEAD_BYTES, TRAILER_BYTES, decode_index,
-    index_at,
+    index_at, is_head,
 };
 use crate::domain::{Millis, Offset};
 use crate::env::fs::File;
 use crate::log::RecordBatch;
 use crate::log::embedded::format::{u32_at, u64_at};
+use crate::log::embedded::manifest::SegmentMeta;
 use crate::log::record::RECORD_HEAD_BYTES;
 
 /// No block is larger: a batch is split unless it is one record.
@@ -42,6 +43,13 @@ impl OpenSegment {
         let mut bytes = vec![0; len as usize];
         file.read_exact_at(&mut bytes, 0)?;
         Ok(OpenSegment { blocks: find_blocks(&bytes), file, is_rebuilt: true })
+    }
+
+    /// False if the file's head is not what was written.
+    pub(in crate::log::embedded) fn has_head(&self, meta: &SegmentMeta) -> io::Result<bool> {
+        let mut bytes = [0; SEGMENT_HEAD_BYTES];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok(is_head(&bytes, meta.file))
     }
 
     /// The bytes of a block as they are on disk; `None` if they are damaged.
