@@ -19,6 +19,8 @@ mod text;
 
 #[cfg(test)]
 mod shapes;
+#[cfg(test)]
+mod tests;
 
 pub use decide::decide;
 pub use event::{Event, Kind};
