@@ -344,3 +344,19 @@ proptest! {
         prop_assert_eq!(KeyState::decode(&bytes), Ok(state));
     }
 }
+
+#[test]
+fn the_documentation_names_every_reason_and_setting() {
+    let text = include_str!("../../docs/intake.md");
+    let reasons = FilterReason::ALL.iter().map(|it| it.as_str()).chain(DeadReason::ALL.iter().map(|it| it.as_str()));
+    for reason in reasons {
+        assert!(text.contains(&format!("| `{reason}` |")), "{reason}");
+    }
+    let toml::Value::Table(settings) = toml::Value::try_from(Settings::default()).unwrap() else { panic!("settings are a table") };
+    for (name, value) in settings {
+        let names = value.as_table().map_or_else(|| vec![name.clone()], |inner| inner.keys().map(|key| format!("{name}.{key}")).collect());
+        for name in names {
+            assert!(text.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}
