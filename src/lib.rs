@@ -23,6 +23,7 @@ pub mod state;
 
 // 4: shells
 pub mod projections;
+pub mod replay;
 pub mod stream;
 
 // 5: edge

@@ -1,5 +1,6 @@
 //! One integration binary; each file is one contract or behaviour of the whole.
 
+mod digest;
 mod features;
 mod http_api;
 mod http_conformance;
@@ -11,5 +12,11 @@ mod log_sim;
 mod spine;
 mod spine_world;
 mod state_contract;
+mod spine;
+mod spine_world;
+mod state_contract;
+mod stream_identity;
+mod stream_recovery;
+mod stream_time;
 mod tidy;
 mod topology;

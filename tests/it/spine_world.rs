@@ -215,3 +215,31 @@ pub fn drive_in_order(spine: &mut Spine, mut pick: impl FnMut(usize) -> usize) -
     }
     drive(workers)
 }
+
+impl World {
+    /// Waits until every record is folded and committed by the running loops.
+    pub fn wait_until_done(&self, handle: &flywheel::stream::Handle) {
+        for _ in 0..3_000 {
+            let is_done = |status: &flywheel::stream::PartitionStatus| status.lag_records() == 0 && status.folded == status.committed;
+            // Twice: an intake commit may have moved the other end between two looks.
+            if handle.status().iter().all(is_done) && self.ends_match(handle) {
+                return;
+            }
+            assert!(!handle.has_failed(), "{:?}", handle.watch().failure());
+            let topics = self.topics();
+            let end = |id| LogReader::watermarks(&self.log, id).expect("reads").end;
+            let ends: Vec<_> = topics.partitions(Topic::Profiles).map(|id| (id, end(id))).collect();
+            LogReader::wait(&self.log, &ends, std::time::Duration::from_millis(10)).expect("waits");
+        }
+        panic!("not done: {:?}", handle.status());
+    }
+
+    fn ends_match(&self, handle: &flywheel::stream::Handle) -> bool {
+        let topics = self.topics();
+        let topic = |stage: &str| if stage == "intake" { Topic::Intake } else { Topic::Events };
+        handle.status().iter().all(|status| {
+            let id = topics.partition(topic(status.stage), PartitionId(status.partition));
+            LogReader::watermarks(&self.log, id).expect("reads").end.0 == status.committed
+        })
+    }
+}

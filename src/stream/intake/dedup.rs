@@ -1,4 +1,5 @@
-//! Which messages were applied: per UTC day of receive time one table, so that forgetting is dropping a table.
+//! Which messages were applied: per UTC day of append time one table, so that forgetting is dropping a table. (Not of receive time: a dead
+//! letter sent again weeks later must not be marked in a table that is gone.)
 //!
 //! A row is 16 bytes of hash over (key, message id) and the 8-byte offset that set it; with fjall's overhead about 40 bytes of disk per
 //! message, for at most two days and a flush. A look-up goes to the record's own day and the day before, so a retry is recognised for at
@@ -34,15 +35,15 @@ impl MessageHash {
     }
 }
 
-/// A message and when it was received.
+/// A message and when its record was appended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
     pub(super) hash: MessageHash,
     pub(super) day: i64,
 }
 
-pub(super) fn day_of(received_at: Millis) -> i64 {
-    received_at.0.div_euclid(DAY_MS)
+pub(super) fn day_of(appended_at: Millis) -> i64 {
+    appended_at.0.div_euclid(DAY_MS)
 }
 
 pub(super) struct Dedup {

@@ -302,7 +302,7 @@ impl Fold for IntakeFold {
                     slot
                 }
             };
-            let message = Asked { hash: MessageHash::of(record.key, item.message_id), day: day_of(Millis(item.received_at)) };
+            let message = Asked { hash: MessageHash::of(record.key, item.message_id), day: day_of(record.append_time) };
             self.batch.push(Some(Prepared { slot, message, stored: None }));
         }
         missing.sort_unstable_by_key(|(_, key)| *key);

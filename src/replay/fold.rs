@@ -1,0 +1,72 @@
+//! A history folded again, without the log it would write to and without SQL: for measuring, and for derivations under other definitions.
+
+use std::sync::Arc;
+
+use crate::domain::{Namespace, PartitionId};
+use crate::log::{LogReader, RecordBatch, TopicPartition};
+use crate::state::MemoryStore;
+use crate::stream::topology::Topology;
+use crate::stream::{Error, Library, NamespaceClock, Options, ProfileFold, ProfileSetup, Refolded, Topic, Topics, clock_of, refold};
+
+/// What folding came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Folded {
+    pub records: u64,
+    /// What would have been appended.
+    pub outputs: u64,
+    pub output_bytes: u64,
+}
+
+/// Folds the namespace's `events` from their beginning through the profile fold, `threads` partitions at a time. Recorded absorbs are taken
+/// as they are.
+pub fn fold(log: &Arc<dyn LogReader>, namespace: &Namespace, topology: &Arc<Topology>, threads: usize) -> Result<Folded, Error> {
+    let Some(topics) = Topics::find(&**log, namespace)? else { return Ok(Folded::default()) };
+    let clock = clock_of(&**log, &topics)?.unwrap_or(NamespaceClock::Event);
+    let library = Arc::new(Library::new(Arc::clone(log), topics.clone()));
+    library.add(Arc::clone(topology));
+    let partitions: Vec<TopicPartition> = topics.partitions(Topic::Events).collect();
+    let mut folded = Folded::default();
+    for group in partitions.chunks(threads.max(1)) {
+        let results: Vec<Result<Folded, Error>> = std::thread::scope(|scope| {
+            let spawn = |id: &TopicPartition| {
+                let partition = id.partition;
+                let (library, topology, topics) = (Arc::clone(&library), Arc::clone(topology), topics.clone());
+                scope.spawn(move || fold_partition(&**log, topics, library, topology, clock, partition))
+            };
+            let threads: Vec<_> = group.iter().map(spawn).collect();
+            let panicked = || Error::Thread { what: "a fold".to_owned(), detail: "it panicked".to_owned() };
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
+        });
+        for result in results {
+            let part = result?;
+            folded.records += part.records;
+            folded.outputs += part.outputs;
+            folded.output_bytes += part.output_bytes;
+        }
+    }
+    Ok(folded)
+}
+
+fn fold_partition(
+    log: &dyn LogReader,
+    topics: Topics,
+    library: Arc<Library>,
+    topology: Arc<Topology>,
+    clock: NamespaceClock,
+    partition: PartitionId,
+) -> Result<Folded, Error> {
+    let options = Options { cache_bytes_max: usize::MAX, ..Options::default() };
+    let setup = ProfileSetup { partition, clock, library, initial: topology };
+    let fold = ProfileFold::new(Arc::new(MemoryStore::new()), topics.clone(), &options, setup);
+    let mut folded = Folded::default();
+    let take = |batches: Vec<(TopicPartition, RecordBatch)>| {
+        for (_, batch) in batches {
+            folded.outputs += batch.len() as u64;
+            folded.output_bytes += batch.data().len() as u64;
+        }
+        Ok(())
+    };
+    let Refolded { records } = refold(log, topics, fold, &options, take)?;
+    folded.records = records;
+    Ok(folded)
+}

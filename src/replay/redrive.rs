@@ -1,0 +1,175 @@
+//! Dead letters: listed, and sent again once whatever refused them is fixed.
+//!
+//! A record that failed in intake goes to `intake` again, marked with the position it first had; one that failed in the profile fold goes to
+//! `events` as it was. Nothing goes twice: what was sent again before is found in the topic and left alone.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::each_record;
+use crate::domain::{Millis, Namespace, Offset, PartitionId, partition_of};
+use crate::log::{BatchBuilder, LogReader, LogWriter, Transaction};
+use crate::schema;
+use crate::schema::records::{DeadLetter, EventsRecord, IntakeRecord, Origin};
+use crate::stream::{Error, Topic, Topics};
+
+/// A dead letter and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    pub partition: PartitionId,
+    pub offset: Offset,
+    pub key: Bytes,
+    /// The topic it failed in.
+    pub topic: String,
+    pub origin: Origin,
+    pub stage: String,
+    pub reason: String,
+    pub detail: String,
+    pub message_id: String,
+    pub at: Millis,
+    pub value: Bytes,
+}
+
+/// Which letters to send again; a field that is `None` takes all.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    pub stage: Option<String>,
+    pub reason: Option<String>,
+    pub message_id: Option<String>,
+    /// Where the letter lies in `dead_letters`.
+    pub position: Option<(PartitionId, Offset)>,
+}
+
+impl Selection {
+    pub fn takes(&self, letter: &Letter) -> bool {
+        let is = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+        let here = (letter.partition, letter.offset);
+        is(&self.stage, &letter.stage)
+            && is(&self.reason, &letter.reason)
+            && is(&self.message_id, &letter.message_id)
+            && self.position.is_none_or(|wanted| wanted == here)
+    }
+}
+
+/// What became of the letters that were selected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Redriven {
+    pub sent: u64,
+    /// Sent again before.
+    pub already: u64,
+    /// Cannot be sent again: not the bytes of any record.
+    pub hopeless: u64,
+}
+
+/// Visits every dead letter, partition by partition, oldest first.
+pub fn letters(log: &dyn LogReader, topics: &Topics, mut visit: impl FnMut(Letter)) -> Result<(), Error> {
+    for partition in topics.partitions(Topic::DeadLetters) {
+        each_record(log, partition, None, |record| {
+            let letter: DeadLetter<'_> = schema::decode(record.value.unwrap_or_default())?;
+            visit(Letter {
+                partition: partition.partition,
+                offset: record.offset,
+                key: Bytes::copy_from_slice(record.key),
+                topic: letter.topic.to_owned(),
+                origin: letter.origin,
+                stage: letter.stage.to_owned(),
+                reason: letter.reason.to_owned(),
+                detail: letter.detail.to_owned(),
+                message_id: letter.message_id.to_owned(),
+                at: Millis(letter.at),
+                value: Bytes::copy_from_slice(letter.value),
+            });
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Sends the selected letters again, each in an append of its own.
+pub fn redrive(log: &dyn LogWriter, namespace: &Namespace, selection: &Selection) -> Result<Redriven, Error> {
+    let Some(topics) = Topics::find(log, namespace)? else { return Ok(Redriven::default()) };
+    let mut selected = Vec::new();
+    letters(log, &topics, |letter| {
+        if selection.takes(&letter) {
+            selected.push(letter);
+        }
+    })?;
+    let Some(since) = selected.iter().map(|letter| letter.at).min() else { return Ok(Redriven::default()) };
+    let sent = sent_before(log, &topics, since)?;
+    let mut redriven = Redriven::default();
+    for letter in selected {
+        if sent.contains(&(letter.topic.clone(), letter.origin)) {
+            redriven.already += 1;
+            continue;
+        }
+        match again(&topics, &letter)? {
+            None => redriven.hopeless += 1,
+            Some(transaction) => {
+                log.append(transaction)?.wait()?;
+                redriven.sent += 1;
+            }
+        }
+    }
+    Ok(redriven)
+}
+
+fn again(topics: &Topics, letter: &Letter) -> Result<Option<Transaction>, Error> {
+    let mut batch = BatchBuilder::new();
+    let topic = if letter.topic == Topic::Intake.as_str() { Topic::Intake } else { Topic::Events };
+    match topic {
+        Topic::Intake => {
+            let Ok(IntakeRecord::Item(mut item)) = schema::decode(&letter.value) else { return Ok(None) };
+            item.redriven_from = Some(letter.origin);
+            let received_at = Millis(item.received_at);
+            batch.push_with(&letter.key, received_at, |buffer| schema::encode(&IntakeRecord::Item(item), buffer))?;
+        }
+        _ => {
+            let Ok(EventsRecord::Event(event)) = schema::decode(&letter.value) else { return Ok(None) };
+            batch.push(&letter.key, Some(&letter.value), Millis(event.event_time));
+        }
+    }
+    let partition = partition_of(&letter.key, topics.count(topic));
+    Ok(Some(Transaction { batches: vec![(topics.partition(topic, partition), batch.build())], commits: Vec::new() }))
+}
+
+/// What was sent again since then: (topic, position it first had). In `events`, where a record carries no such mark, it is the position of
+/// a record that appears under the same origin a second time, after its letter.
+fn sent_before(log: &dyn LogReader, topics: &Topics, since: Millis) -> Result<BTreeSet<(String, Origin)>, Error> {
+    let mut sent = BTreeSet::new();
+    for partition in topics.partitions(Topic::Intake) {
+        let from = log.offset_at(partition, since)?;
+        each_record(log, partition, Some(from), |record| {
+            if let Ok(IntakeRecord::Item(item)) = schema::decode(record.value.unwrap_or_default())
+                && let Some(origin) = item.redriven_from
+            {
+                sent.insert((Topic::Intake.as_str().to_owned(), origin));
+            }
+            Ok(())
+        })?;
+    }
+    let mut failed: BTreeSet<(Origin, Bytes)> = BTreeSet::new();
+    letters(log, topics, |letter| {
+        if letter.topic == Topic::Events.as_str() {
+            failed.insert((letter.origin, letter.value));
+        }
+    })?;
+    if failed.is_empty() {
+        return Ok(sent);
+    }
+    let incarnation = topics.incarnation(Topic::Events).0 as i32;
+    for partition in topics.partitions(Topic::Events) {
+        let from = log.offset_at(partition, since)?;
+        each_record(log, partition, Some(from), |record| {
+            let here = Origin { incarnation, partition: partition.partition.0 as i32, offset: record.offset.0 as i64 };
+            let value = record.value.unwrap_or_default();
+            for (origin, kept) in &failed {
+                if kept == value && *origin != here {
+                    sent.insert((Topic::Events.as_str().to_owned(), *origin));
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(sent)
+}

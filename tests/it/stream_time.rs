@@ -1,0 +1,190 @@
+//! Time travels with the data: one test per interleaving that `Time` of the semantics names.
+
+use flywheel::domain::{DAY_MS, HOUR_MS, PartitionId, partition_of};
+use flywheel::schema;
+use flywheel::schema::profile::ProfileRecord;
+use flywheel::stream::{NamespaceClock, Options, Topic, drive};
+
+use crate::spine_world::{START, World, track, user};
+
+const QUIET: &str = r#"
+[[segment]]
+name = "quiet"
+when = "days_since_seen >= 1"
+"#;
+
+/// The intake partition of a user, and one that is not.
+fn partitions(world: &World, who: &str) -> (usize, usize) {
+    let own = partition_of(&user(who), world.partitions.intake);
+    (own.0 as usize, usize::from(own == PartitionId(0)))
+}
+
+#[test]
+fn no_silence_is_concluded_while_an_earlier_record_waits_in_a_partition_that_nobody_reads() {
+    let world = World::new(NamespaceClock::Wall, QUIET);
+    let mut spine = world.open();
+    world.send(&[track("m1", "u1", "Page", START)]);
+    world.drive(&mut spine);
+    // Acknowledged just in time, but its partition is slow.
+    world.clock.set(START + DAY_MS - 1);
+    world.send(&[track("m2", "u1", "Page", START + DAY_MS - 1)]);
+    world.clock.set(START + DAY_MS + 10_000);
+    let (own, other) = partitions(&world, "u1");
+    for _ in 0..3 {
+        spine.workers()[other].step().expect("steps");
+        drive(&mut spine.workers()[2..]).expect("runs");
+    }
+    assert!(world.changes().is_empty(), "time waits for the slow partition: {:?}", world.changes());
+    spine.workers()[own].step().expect("steps");
+    world.drive(&mut spine);
+    assert!(world.changes().is_empty(), "m2 was in time: {:?}", world.changes());
+    world.clock.set(START + 2 * DAY_MS);
+    world.drive(&mut spine);
+    assert_eq!(world.changes(), [format!("u:u1 +quiet at {}", START + 2 * DAY_MS)], "woken at the tick's time");
+}
+
+#[test]
+fn an_edge_partition_without_an_owner_stops_time() {
+    let world = World::new(NamespaceClock::Wall, QUIET);
+    let mut spine = world.open();
+    world.send(&[track("m1", "u1", "Page", START)]);
+    world.drive(&mut spine);
+    let (_, other) = partitions(&world, "u1");
+    let before = spine.workers()[2].shared().status().time;
+    for days in 2..5 {
+        world.clock.set(START + days * DAY_MS);
+        for worker in [1 - other, 2, 3, 4] {
+            spine.workers()[worker].step().expect("steps");
+        }
+    }
+    assert_eq!(spine.workers()[2].shared().status().time, before);
+    assert!(world.changes().is_empty());
+}
+
+#[test]
+fn behind_its_end_an_edge_knows_only_the_append_time_of_what_it_folded() {
+    let mut world = World::new(NamespaceClock::Wall, QUIET);
+    world.options = Options { linger_ms: 0, fetch_bytes_max: 1, ..Options::default() };
+    let mut spine = world.open();
+    world.drive(&mut spine);
+    let own = partitions(&world, "u1").0;
+    world.send(&[track("m1", "u1", "Page", START)]);
+    world.clock.set(START + HOUR_MS);
+    world.send(&[track("m2", "u1", "Page", START + HOUR_MS)]);
+    world.clock.set(START + 5 * HOUR_MS);
+    spine.workers()[own].step().expect("folds m1");
+    assert_eq!(spine.workers()[own].shared().status().time, Some(START.0), "m2 is still to come");
+    spine.workers()[own].step().expect("folds m2");
+    world.clock.set(START + 6 * HOUR_MS);
+    spine.workers()[own].step().expect("asks for the end");
+    assert_eq!(spine.workers()[own].shared().status().time, Some((START + 6 * HOUR_MS).0));
+}
+
+#[test]
+fn a_tick_of_many_wake_ups_takes_several_commits_and_wakes_each_once_whatever_crashes() {
+    let people = 23;
+    for commits in 1.. {
+        let mut world = World::new(NamespaceClock::Wall, QUIET);
+        world.options = Options { linger_ms: 0, wakes_per_commit_max: 3, ..Options::default() };
+        let mut spine = world.open();
+        let bodies: Vec<String> = (0..people).map(|n| track(&format!("m{n}"), &format!("u{n}"), "Page", START + n)).collect();
+        world.clock.set(START + people);
+        world.send(&bodies);
+        world.drive(&mut spine);
+        spine.workers().iter_mut().for_each(|worker| worker.stop().expect("stops"));
+        world.clock.set(START + 2 * DAY_MS);
+        world.log.stop_after(commits);
+        let finished = drive(spine.workers()).is_ok();
+        drop(spine);
+        world.log = world.log.reopen();
+        world.run();
+        let changes = world.changes();
+        assert_eq!(changes.len(), people as usize, "crash after {commits} commits: {changes:?}");
+        assert!(changes.iter().all(|change| change.contains(" +quiet at ")));
+        if finished {
+            assert!(commits > 8, "23 people in threes");
+            return;
+        }
+    }
+}
+
+#[test]
+fn in_event_time_a_persons_own_wake_ups_run_before_their_next_record_wherever_other_partitions_are() {
+    let world = World::new(NamespaceClock::Event, QUIET);
+    let mut spine = world.open();
+    world.send(&[track("m1", "u1", "Page", START), track("m2", "u1", "Page", START + 3 * DAY_MS)]);
+    world.drive(&mut spine);
+    // Nobody has stated any time yet.
+    let expected = [format!("u:u1 +quiet at {}", START + DAY_MS), format!("u:u1 -quiet at {}", START + 3 * DAY_MS)];
+    assert_eq!(world.changes(), expected);
+}
+
+#[test]
+fn in_event_time_the_wall_clock_moves_nothing() {
+    let world = World::new(NamespaceClock::Event, QUIET);
+    let mut spine = world.open();
+    world.send(&[track("m1", "u1", "Page", START)]);
+    world.drive(&mut spine);
+    world.clock.set(START + 400 * DAY_MS);
+    world.drive(&mut spine);
+    assert!(world.changes().is_empty());
+    world.state_time(START + 2 * DAY_MS);
+    world.drive(&mut spine);
+    assert_eq!(world.changes(), [format!("u:u1 +quiet at {}", START + DAY_MS)]);
+}
+
+#[test]
+fn an_event_a_day_late_on_receipt_counts_but_enters_no_segment() {
+    let world = World::new(NamespaceClock::Wall, "[[segment]]\nname = \"buyer\"\nwhen = \"orders >= 1\"\n");
+    let mut spine = world.open();
+    world.clock.set(START + 2 * DAY_MS);
+    world.send(&[track("old", "u1", "Order Completed", START), track("new", "u2", "Order Completed", START + 2 * DAY_MS)]);
+    world.drive(&mut spine);
+    assert_eq!(world.changes(), [format!("u:u2 +buyer at {}", START + 2 * DAY_MS)]);
+    let profiles = world.records(Topic::Profiles);
+    assert_eq!(profiles.len(), 2);
+    for record in profiles {
+        let profile: ProfileRecord<'_> = schema::decode(record.value.as_deref().expect("a value")).expect("decodes");
+        let orders = profile.events.iter().find(|totals| totals.event == "Order Completed").map(|totals| totals.total);
+        assert_eq!(orders, Some(1), "{}", profile.subject);
+    }
+}
+
+#[test]
+fn a_changed_definition_decides_everyone_once_at_the_first_tick_past_its_time() {
+    for commits in 1.. {
+        let mut world = World::new(NamespaceClock::Wall, QUIET);
+        world.options = Options { linger_ms: 0, wakes_per_commit_max: 2, ..Options::default() };
+        let bodies: Vec<String> = (0..9).map(|n| track(&format!("m{n}"), &format!("u{n}"), "Order Completed", START)).collect();
+        world.open();
+        world.send(&bodies);
+        world.run();
+        assert!(world.changes().is_empty());
+        world.topology = crate::spine_world::topology("[[segment]]\nname = \"buyer\"\nwhen = \"orders >= 1\"\n");
+        world.clock.set(START + 5_000);
+        let mut spine = world.open();
+        world.clock.set(START + 7_000);
+        world.log.stop_after(commits);
+        let finished = drive(spine.workers()).is_ok();
+        drop(spine);
+        world.log = world.log.reopen();
+        world.run();
+        let changes = world.changes();
+        assert_eq!(changes.len(), 9, "crash after {commits} commits: {changes:?}");
+        assert!(changes.iter().all(|change| change.contains(" +buyer at ")), "{changes:?}");
+        if finished {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_is_no_longer_defined_is_left() {
+    let mut world = World::new(NamespaceClock::Event, "[[segment]]\nname = \"buyer\"\nwhen = \"orders >= 1\"\n");
+    world.open();
+    world.send(&[track("m1", "u1", "Order Completed", START)]);
+    world.run();
+    world.topology = crate::spine_world::topology(QUIET);
+    world.run();
+    assert_eq!(world.changes(), [format!("u:u1 +buyer at {START}"), format!("u:u1 -buyer at {START}")]);
+}
