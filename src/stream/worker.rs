@@ -73,8 +73,10 @@ pub struct Worker<F: Fold> {
     flushed: Progress,
     in_flight: Option<InFlight>,
     folded_time: Option<Millis>,
-    /// Records folded since the last commit was handed in.
+    /// Steps forward since the last commit was handed in, unfinished records included.
     uncommitted: u64,
+    /// Records finished since then: what the account must come to.
+    finished: u64,
     last_commit: Millis,
     last_flush: Millis,
     last_tick: Option<Millis>,
@@ -109,6 +111,7 @@ impl<F: Fold> Worker<F> {
             in_flight: None,
             folded_time: None,
             uncommitted: 0,
+            finished: 0,
             last_commit: Millis::MIN,
             last_flush: now,
             last_tick: None,
@@ -165,7 +168,7 @@ impl<F: Fold> Worker<F> {
             Err(error) => return Err(error),
             Ok(()) => {}
         }
-        self.uncommitted = 0;
+        (self.uncommitted, self.finished) = (0, 0);
         if self.position == before {
             let what = format!("{:?} at {}", self.input, before.next);
             return Err(Error::Corrupt { what, detail: format!("the records up to {:?} cannot be re-read", self.committed) });
@@ -222,6 +225,7 @@ impl<F: Fold> Worker<F> {
                     self.account.count(record.offset, outcome, || self.fold.message_id(record));
                     self.position = Progress::at(record.offset.next());
                     self.uncommitted += 1;
+                    self.finished += 1;
                 }
                 Applied::Rejected(_) => unreachable!("kept as a dead letter in `apply`"),
                 Applied::More(cursor) => {
@@ -285,7 +289,7 @@ impl<F: Fold> Worker<F> {
         self.settle()?;
         self.out.clear();
         self.account.clear();
-        self.uncommitted = 0;
+        (self.uncommitted, self.finished) = (0, 0);
         let opened = open(&self.around, &mut self.fold, &self.ownership, self.incarnation)?;
         self.committed = opened.committed;
         self.position = opened.flushed.clone();
@@ -313,7 +317,8 @@ impl<F: Fold> Worker<F> {
             self.last_tick = Some(now);
         }
         let tally = self.account.seal(&mut self.out, now)?;
-        let records = self.uncommitted;
+        let records = self.finished;
+        balanced(&format!("{} up to {}", self.fold.stage(), self.position.next), records, &tally)?;
         metrics::batch(&self.around.topics.namespace, self.fold.stage(), &tally);
         let mark = Mark { incarnation: self.incarnation, time: self.fold.time(), cursor: self.position.cursor.clone() };
         let committed = Committed { offset: self.position.next, metadata: mark.encode() };
@@ -321,7 +326,7 @@ impl<F: Fold> Worker<F> {
         self.settle()?;
         let ticket = self.append(&transaction)?;
         self.in_flight = Some(InFlight { ticket, transaction, progress: self.position.clone(), records });
-        self.uncommitted = 0;
+        (self.uncommitted, self.finished) = (0, 0);
         self.last_commit = now;
         self.shared.count(&tally);
         Ok(())

@@ -6,6 +6,7 @@
 use smallvec::SmallVec;
 
 use super::super::Error;
+use crate::consent::Consent;
 use crate::domain::{Millis, Offset};
 use crate::features::Profile;
 
@@ -13,19 +14,6 @@ use crate::features::Profile;
 /// is merged when it does come.
 pub(super) const HELD_EVENTS_MAX: usize = 256;
 pub(super) const HELD_BYTES_MAX: usize = 128 << 10;
-
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Consent;
-impl Consent {
-    pub(super) fn encode(&self, _: &mut Vec<u8>) {}
-    pub(super) fn decode(_: &[u8]) -> Result<Self, Error> {
-        Ok(Self)
-    }
-    pub(super) fn absorb(&mut self, _: &Self) {}
-    pub(super) fn to_json(&self) -> String {
-        String::new()
-    }
-}
 
 const FORMAT: u8 = 1;
 const HAS_WAKE: u8 = 1;

@@ -6,6 +6,7 @@
 
 use super::person::{Heir, Waiting, decode_history, encode_history};
 use super::{Applied, CONTROL, ProfileFold};
+use crate::consent::{Consent, Said};
 use crate::domain::{DAY_MS, DeadReason, Millis, Outcome, Subject, SubjectKey};
 use crate::features::{Groups, Profile, RawEvent, extract};
 use crate::schema;
@@ -47,15 +48,9 @@ impl ProfileFold {
             self.wake_up_to(slot, time, out)?;
         }
         let rules = &self.deployed.topology.rules;
-        let raw = RawEvent {
-            kind: event.kind,
-            name: event.name,
-            event_time: event.event_time,
-            properties: event.properties,
-            context: event.context,
-        };
         let person = self.cache.get_mut(slot);
-        let touched = person.profile.observe(&extract(&raw, rules), rules);
+        let touched = person.profile.observe(&extract(&raw(event), rules), rules);
+        person.consent.observe(said(event), time);
         let now = person.profile.now().unwrap_or(time);
         // On live traffic, news of yesterday must not start anything today.
         let is_stale = self.clock == NamespaceClock::Wall && event.received_at.saturating_sub(event.event_time) > DAY_MS;
@@ -107,20 +102,14 @@ impl ProfileFold {
     /// What came for an anonymous id after its profile had gone: a profile of that one event goes after it.
     fn forward(&mut self, slot: Slot, event: &EventBody<'_>, out: &mut Outputs) -> Result<(), Error> {
         let rules = &self.deployed.topology.rules;
-        let raw = RawEvent {
-            kind: event.kind,
-            name: event.name,
-            event_time: event.event_time,
-            properties: event.properties,
-            context: event.context,
-        };
-        let mut profile = Profile::default();
-        let _ = profile.observe(&extract(&raw, rules), rules);
+        let (mut profile, mut consent) = (Profile::default(), Consent::default());
+        let _ = profile.observe(&extract(&raw(event), rules), rules);
         let time = Millis(event.event_time);
+        consent.observe(said(event), time);
         let Some(heir) = self.cache.get(slot).heir_at(time) else { return Ok(()) };
         let user_id = heir.user_id.clone();
         self.mark_dirty(slot);
-        self.send_absorb(slot, &user_id, time, &profile, &Default::default(), out)
+        self.send_absorb(slot, &user_id, time, &profile, &consent, out)
     }
 
     fn hand_over(&mut self, slot: Slot, handover: &Handover<'_>, out: &mut Outputs) -> Result<(), Error> {
@@ -151,7 +140,7 @@ impl ProfileFold {
         user_id: &str,
         at: Millis,
         profile: &Profile,
-        consent: &super::person::Consent,
+        consent: &Consent,
         out: &mut Outputs,
     ) -> Result<(), Error> {
         let fault = |detail: String| Error::Record(Fault::new(DeadReason::Undecodable, detail));
@@ -204,4 +193,12 @@ impl ProfileFold {
         }
         Ok(answer)
     }
+}
+
+fn raw<'a>(event: &EventBody<'a>) -> RawEvent<'a> {
+    RawEvent { kind: event.kind, name: event.name, event_time: event.event_time, properties: event.properties, context: event.context }
+}
+
+fn said<'a>(event: &EventBody<'a>) -> Said<'a> {
+    Said { kind: event.kind, name: event.name, properties: event.properties, context: event.context }
 }
