@@ -1,6 +1,7 @@
 //! Shipped topologies hold what they promise; broken ones are refused with their place and a way out.
 
-use flywheel::stream::topology::{Problem, SHIPPED, Topology};
+use flywheel::stream::Simulation;
+use flywheel::stream::topology::{Drawing, Fields, Problem, SHIPPED, Topology, load, run, show, test};
 
 #[test]
 fn the_canonical_text_of_a_shipped_topology_is_the_same_topology() {
@@ -14,7 +15,7 @@ fn the_canonical_text_of_a_shipped_topology_is_the_same_topology() {
 #[test]
 fn every_test_of_every_shipped_topology_passes() {
     for (name, _) in SHIPPED {
-        for report in flywheel::stream::topology::test(name, &flywheel::stream::topology::Direct).unwrap() {
+        for report in test(name, &Simulation).unwrap() {
             assert!(report.passed(), "{report}");
         }
     }
@@ -285,4 +286,135 @@ writes = ["profiles", "segment_changes", "dead_letters"]"##,
             assert_eq!(refused(text, with_graph), *expected, "{text}");
         }
     }
+}
+
+#[test]
+fn a_failing_test_says_what_differs_and_why() {
+    let text = format!(
+        r#"topology.name = "t"{GRAPH}
+[[segment]]
+name = "lapsing"
+when = "orders >= 1 && days_since_seen >= 60"
+
+[[test]]
+name = "wrong about everything"
+given = [
+  {{ at = "0d", user = "ann", track = "Order Completed", properties = {{ revenue = 5.0 }} }},
+  {{ at = "1d", user = "ann", track = "Order Completed", properties = {{ revenue = 6.5 }} }},
+  {{ at = "2d", body = "broken" }},
+]
+
+[[test.expect]]
+at = "70d"
+outcomes = {{ applied = 3 }}
+members = {{ lapsing = ["bob"] }}
+changes = ["60d ann enters lapsing"]
+profiles = {{ ann = ["revenue == 11.0", "days_since_order < 3 && orders == 2"], cyd = ["true"] }}
+"#
+    );
+    let topology = Topology::parse("t.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+    let report = run(&topology, "t.toml", &Simulation).to_string();
+    insta::assert_snapshot!(report, @r#"
+FAIL t.toml:19 wrong about everything
+     line 26: applied: expected 3, got 2 (all outcomes: applied 2, control 1, dead_lettered 1, duplicate 0, filtered 0, malformed 1)
+     line 26: members of lapsing (orders >= 1 && days_since_seen >= 60) at 70d:
+     - bob is not: no such person
+     + ann is in it
+     line 26: segment changes (- expected, + got):
+     - 60d ann enters lapsing
+     + 61d ann enters lapsing
+     line 31: ann: revenue == 11.0 is false: revenue is 11.5
+     line 31: ann: days_since_order < 3 && orders == 2 is false: days_since_order is 69, orders is 2
+     line 26: there is no profile of cyd
+t: 1 tests, 1 failed
+"#);
+}
+
+#[test]
+fn a_topology_is_drawn_as_text_and_as_mermaid() {
+    let digest = load("clickstream").unwrap().digest.to_hex();
+    let text = show("clickstream", Drawing::Text).unwrap().replace(&digest[..12], "DIGEST");
+    insta::assert_snapshot!(text, @r#"
+topology clickstream (DIGEST)
+  Sessions, funnels and intent of a shop's clickstream.
+
+  intake --> [intake] --> identities
+                      --> events
+                      --> dead_letters
+                      --> outcomes
+
+  events --> [profiles] --> events
+                        --> profiles
+                        --> segment_changes
+                        --> dead_letters
+
+  identities      --> [read-models]
+  events          -->
+  profiles        -->
+  segment_changes -->
+  dead_letters    -->
+  outcomes        -->
+
+segments
+  at_risk           orders >= 1 && churn >= 0.8
+                    Bought before, and the present silence is unusual for this very person.
+  browsing          session_open
+                    In a session that may still go on.
+  buyer             orders >= 1
+                    Bought at least once.
+  cart_abandoned    funnel("checkout") in [1, 2, 3] && !session_open
+                    Put something into the cart in the last day and has not bought since.
+  hot               intent >= 0.6
+                    The last pages look like a purchase is near.
+  lapsing           orders >= 1 && days_since_seen >= 30
+                    Bought before and has been quiet for 30 days.
+  new               age_days < 7
+                    First seen less than a week ago.
+  repeat_buyer      orders >= 2
+                    Bought at least twice.
+  stuck_at_payment  (count("payment_error", "1d") >= 1 || count("checkout_bug", "1d") >= 1) && funnel("checkout") != 4
+                    A payment failed or the checkout broke in the last day, and no purchase followed.
+  window_shopper    active_days_30d >= 3 && orders == 0
+                    Came back often this month and never bought.
+"#);
+    let mermaid = show("clickstream", Drawing::Mermaid).unwrap();
+    for line in [
+        "flowchart LR",
+        "    topic_events[(events)]",
+        "    topic_events --> profiles",
+        "    profiles --> topic_segment_changes",
+        "    segment_cart_abandoned([\"cart_abandoned: funnel(#quot;checkout#quot;) in [1, 2, 3] #amp;#amp; !session_open\"])",
+    ] {
+        assert!(mermaid.lines().any(|drawn| drawn == line), "{line} is not in\n{mermaid}");
+    }
+}
+
+/// The fenced blocks of one language in a document.
+fn fenced<'d>(document: &'d str, language: &str) -> Vec<&'d str> {
+    let opening = format!("```{language}\n");
+    document.split(&opening).skip(1).map(|rest| rest.split("```").next().unwrap_or("")).collect()
+}
+
+#[test]
+fn every_condition_in_the_documentation_compiles() {
+    let document = include_str!("../../docs/segments.md");
+    let spine = load("spine").unwrap();
+    let conditions: Vec<&str> = fenced(document, "cel").into_iter().flat_map(str::lines).collect();
+    assert!(conditions.len() > 15, "the examples are fenced as `cel`");
+    for when in conditions {
+        if let Err(error) = flywheel::segments::compile(when, &Fields::new(&spine.rules)) {
+            panic!("{when}: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_table_in_the_documentation_works_in_a_topology() {
+    let segments = fenced(include_str!("../../docs/segments.md"), "toml").concat();
+    let tests = fenced(include_str!("../../docs/topologies.md"), "toml").concat();
+    let text = format!("topology.name = \"docs\"\n{GRAPH}\n{segments}\n{tests}");
+    let topology = Topology::parse("docs.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(!topology.tests.is_empty());
+    let report = run(&topology, "docs.toml", &Simulation);
+    assert!(report.passed(), "{report}");
 }

@@ -226,8 +226,7 @@ fn rules(topology: &Topology, clock: NamespaceClock) -> Result<Rules, Error> {
         NamespaceClock::Event => intake::Clock::Event,
     };
     let bad = |detail: String| Error::BadDefinition { digest: topology.digest.to_hex(), detail };
-    let settings = topology.intake.clone().try_into().map_err(|error: toml::de::Error| bad(error.to_string()))?;
-    Rules::new(&settings, clock).map_err(|error| bad(error.to_string()))
+    Rules::new(&topology.intake, clock).map_err(|error| bad(error.to_string()))
 }
 
 fn bad_key() -> Applied {

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::settings::IntakeSettings;
-use crate::{features, models};
+use crate::{features, intake, models};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,7 +14,7 @@ pub(super) struct Document {
     #[serde(default, rename = "processor")]
     pub(super) processors: Vec<Spanned<ProcessorTable>>,
     #[serde(default)]
-    pub(super) intake: Option<Spanned<IntakeSettings>>,
+    pub(super) intake: Option<Spanned<intake::Settings>>,
     #[serde(default)]
     pub(super) features: Option<Spanned<features::Settings>>,
     #[serde(default)]

@@ -4,7 +4,6 @@
 //! topic is filled, no record runs in circles. Running one belongs to the partition loops beside this module.
 
 mod cases;
-mod direct;
 mod document;
 mod draw;
 mod fields;
@@ -17,21 +16,19 @@ mod settings;
 use std::collections::BTreeMap;
 
 pub use cases::{Case, Condition, Expect, ExpectedChange, Given};
-pub use direct::Direct;
 pub use draw::Drawing;
 pub use fields::{Field, Fields, Person};
 pub use graph::{Kind, Processor};
 pub use load::{Error, SHIPPED, check, load, shipped, show, test};
 pub use problem::{Problem, Problems};
 pub use run::{Change, Report, Run, Seen, Verdict, run};
-pub use settings::IntakeSettings;
 
 use self::document::{Document, Header, SegmentTable};
 use self::problem::Source;
 use self::settings::Settings;
 use crate::domain::Digest;
 use crate::segments::{Segment, SegmentSet};
-use crate::{features, models};
+use crate::{features, intake, models};
 
 /// A checked topology.
 #[derive(Debug, Clone)]
@@ -40,7 +37,7 @@ pub struct Topology {
     /// What it is for, for people.
     pub about: String,
     pub processors: Vec<Processor>,
-    pub intake: IntakeSettings,
+    pub intake: intake::Settings,
     /// As written, and compiled.
     pub features: features::Settings,
     pub rules: features::Rules,

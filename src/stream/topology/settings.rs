@@ -3,13 +3,11 @@
 use toml::Spanned;
 
 use super::problem::Source;
-use crate::{features, models};
-
-pub type IntakeSettings = toml::Table;
+use crate::{features, intake, models};
 
 /// The settings of every core, checked.
 pub(super) struct Settings {
-    pub(super) intake: IntakeSettings,
+    pub(super) intake: intake::Settings,
     pub(super) features: features::Settings,
     pub(super) rules: features::Rules,
     pub(super) scores: models::Settings,
@@ -17,17 +15,21 @@ pub(super) struct Settings {
 }
 
 pub(super) fn check(
-    intake: Option<&Spanned<IntakeSettings>>,
+    intake: Option<&Spanned<intake::Settings>>,
     features: Option<&Spanned<features::Settings>>,
     scores: Option<&Spanned<models::Settings>>,
     source: &mut Source<'_>,
 ) -> Settings {
-    let intake = or_default(intake);
+    let intake_settings = or_default(intake);
+    // Whatever the clock: it only decides whether the flood limit is in force.
+    if let Err(error) = intake::Rules::new(&intake_settings, intake::Clock::Wall) {
+        source.report(intake.map_or(0..0, Spanned::span), error.to_string(), None);
+    }
     let feature_settings = or_default(features);
     let rules = checked(features::Rules::compile(feature_settings.clone()), features, source);
     let score_settings = or_default(scores);
     let models = checked(models::Models::compile(&score_settings), scores, source);
-    Settings { intake, features: feature_settings, rules, scores: score_settings, models }
+    Settings { intake: intake_settings, features: feature_settings, rules, scores: score_settings, models }
 }
 
 fn or_default<T: Clone + Default>(table: Option<&Spanned<T>>) -> T {
