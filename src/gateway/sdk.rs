@@ -3,6 +3,7 @@
 //! The Content-Type is never looked at: browsers say text/plain, RudderStack's Node SDK says form. The write key is taken from the Basic
 //! user, else from the body, else from the query.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -138,8 +139,12 @@ impl Gateway {
         shape: Shape,
     ) -> Result<Pending, Refusal> {
         let options = &self.app.options;
-        // What is no UTF-8 is replaced, as Go's decoder does: one broken byte must not cost a batch.
-        let text = String::from_utf8_lossy(text);
+        // What is no UTF-8 is replaced, as Go's decoder does: one broken byte must not cost a batch. Checked first because replacing walks
+        // character by character.
+        let text = match std::str::from_utf8(text) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(text),
+        };
         let (records, source) = match shape {
             Shape::Batch => {
                 let batch = scan::batch(&text, options.batch_events_max)?;

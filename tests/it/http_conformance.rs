@@ -22,7 +22,6 @@ fn row(name: &'static str, request: Request, status: u16, answer: &'static str, 
     Row { name, request, status, answer, records }
 }
 
-#[track_caller]
 async fn check(row: &Row) {
     let running = start(Options { event_bytes_max: 32 * 1024, body_bytes_max: 300_000, batch_events_max: 50, ..Options::default() }).await;
     let answer = running.send(&row.request).await;
