@@ -30,6 +30,7 @@ pub mod stream;
 pub mod gateway;
 
 // 6: root
+pub mod app;
 pub mod bench;
 pub mod cli;
 pub mod config;

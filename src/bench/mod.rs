@@ -2,5 +2,85 @@
 //!
 //! Every line says what was done about durability and under what setup. Loads stay on loopback, bounded in count and time.
 
+mod figure;
 mod floor;
+mod folds;
+mod ingest;
 mod load;
+mod logs;
+
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cli::args;
+use crate::config::Config;
+
+pub use figure::{CATALOGUE, Figure};
+
+pub async fn run(config: &Config, asked: &args::Bench) -> anyhow::Result<()> {
+    if asked.list {
+        for (name, meaning) in CATALOGUE {
+            println!("{name:<20} {meaning}");
+        }
+        return Ok(());
+    }
+    let only = |name: &str| asked.only.as_deref().is_none_or(|prefix| name.starts_with(prefix));
+    let any = |prefix: &str| CATALOGUE.iter().any(|(name, _)| name.starts_with(prefix) && only(name));
+    anyhow::ensure!(any(""), "there is no figure {:?}; `flywheel bench --list` names them", asked.only);
+    // Beside the data folder, so that the disk is the one that serves.
+    let dir = config.data.dir.with_extension("bench");
+    let scratch = Scratch::new(&dir)?;
+    let time = Duration::from_secs(u64::from(asked.seconds));
+    if any("log.") {
+        for figure in logs::run(scratch.path("logs")?.as_path(), time.min(Duration::from_secs(10)))? {
+            if only(&figure.name) {
+                figure.print();
+            }
+        }
+    }
+    if any("ingest.") {
+        ingest::run(scratch.path("ingest")?.as_path(), &only, time, &Figure::print).await?;
+    }
+    Ok(())
+}
+
+/// Runs a load on a runtime of its own, so that it takes no worker of the server's.
+async fn on_own_thread<F, R, T>(make: F) -> anyhow::Result<T>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Future<Output = anyhow::Result<T>>,
+    T: Send + 'static,
+{
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let ran = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(make()));
+        // The receiver waits below for as long as this takes.
+        let _ = done.send(ran);
+    })?;
+    result.await?
+}
+
+/// A folder that is gone when the benchmark is.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(dir: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        Ok(Self(dir.to_owned()))
+    }
+
+    fn path(&self, name: &str) -> anyhow::Result<std::path::PathBuf> {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is found beside the data folder by its name.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -41,6 +41,8 @@ pub enum Command {
     Demo(Demo),
     /// Send events from an NDJSON or CSV file to a server.
     Send(Send),
+    /// Return once everything acknowledged so far is folded and in the read models.
+    Wait(Wait),
     /// Where did my event go: every stage, outcome and position of a message or of a user's events.
     Trace(Trace),
     /// Look at topics, copy them out and in.
@@ -53,23 +55,12 @@ pub enum Command {
     Segment(Segment),
     /// Run SQL over the read models, read only.
     Query(Query),
-    /// Records that could not be applied: list them, send them again after a fix.
-    #[command(subcommand)]
-    DeadLetter(DeadLetter),
     /// Read models: rebuild them from the log, beside the live ones.
     #[command(subcommand)]
     Projections(Projections),
     /// Check, draw and test topology files.
     #[command(subcommand)]
     Topology(Topology),
-    /// Fold the log again, without side effects.
-    Replay(Replay),
-    /// Check every byte of the data folder; declare a hole where bytes are damaged.
-    Doctor(Doctor),
-    /// Copy the log, consistently, while the server runs.
-    Backup(Backup),
-    /// Make a data folder from a backup; it begins a new incarnation.
-    Restore(Restore),
     /// Measure this machine and this build; one JSON line per figure.
     Bench(Bench),
     /// Show the configuration in force.
@@ -137,8 +128,11 @@ pub struct Send {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub connections: u16,
     /// After everything is acknowledged, state this time (event-time namespaces): an RFC 3339 instant, or `end` for the newest event's.
-    #[arg(long)]
+    #[arg(long, requires = "namespace")]
     pub state_time: Option<String>,
+    /// The namespace whose time is stated: the one that the write key belongs to.
+    #[arg(long, short)]
+    pub namespace: Option<String>,
 }
 
 #[derive(Debug, Args, Clone)]
@@ -146,6 +140,15 @@ pub struct InNamespace {
     /// Namespace; `main` if absent.
     #[arg(long, short = 'n', default_value = "main")]
     pub namespace: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Wait {
+    #[command(flatten)]
+    pub at: InNamespace,
+    /// Give up after this many seconds, with exit code 1.
+    #[arg(long, default_value_t = 60)]
+    pub seconds: u64,
 }
 
 #[derive(Debug, Args)]
@@ -206,14 +209,21 @@ pub enum Segment {
     List {
         #[command(flatten)]
         at: InNamespace,
+        #[arg(long, default_value = "default")]
+        tenant: String,
     },
-    /// Who is in it, since when.
+    /// Who is in it, since when, in order of their ids.
     Members {
         segment: String,
         #[command(flatten)]
         at: InNamespace,
+        #[arg(long, default_value = "default")]
+        tenant: String,
         #[arg(long, default_value_t = 50)]
         limit: u32,
+        /// Go on behind this subject, the last one of the page before.
+        #[arg(long)]
+        after: Option<String>,
     },
     /// Its size through time.
     Plot {
@@ -221,6 +231,8 @@ pub enum Segment {
         segment: Option<String>,
         #[command(flatten)]
         at: InNamespace,
+        #[arg(long, default_value = "default")]
+        tenant: String,
     },
 }
 

@@ -1,10 +1,21 @@
-//! The command line: grammar in `args`, one file per command, printing in `output`.
+//! The command line: grammar in `args`, dispatch in `run`, one file per command, printing in `output`.
 //!
 //! Commands that read work on the data folder's files beside a running server and need no lock. Commands that write use the server's
 //! admin API while one is running on the folder, and the folder itself otherwise.
 
 pub mod args;
 pub mod demo;
+mod exit;
+mod keep;
 mod output;
+mod people;
+mod query;
+mod run;
+mod send;
 mod sender;
-pub mod topic;
+mod topic;
+mod up;
+mod wait;
+mod writer;
+
+pub use run::main;

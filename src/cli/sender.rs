@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +28,8 @@ pub struct Options {
     pub batch: usize,
     pub connections: usize,
     pub historical: bool,
+    /// Hears of every acknowledged batch: its last event, and when the answer came.
+    pub acknowledgements: Option<mpsc::UnboundedSender<(String, Instant)>>,
 }
 
 enum Work {
@@ -149,6 +151,10 @@ impl Poster {
             let wait = match request.body(body.clone()).send().await {
                 Ok(answer) if answer.status().as_u16() == 200 => {
                     self.progress.acknowledged.fetch_add(events.len() as u64, Ordering::Relaxed);
+                    if let (Some(told), Some(last)) = (&self.options.acknowledgements, events.pop()) {
+                        // Nobody listens any more; the events are safe all the same.
+                        let _ = told.send((last, Instant::now()));
+                    }
                     events.clear();
                     return Ok(());
                 }

@@ -12,8 +12,9 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::output::Rows;
+use crate::app::admin::Incoming;
 use crate::domain::{Millis, Offset, PartitionId, partition_of};
-use crate::log::{BatchBuilder, Cleanup, LogReader, LogWriter, RecordRef, Retention, TopicInfo, TopicPartition, Transaction};
+use crate::log::{Cleanup, LogReader, RecordRef, Retention, TopicInfo, TopicPartition};
 use crate::schema::{self, container};
 
 /// Bytes per fetch: large enough to be quick, small enough to show progress.
@@ -191,21 +192,13 @@ pub fn export(log: &dyn LogReader, name: &str, output: &Path, range: Range) -> a
     Ok(written)
 }
 
-/// A record on its way in.
-pub struct Incoming {
-    pub partition: u32,
-    pub timestamp: Millis,
-    pub key: Vec<u8>,
-    pub value: Option<Vec<u8>>,
-}
-
 /// Reads an exported file of either form.
 pub fn read_export(topic: &str, file: &Path) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<Incoming>>>> {
     let input = BufReader::new(File::open(file).with_context(|| format!("cannot open {}", file.display()))?);
     if file.extension().is_some_and(|extension| extension == "avro") {
         let entries = container::import(topic, input)?.map(|entry| {
             let entry = entry?;
-            Ok(Incoming { partition: entry.partition as u32, timestamp: Millis(entry.timestamp), key: entry.key, value: entry.value })
+            Ok(Incoming { partition: entry.partition as u32, timestamp: entry.timestamp, key: entry.key, value: entry.value })
         });
         return Ok(Box::new(entries.collect::<Vec<_>>().into_iter()));
     }
@@ -227,45 +220,33 @@ fn parse_line(topic: &str, line: &Value) -> anyhow::Result<Incoming> {
         Value::Null => None,
         record => Some(schema::from_json(topic, record)?),
     };
-    Ok(Incoming { partition: number("partition")? as u32, timestamp: Millis(number("timestamp")?), key, value })
+    Ok(Incoming { partition: number("partition")? as u32, timestamp: number("timestamp")?, key, value })
 }
 
-/// Appends an exported file to a topic. Records with a key go where the key belongs; those without stay in their partition.
-pub fn import(log: &dyn LogWriter, name: &str, file: &Path, mut progress: impl FnMut(u64)) -> anyhow::Result<u64> {
-    let topic = find(log, name)?;
+/// Appends an exported file to a topic through `append`. Records with a key go where the key belongs; those without stay in their partition.
+pub fn import(
+    topic: &TopicInfo,
+    file: &Path,
+    mut append: impl FnMut(Vec<Incoming>) -> anyhow::Result<u64>,
+    mut progress: impl FnMut(u64),
+) -> anyhow::Result<u64> {
     let count = topic.spec.partitions;
-    let mut builders: Vec<BatchBuilder> = (0..count).map(|_| BatchBuilder::new()).collect();
-    let mut held = 0;
+    let mut held = Vec::with_capacity(IMPORT_RECORDS);
     let mut imported = 0;
     for incoming in read_export(topic.spec.name.topic(), file)? {
-        let incoming = incoming?;
-        let partition = if incoming.key.is_empty() { incoming.partition.min(count - 1) } else { partition_of(&incoming.key, count).0 };
-        builders[partition as usize].push(&incoming.key, incoming.value.as_deref(), incoming.timestamp);
-        held += 1;
-        if held == IMPORT_RECORDS {
-            imported += append(log, &topic, &mut builders)?;
-            held = 0;
+        let mut incoming = incoming?;
+        if !incoming.key.is_empty() {
+            incoming.partition = partition_of(&incoming.key, count).0;
+        }
+        held.push(incoming);
+        if held.len() == IMPORT_RECORDS {
+            imported += append(std::mem::take(&mut held))?;
             progress(imported);
         }
     }
-    imported += append(log, &topic, &mut builders)?;
+    imported += append(held)?;
     progress(imported);
     Ok(imported)
-}
-
-fn append(log: &dyn LogWriter, topic: &TopicInfo, builders: &mut [BatchBuilder]) -> anyhow::Result<u64> {
-    let mut transaction = Transaction::default();
-    let mut records = 0;
-    for (partition, builder) in partitions(topic).zip(builders) {
-        if !builder.is_empty() {
-            records += builder.len() as u64;
-            transaction.batches.push((partition, std::mem::take(builder).build()));
-        }
-    }
-    if records > 0 {
-        log.append(transaction)?.wait()?;
-    }
-    Ok(records)
 }
 
 #[cfg(test)]
@@ -273,8 +254,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::app::admin;
     use crate::domain::Namespace;
     use crate::env::ManualClock;
+    use crate::log::LogWriter;
     use crate::log::TopicName;
     use crate::log::TopicSpec;
     use crate::log::memory::MemoryLog;
@@ -285,12 +268,20 @@ mod tests {
         let name = TopicName::new(&Namespace::new("main").unwrap(), topic);
         let spec = TopicSpec { name, partitions: 2, retention: Retention::Forever, cleanup: Cleanup::Delete };
         let info = log.create_topic(&spec).unwrap();
-        let mut builders = vec![BatchBuilder::new(), BatchBuilder::new()];
-        for (key, value) in records {
-            builders[partition_of(key, 2).0 as usize].push(key, value.as_deref(), Millis(7));
-        }
-        append(&log, &info, &mut builders).unwrap();
+        let incoming = records.iter().map(|(key, value)| Incoming {
+            partition: partition_of(key, 2).0,
+            timestamp: 7,
+            key: key.to_vec(),
+            value: value.clone(),
+        });
+        append(&log, &info, incoming.collect()).unwrap();
         log
+    }
+
+    fn append(log: &MemoryLog, topic: &TopicInfo, records: Vec<Incoming>) -> anyhow::Result<u64> {
+        let (transaction, count) = admin::transaction(topic, &records).map_err(anyhow::Error::msg)?;
+        log.append(transaction)?.wait()?;
+        Ok(count)
     }
 
     fn contents(log: &MemoryLog, name: &str) -> Vec<(u32, Vec<u8>, Option<Vec<u8>>)> {
@@ -315,7 +306,8 @@ mod tests {
             let file = dir.path().join(form);
             assert_eq!(export(&from, "main.identities", &file, Range::default()).unwrap(), 3);
             let to = log_with("identities", &[]);
-            assert_eq!(import(&to, "main.identities", &file, |_| ()).unwrap(), 3);
+            let topic = find(&to, "main.identities").unwrap();
+            assert_eq!(import(&topic, &file, |records| append(&to, &topic, records), |_| ()).unwrap(), 3);
             assert_eq!(contents(&from, "main.identities"), contents(&to, "main.identities"), "{form}");
         }
     }

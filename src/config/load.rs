@@ -172,7 +172,7 @@ fn without_secrets(value: Value) -> Value {
         Value::Array(items) => Value::Array(items.into_iter().map(without_secrets).collect()),
         Value::Table(table) => {
             let hide = |(key, value): (String, Value)| {
-                let shown = if key == "write_key" { Value::String("***".into()) } else { without_secrets(value) };
+                let shown = if key == "write_key" || key == "api_key" { Value::String("***".into()) } else { without_secrets(value) };
                 (key, shown)
             };
             Value::Table(table.into_iter().map(hide).collect())
@@ -183,19 +183,10 @@ fn without_secrets(value: Value) -> Value {
 
 fn validate(config: &Config) -> Result<(), Error> {
     let refuse = |message: String| Err(Error::Conflict(message));
-    if config.stream.partitions == 0 || config.stream.partitions > 256 {
-        return refuse(format!("stream.partitions is {}, it takes 1 to 256", config.stream.partitions));
+    if config.topology.partitions == 0 || config.topology.partitions > 256 {
+        return refuse(format!("topology.partitions is {}, it takes 1 to 256", config.topology.partitions));
     }
-    if config.log.intake_retention_days == 0 || config.log.intake_retention_days > 30 {
-        return refuse(format!("log.intake_retention_days is {}, it takes 1 to 30", config.log.intake_retention_days));
-    }
-    if config.server.event_bytes_max > crate::log::RECORD_BYTES_MAX - 16 * 1024 {
-        return refuse(format!(
-            "server.event_bytes_max is {}, a record holds about {}",
-            config.server.event_bytes_max,
-            crate::log::RECORD_BYTES_MAX
-        ));
-    }
+    config.gateway.check().map_err(|error| Error::Conflict(error.to_string()))?;
     let mut seen = BTreeMap::new();
     for source in &config.sources {
         if let Some(other) = seen.insert(&source.write_key, &source.name) {
@@ -234,22 +225,24 @@ mod tests {
 
     #[test]
     fn flags_beat_the_environment_which_beats_defaults() {
-        let env =
-            [("FLYWHEEL_SERVER__LISTEN".to_owned(), "127.0.0.1:1".to_owned()), ("FLYWHEEL_STREAM__PARTITIONS".to_owned(), "8".to_owned())];
+        let env = [
+            ("FLYWHEEL_SERVER__LISTEN".to_owned(), "127.0.0.1:1".to_owned()),
+            ("FLYWHEEL_TOPOLOGY__PARTITIONS".to_owned(), "8".to_owned()),
+        ];
         let effective = load(Some(Path::new("/dev/null")), env, &[("server.listen", "127.0.0.1:2".into(), "--listen")]).unwrap();
         assert_eq!(effective.config.server.listen, "127.0.0.1:2");
-        assert_eq!(effective.config.stream.partitions, 8);
+        assert_eq!(effective.config.topology.partitions, 8);
         assert_eq!(effective.origins["server.listen"], Origin::Flag("--listen".into()));
-        assert_eq!(effective.origins["stream.partitions"], Origin::Environment("FLYWHEEL_STREAM__PARTITIONS".into()));
+        assert_eq!(effective.origins["topology.partitions"], Origin::Environment("FLYWHEEL_TOPOLOGY__PARTITIONS".into()));
     }
 
     #[test]
     fn mistakes_are_named_with_what_to_do() {
         let cases: &[(&[(&str, &str)], &str)] = &[
             (&[("FLYWHEEL_SERVER__LISTN", "x")], "did you mean server.listen (FLYWHEEL_SERVER__LISTEN)?"),
-            (&[("FLYWHEEL_STREAM__PARTITIONS", "many")], "stream.partitions wants a whole number, got \"many\""),
-            (&[("FLYWHEEL_STREAM__PARTITIONS", "0")], "it takes 1 to 256"),
-            (&[("FLYWHEEL_LOG__INTAKE_RETENTION_DAYS", "31")], "it takes 1 to 30"),
+            (&[("FLYWHEEL_TOPOLOGY__PARTITIONS", "many")], "topology.partitions wants a whole number, got \"many\""),
+            (&[("FLYWHEEL_TOPOLOGY__PARTITIONS", "0")], "it takes 1 to 256"),
+            (&[("FLYWHEEL_GATEWAY__CONNECTIONS_MAX", "0")], "at least 1"),
         ];
         for (env, expected) in cases {
             let message = from_env(env).unwrap_err().to_string();

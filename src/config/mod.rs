@@ -11,21 +11,29 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Namespace, SourceId, TenantId};
+use crate::gateway;
+use crate::log::embedded;
+use crate::state::FjallOptions;
+use crate::stream::{self, NamespaceClock};
 
 pub use keys::{KEYS, Key};
 pub use load::{Effective, Error, Origin, load};
 
 /// Everything that can be set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub data: Data,
     pub server: Server,
+    pub gateway: gateway::Options,
     pub log: Log,
-    pub stream: Stream,
+    pub state: FjallOptions,
+    pub stream: stream::Options,
+    pub topology: Topology,
     pub read: Read,
     pub observe: Observe,
     pub sources: Vec<Source>,
+    pub api_keys: Vec<ApiKey>,
     pub namespaces: Vec<NamespaceConfig>,
 }
 
@@ -39,44 +47,28 @@ pub struct Data {
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     pub listen: String,
-    pub connections_max: usize,
-    pub event_bytes_max: usize,
-    pub batch_bytes_max: usize,
-    pub inflight_bytes_max: usize,
-    pub header_timeout_ms: u64,
-    pub body_timeout_ms: u64,
-    pub requests_per_second_max: u32,
-    pub drain_timeout_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     pub wal_bytes: u64,
-    pub tail_bytes: usize,
-    pub pending_bytes_max: usize,
+    pub tail_bytes_max: usize,
+    pub queue_bytes_max: usize,
     pub clean_interval_s: u64,
-    pub intake_retention_days: u64,
 }
 
+/// What a namespace gets that does not say otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Stream {
+pub struct Topology {
+    pub default: String,
     pub partitions: u32,
-    pub intake_threads: usize,
-    pub profile_threads: usize,
-    pub fetch_bytes: usize,
-    pub tick_interval_ms: u64,
-    pub flush_age_ms: u64,
-    pub flush_bytes: usize,
-    pub cache_bytes: usize,
-    pub topology: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Read {
-    pub batch_rows_max: usize,
     pub query_timeout_ms: u64,
     pub query_rows_max: usize,
 }
@@ -100,20 +92,22 @@ pub struct Source {
     pub disabled: bool,
 }
 
-/// How a namespace tells time. A wall clock for live traffic; event time for imports, demonstrations and backtests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum ClockKind {
-    Wall,
-    Event,
+/// Who may read, and state the time of a namespace. Secret, unlike write keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    pub api_key: String,
+    pub tenant: TenantId,
+    pub namespace: Namespace,
 }
 
+/// A namespace and how it tells time: a wall clock for live traffic; event time for imports, demonstrations and backtests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NamespaceConfig {
     pub name: Namespace,
-    pub clock: ClockKind,
-    /// A topology file, or the name of a shipped one; `stream.topology` if absent.
+    pub clock: NamespaceClock,
+    /// A topology file, or the name of a shipped one; `topology.default` if absent.
     #[serde(default)]
     pub topology: Option<String>,
     #[serde(default)]
@@ -147,51 +141,26 @@ impl Default for Data {
 
 impl Default for Server {
     fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:8080".into(),
-            connections_max: 4096,
-            event_bytes_max: 512 * 1024,
-            batch_bytes_max: 4 * 1024 * 1024,
-            inflight_bytes_max: 256 * 1024 * 1024,
-            header_timeout_ms: 10_000,
-            body_timeout_ms: 30_000,
-            requests_per_second_max: 0,
-            drain_timeout_ms: 5_000,
-        }
+        Self { listen: "127.0.0.1:8080".into() }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            wal_bytes: 64 * 1024 * 1024,
-            tail_bytes: 64 * 1024 * 1024,
-            pending_bytes_max: 64 * 1024 * 1024,
-            clean_interval_s: 60,
-            intake_retention_days: 7,
-        }
+        let log = embedded::Options::default();
+        Self { wal_bytes: log.wal_bytes, tail_bytes_max: log.tail_bytes_max, queue_bytes_max: log.queue_bytes_max, clean_interval_s: 60 }
     }
 }
 
-impl Default for Stream {
+impl Default for Topology {
     fn default() -> Self {
-        Self {
-            partitions: 4,
-            intake_threads: 1,
-            profile_threads: 1,
-            fetch_bytes: 4 * 1024 * 1024,
-            tick_interval_ms: 1_000,
-            flush_age_ms: 5_000,
-            flush_bytes: 64 * 1024 * 1024,
-            cache_bytes: 256 * 1024 * 1024,
-            topology: "spine".into(),
-        }
+        Self { default: "spine".into(), partitions: 4 }
     }
 }
 
 impl Default for Read {
     fn default() -> Self {
-        Self { batch_rows_max: 20_000, query_timeout_ms: 30_000, query_rows_max: 100_000 }
+        Self { query_timeout_ms: 30_000, query_rows_max: 100_000 }
     }
 }
 

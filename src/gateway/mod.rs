@@ -67,6 +67,8 @@ pub struct App {
     pub metrics: Option<PrometheusHandle>,
     pub sources: Sources,
     pub options: Options,
+    /// Routes of the app's own, such as its admin API; they bring their own authentication.
+    pub extra: Option<axum::Router>,
 }
 
 /// A profile as JSON text, `None` if there is none, or why it could not be read.

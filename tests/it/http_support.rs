@@ -115,6 +115,7 @@ pub async fn start_on(options: Options, sources: Sources, log: Arc<dyn LogWriter
         metrics: None,
         sources,
         options,
+        extra: None,
     };
     let shutdown = async {
         let _ = stopped.await;

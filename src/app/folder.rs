@@ -1,0 +1,69 @@
+//! The data folder: what lies where, and how another process finds the server that runs on it.
+//!
+//!     DATA/log          the embedded log, the only truth
+//!     DATA/state        snapshots of the folds; deleted, it is rebuilt
+//!     DATA/read         one SQLite file per namespace; deleted, it is rebuilt
+//!     DATA/server.json  address and admin token of the running server, readable by its owner only
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone)]
+pub struct Folder(PathBuf);
+
+/// What the running server tells other processes of its owner.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Contact {
+    pub pid: u32,
+    pub url: String,
+    pub admin_token: String,
+}
+
+impl Folder {
+    pub fn new(root: &Path) -> Self {
+        Self(root.to_owned())
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.0.join("state")
+    }
+
+    pub fn read(&self) -> PathBuf {
+        self.0.join("read")
+    }
+
+    fn contact_path(&self) -> PathBuf {
+        self.0.join("server.json")
+    }
+
+    /// What the last server to start here wrote; it may have died since.
+    pub fn contact(&self) -> Option<Contact> {
+        serde_json::from_reader(File::open(self.contact_path()).ok()?).ok()
+    }
+
+    pub fn write_contact(&self, contact: &Contact) -> std::io::Result<()> {
+        let temporary = self.0.join("server.json.new");
+        // An earlier one that was cut short; it would keep its permissions.
+        let _ = std::fs::remove_file(&temporary);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(serde_json::to_string_pretty(contact).expect("a contact is JSON").as_bytes())?;
+        std::fs::rename(temporary, self.contact_path())
+    }
+
+    pub fn remove_contact(&self) {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(self.contact_path());
+    }
+}

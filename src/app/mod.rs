@@ -1,0 +1,50 @@
+//! Composition: the one place that names concrete adapters and joins settings to components.
+
+pub mod admin;
+mod folder;
+mod plans;
+mod server;
+mod world;
+
+use std::net::SocketAddr;
+
+pub use folder::{Contact, Folder};
+pub use server::{Engine, Server, takes_development_key};
+pub use world::{Plan, Vitals, World};
+
+use crate::{gateway, log, projections, state, stream};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the data folder {folder}: {message}")]
+    Folder { folder: String, message: String },
+    #[error("cannot listen on {0}: {1}")]
+    Listen(String, std::io::Error),
+    #[error(
+        "{0} can be reached from other machines, and no source is configured: the development write key is for loopback only. \
+         Add [[sources]] with a write key of your own to flywheel.toml"
+    )]
+    DevelopmentKeyInPublic(SocketAddr),
+    #[error("source {source_name} sends to namespace {namespace}, which is not configured; add it under [[namespaces]]")]
+    UnknownNamespace { source_name: String, namespace: String },
+    #[error("stopped: {0}")]
+    Stopped(String),
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    #[error(transparent)]
+    State(#[from] state::Error),
+    #[error(transparent)]
+    Stream(#[from] stream::Error),
+    #[error(transparent)]
+    Topology(#[from] stream::topology::Error),
+    #[error(transparent)]
+    Projections(#[from] projections::Error),
+    #[error(transparent)]
+    Gateway(#[from] gateway::Error),
+}
+
+impl Error {
+    fn folder(folder: &Folder, error: &std::io::Error) -> Self {
+        Error::Folder { folder: folder.root().display().to_string(), message: error.to_string() }
+    }
+}

@@ -1,0 +1,129 @@
+//! One namespace running: its spine and its projector, and what they say about themselves.
+
+use std::sync::Arc;
+
+use super::Error;
+use crate::domain::Namespace;
+use crate::env::Clock;
+use crate::gateway::NotReady;
+use crate::log::LogWriter;
+use crate::projections::{self, Health, Projector};
+use crate::state::StateStore;
+use crate::stream::topology::Topology;
+use crate::stream::{self, NamespaceClock, Partitions, Spine, Watch};
+
+/// A profile fold or projector this far behind while it should be idle is not ready to be relied on.
+const LAG_RECORDS_MAX: u64 = 1_000_000;
+
+/// What a namespace is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub namespace: Namespace,
+    pub clock: NamespaceClock,
+    pub topology: Topology,
+    pub partitions: Partitions,
+}
+
+pub struct World {
+    pub namespace: Namespace,
+    pub clock: NamespaceClock,
+    spine: stream::Handle,
+    projector: projections::Handle,
+    watch: Watch,
+}
+
+impl World {
+    pub fn start<L: LogWriter + 'static>(
+        plan: Plan,
+        log: &Arc<L>,
+        state: &Arc<dyn StateStore>,
+        clock: &Arc<dyn Clock>,
+        folder: &super::Folder,
+        options: &stream::Options,
+    ) -> Result<Self, Error> {
+        let Plan { namespace, clock: kind, topology, partitions } = plan;
+        let rules = Arc::new(topology.rules.clone());
+        let setup = stream::Setup {
+            log: Arc::clone(log) as _,
+            state: Arc::clone(state),
+            clock: Arc::clone(clock),
+            namespace: namespace.clone(),
+            time: kind,
+            partitions,
+            topology: Arc::new(topology),
+            options: options.clone(),
+        };
+        let spine = Spine::start(setup)?;
+        let watch = spine.watch();
+        let pins: Arc<dyn projections::Pins> = Arc::clone(log) as Arc<dyn projections::Pins>;
+        let options = projections::Options { clock: Arc::clone(clock), rules, pins: Some(pins) };
+        let projector = Projector::start(Arc::clone(log) as _, &folder.read(), &namespace, options)?;
+        Ok(Self { namespace, clock: kind, spine, projector, watch })
+    }
+
+    pub fn projector(&self) -> &projections::Handle {
+        &self.projector
+    }
+
+    pub fn status(&self) -> Vec<stream::PartitionStatus> {
+        self.spine.status()
+    }
+
+    /// What a health check holds on to.
+    pub fn vitals(&self) -> Vitals {
+        Vitals { namespace: self.namespace.clone(), watch: self.watch.clone(), projector: self.projector.clone() }
+    }
+
+    /// Stops folding first, so that the read model ends with everything that was committed.
+    pub fn stop(self) -> Result<(), Error> {
+        let stopped = self.spine.stop();
+        self.projector.stop();
+        Ok(stopped?)
+    }
+}
+
+/// Looks at a running namespace without owning it.
+#[derive(Clone)]
+pub struct Vitals {
+    pub namespace: Namespace,
+    watch: Watch,
+    projector: projections::Handle,
+}
+
+impl Vitals {
+    pub fn failure(&self) -> Option<String> {
+        self.watch.failure()
+    }
+
+    pub fn not_ready(&self) -> Vec<NotReady> {
+        let mut reasons = Vec::new();
+        let mut no = |component: &str, reason: String| {
+            reasons.push(NotReady { component: component.to_owned(), reason: format!("namespace {}: {reason}", self.namespace) });
+        };
+        if let Some(failure) = self.watch.failure() {
+            no("stream", failure);
+        }
+        let status = self.watch.status();
+        let catching_up = status.iter().filter(|partition| partition.catching_up).count();
+        if catching_up > 0 {
+            no("stream", format!("{catching_up} partitions are re-reading the log after a restart"));
+        }
+        let lag = status.iter().map(stream::PartitionStatus::lag_records).max().unwrap_or(0);
+        if lag > LAG_RECORDS_MAX {
+            no("stream", format!("a partition is {lag} records behind"));
+        }
+        match self.projector.health() {
+            Health::Starting | Health::Running => {}
+            Health::Retrying(reason) => no("read model", reason),
+            Health::Rebuilding(reason) => no("read model", format!("being rebuilt: {reason}")),
+            Health::Stopped(reason) => no("read model", reason.unwrap_or_else(|| "stopped".to_owned())),
+        }
+        reasons
+    }
+
+    /// How old the oldest record is that intake has not folded.
+    pub fn intake_lag_ms(&self, now: crate::domain::Millis) -> u64 {
+        let behind = self.watch.status().into_iter().filter(|partition| partition.stage == "intake" && partition.lag_records() > 0);
+        behind.filter_map(|partition| partition.time).map(|time| now.since_ms(crate::domain::Millis(time)).max(0) as u64).max().unwrap_or(0)
+    }
+}

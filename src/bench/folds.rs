@@ -1,0 +1,237 @@
+//! `features`, `features.cpu`, `features.cold`, `replay.fold`, `memory.*`: the profile fold over records that lie in the log already.
+//!
+//! A fold is timed from its start until every record is committed (not merely folded). `features` runs the whole spine on the embedded
+//! log; what is committed is what a reader of `profiles` could see.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::figure::{FSYNC_LOG, Figure, NOTHING};
+use super::floor;
+use crate::domain::{Millis, Namespace, PartitionId, Subject, TenantId, partition_of};
+use crate::env::fs::RealFs;
+use crate::env::{Clock, SystemClock};
+use crate::log::embedded::{EmbeddedLog, Options};
+use crate::log::{BatchBuilder, LogWriter, Transaction};
+use crate::schema;
+use crate::schema::records::{EventBody, EventsRecord, Origin};
+use crate::state::{FjallOptions, FjallStore};
+use crate::stream::{self, NamespaceClock, Partitions, Spine, Topic, Topics, topology};
+
+const PARTITIONS: u32 = 4;
+/// Records per append while the history is written.
+const APPEND_RECORDS: usize = 2_000;
+const START: i64 = 1_700_000_000_000;
+/// Between two looks at how far the fold is.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Who the events are of.
+#[derive(Debug, Clone, Copy)]
+pub enum People {
+    /// Few are busy, most are not: exponent 1.
+    Zipf(u32),
+    Uniform(u32),
+}
+
+/// Draws a person.
+struct Draw {
+    people: People,
+    /// Cumulated weights of a Zipf law.
+    cumulated: Vec<f64>,
+}
+
+impl Draw {
+    fn new(people: People) -> Self {
+        let cumulated = match people {
+            People::Uniform(_) => Vec::new(),
+            People::Zipf(count) => {
+                let mut sum = 0.0;
+                (1..=count).map(|rank| { sum += 1.0 / f64::from(rank); sum }).collect()
+            }
+        };
+        Self { people, cumulated }
+    }
+
+    fn next(&self, random: &mut ChaCha8Rng) -> u32 {
+        match self.people {
+            People::Uniform(count) => random.random_range(0..count),
+            People::Zipf(_) => {
+                let total = *self.cumulated.last().expect("someone");
+                let point = random.random_range(0.0..total);
+                self.cumulated.partition_point(|sum| *sum < point) as u32
+            }
+        }
+    }
+}
+
+const NAMES: &[(&str, &str)] = &[
+    ("Product Viewed", r#"{"product_id":"sku-1234","category":"shoes","price":59.9,"currency":"USD"}"#),
+    ("Product Added", r#"{"product_id":"sku-77","category":"bags","price":19.5,"currency":"USD","quantity":1}"#),
+    ("Order Completed", r#"{"order_id":"o-1","total":79.4,"currency":"USD","products":[{"product_id":"sku-77","category":"bags"}]}"#),
+    ("Email Opened", r#"{"campaign":"spring","channel":"email"}"#),
+    ("Search", r#"{"query":"red shoes size 42"}"#),
+];
+const CONTEXT: &str = r#"{"library":{"name":"bench","version":"1"},"page":{"path":"/p/sku-1234","referrer":"https://example.com/"},"timezone":"Europe/Berlin"}"#;
+
+/// A log with `count` events in `bench.events`.
+pub struct History {
+    pub log: Arc<EmbeddedLog>,
+    pub topics: Topics,
+    pub events: u64,
+}
+
+pub fn write_history(dir: &Path, people: People, count: u64) -> anyhow::Result<History> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log = EmbeddedLog::open(Arc::new(RealFs), &dir.join("log"), Options::default(), clock)?;
+    let namespace = Namespace::new("bench")?;
+    let topics = Topics::create(&*log, &namespace, Partitions { intake: PARTITIONS, events: PARTITIONS })?;
+    let history = History { log, topics, events: count };
+    history.append(people, 0, count)?;
+    Ok(history)
+}
+
+impl History {
+    /// Appends `count` more events, numbered from `first`.
+    pub fn append(&self, people: People, first: u64, count: u64) -> anyhow::Result<()> {
+        let tenant = TenantId::new("bench")?;
+        let draw = Draw::new(people);
+        let mut random = ChaCha8Rng::seed_from_u64(first ^ 0x5eed);
+        let mut builders: Vec<BatchBuilder> = (0..PARTITIONS).map(|_| BatchBuilder::new()).collect();
+        let mut tickets = std::collections::VecDeque::new();
+        for number in first..first + count {
+            let person = draw.next(&mut random);
+            let user = format!("user-{person:08}");
+            let message = format!("bench-{number:016}");
+            let (name, properties) = NAMES[(random.random_range(0..100u32) as usize).min(99) * NAMES.len() / 100];
+            let time = START + number as i64 * 20;
+            let event = EventsRecord::Event(EventBody {
+                message_id: &message,
+                kind: "track",
+                name,
+                event_time: time,
+                received_at: time,
+                user_id: &user,
+                anonymous_id: "",
+                source: "bench",
+                historical: false,
+                properties,
+                context: CONTEXT,
+                origin: Origin { incarnation: 1, partition: 0, offset: number as i64 },
+            });
+            let key = Subject::user(&user).key(&tenant);
+            let partition = partition_of(key.as_bytes(), PARTITIONS).0 as usize;
+            builders[partition].push_with(key.as_bytes(), Millis(time), |out| schema::encode(&event, out))?;
+            if builders[partition].len() == APPEND_RECORDS {
+                let batch = std::mem::take(&mut builders[partition]).build();
+                tickets.push_back(self.append_batch(partition, batch)?);
+                if tickets.len() > 8 {
+                    tickets.pop_front().expect("there are eight").wait()?;
+                }
+            }
+        }
+        for (partition, builder) in builders.into_iter().enumerate().filter(|(_, builder)| !builder.is_empty()) {
+            tickets.push_back(self.append_batch(partition, builder.build())?);
+        }
+        for ticket in tickets {
+            ticket.wait()?;
+        }
+        Ok(())
+    }
+
+    fn append_batch(&self, partition: usize, batch: crate::log::RecordBatch) -> anyhow::Result<crate::log::Ticket> {
+        let partition = self.topics.partition(Topic::Events, PartitionId(partition as u32));
+        let mut batch = Some(batch);
+        loop {
+            let again = batch.clone().expect("kept until it is taken");
+            match self.log.append(Transaction { batches: vec![(partition, again)], commits: Vec::new() }) {
+                Ok(ticket) => {
+                    batch = None;
+                    drop(batch);
+                    return Ok(ticket);
+                }
+                Err(error) if error.advice() == crate::log::Advice::Retry => std::thread::yield_now(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Runs the spine until every event is committed; returns seconds of wall and of CPU.
+    pub fn fold(&self, dir: &Path, options: stream::Options) -> anyhow::Result<Timed> {
+        let (state, _) = FjallStore::open_or_rebuild(&dir.join("state"), FjallOptions::default())?;
+        let setup = stream::Setup {
+            log: Arc::clone(&self.log) as _,
+            state: Arc::new(state),
+            clock: Arc::new(SystemClock),
+            namespace: self.topics.namespace.clone(),
+            time: NamespaceClock::Event,
+            partitions: Partitions { intake: PARTITIONS, events: PARTITIONS },
+            topology: Arc::new(topology::load("spine")?),
+            options,
+        };
+        let cpu = cpu_seconds();
+        let started = Instant::now();
+        let handle = Spine::start(setup)?;
+        loop {
+            let status = handle.status();
+            let behind: u64 = status.iter().filter(|one| one.stage == "profiles").map(|one| one.end.max(1).saturating_sub(one.committed)).sum();
+            if behind == 0 || handle.has_failed() {
+                break;
+            }
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+        let timed = Timed { wall: started.elapsed().as_secs_f64(), cpu: cpu_seconds() - cpu };
+        handle.stop()?;
+        Ok(timed)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Timed {
+    pub wall: f64,
+    pub cpu: f64,
+}
+
+/// User and system time of this process.
+pub fn cpu_seconds() -> f64 {
+    // SAFETY: getrusage fills the struct it is given.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, &mut usage), 0, "a process may ask about itself");
+        usage
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+/// Resident memory of this process, bytes.
+pub fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * 4096
+}
+
+const EVENTS: u64 = 2_000_000;
+const USERS: u32 = 50_000;
+
+/// `features`, `features.cpu`.
+pub fn features(dir: &Path) -> anyhow::Result<Vec<Figure>> {
+    let history = write_history(dir, People::Zipf(USERS), EVENTS)?;
+    let timed = history.fold(dir, stream::Options::default())?;
+    let rate = EVENTS as f64 / timed.wall;
+    let bodies: Vec<String> = (0..200_000).map(|_| super::load::event_json(229, "2026-01-01T00:00:00Z")).collect();
+    let bare = floor::parse_and_fold(&bodies);
+    let setup = format!("burst of {EVENTS} events, {USERS} users, Zipf 1, {PARTITIONS} partitions, default topology; floor: bare parse and fold, one thread");
+    let cpu = timed.cpu / (EVENTS as f64 / 1e6);
+    history.log.close();
+    Ok(vec![
+        Figure::new("features", rate, "events/s", FSYNC_LOG, setup.clone()).against(bare),
+        Figure::new("features.cpu", cpu, "CPU s per million", FSYNC_LOG, setup).against(1e6 / bare),
+    ])
+}
+
+/// Marks figures that read only.
+pub const READS: &str = NOTHING;

@@ -1,0 +1,118 @@
+//! Sends the history to a server in this process, month by month, and measures what it sustained.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::mpsc;
+
+use super::Scene;
+use super::dataset::History;
+use crate::app::{Engine, Server};
+use crate::cli::send::state_time;
+use crate::cli::sender::{Options, Sender};
+use crate::cli::wait;
+use crate::config::Config;
+use crate::domain::Millis;
+use crate::projections::Reader;
+
+const CONNECTIONS: usize = 8;
+const WAIT_AT_MOST: Duration = Duration::from_secs(300);
+/// How often the sampler looks for its event in SQL: the measurement's resolution.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// What loading measured.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub seconds: f64,
+    pub events_per_second: f64,
+    /// From acknowledgement to visible in SQL, milliseconds.
+    pub visible_p50_ms: f64,
+    pub visible_p99_ms: f64,
+    pub samples: u64,
+}
+
+pub async fn run(
+    config: &Config,
+    engine: Engine,
+    scene: &Scene,
+    history: &History,
+    batch: usize,
+    reader: &Reader,
+) -> anyhow::Result<Loaded> {
+    let log = std::sync::Arc::clone(&engine.log);
+    let server = Server::start(engine, None).await?;
+    let (acknowledged, samples) = mpsc::unbounded_channel();
+    let sampler = tokio::spawn(sample(samples, reader.clone(), scene.clone()));
+    let options = Options {
+        url: format!("http://{}", server.address),
+        write_key: scene.write_key.clone(),
+        batch,
+        connections: CONNECTIONS,
+        historical: false,
+        acknowledgements: Some(acknowledged),
+    };
+    let bar = ProgressBar::new(history.events.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec}").expect("the template is valid"));
+    let started = Instant::now();
+    let mut sender = Sender::start(&options)?;
+    let mut month = String::new();
+    for event in &history.events {
+        let this = month_of(event.time);
+        if this != month {
+            sender.flush().await?;
+            if !month.is_empty() {
+                state_time(&options, scene.namespace.as_str(), first_of(&this)).await?;
+            }
+            bar.set_message(this.clone());
+            month = this;
+        }
+        sender.send(&event.user, event.json.clone()).await?;
+        bar.set_position(sender.progress.acknowledged.load(Ordering::Relaxed));
+    }
+    sender.finish().await?;
+    let quiet = Options { acknowledgements: None, ..options.clone() };
+    // The last holder of the channel: the sampler ends when it has seen what was acknowledged.
+    drop(options);
+    state_time(&quiet, scene.namespace.as_str(), history.end).await?;
+    wait::run(config, &*log, scene.namespace.as_str(), WAIT_AT_MOST).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    bar.finish_and_clear();
+    let visible = sampler.await??;
+    server.stop().await?;
+    Ok(Loaded {
+        seconds,
+        events_per_second: history.events.len() as f64 / seconds,
+        visible_p50_ms: visible.value_at_quantile(0.5) as f64 / 1_000.0,
+        visible_p99_ms: visible.value_at_quantile(0.99) as f64 / 1_000.0,
+        samples: visible.len(),
+    })
+}
+
+fn month_of(time: Millis) -> String {
+    time.to_rfc3339().unwrap_or_default().chars().take(7).collect()
+}
+
+fn first_of(month: &str) -> Millis {
+    Millis::parse(&format!("{month}-01")).expect("a month of the calendar")
+}
+
+/// Follows one acknowledged batch after another until it can be read in SQL; batches acknowledged meanwhile are passed over.
+async fn sample(
+    mut acknowledged: mpsc::UnboundedReceiver<(String, Instant)>,
+    reader: Reader,
+    scene: Scene,
+) -> anyhow::Result<Histogram<u64>> {
+    let mut seen = Histogram::new(3)?;
+    while let Some((event, at)) = acknowledged.recv().await {
+        let event: serde_json::Value = serde_json::from_str(&event)?;
+        let id = event["messageId"].as_str().unwrap_or_default();
+        while !reader.is_visible(&scene.tenant, id).await.unwrap_or(false) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        seen.record(at.elapsed().as_micros() as u64)?;
+        while acknowledged.try_recv().is_ok() {}
+    }
+    Ok(seen)
+}

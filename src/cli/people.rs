@@ -1,0 +1,208 @@
+//! `flywheel profile`, `segment` and `trace`: what one would ask about people, from the read models.
+
+use serde_json::{Value, json};
+
+use super::args;
+use super::exit::Exit;
+use super::output::{Rows, bars, print_json};
+use crate::app::Folder;
+use crate::config::Config;
+use crate::domain::{Namespace, Subject, TenantId};
+use crate::projections::{Reader, TracedEvent, TracedOutcome};
+
+/// Points of a plot; a longer history is thinned to this many.
+const PLOT_POINTS_MAX: usize = 40;
+const PLOT_WIDTH: usize = 50;
+
+pub fn reader(config: &Config, namespace: &str) -> anyhow::Result<Reader> {
+    Ok(Reader::new(&Folder::new(&config.data.dir).read(), &Namespace::new(namespace)?))
+}
+
+/// `u:ID`, `a:ID`, or a plain user id.
+pub fn subject(text: &str) -> Subject {
+    match text.split_once(':') {
+        Some(("u", id)) => Subject::user(id),
+        Some(("a", id)) => Subject::anonymous(id),
+        _ => Subject::user(text),
+    }
+}
+
+pub async fn profile(config: &Config, asked: &args::Profile, json: bool) -> anyhow::Result<()> {
+    let tenant = TenantId::new(&asked.tenant)?;
+    let who = subject(&asked.user);
+    let profile = reader(config, &asked.at.namespace)?.profile(&tenant, &who).await?;
+    let profile =
+        profile.ok_or_else(|| Exit::not_found(format!("there is no {who} of tenant {tenant} in namespace {}", asked.at.namespace)))?;
+    if json {
+        print_json(&profile);
+    } else {
+        print!("{}", described(&profile, 0));
+    }
+    Ok(())
+}
+
+/// JSON as indented `name  value` lines, empty members left out.
+pub fn described(value: &Value, depth: usize) -> String {
+    let indent = "  ".repeat(depth);
+    let mut out = String::new();
+    match value {
+        Value::Object(members) => {
+            let width = members.keys().map(String::len).max().unwrap_or(0);
+            for (name, member) in members.iter().filter(|(_, member)| !is_empty(member)) {
+                match member {
+                    Value::Object(_) | Value::Array(_) => out.push_str(&format!("{indent}{name}\n{}", described(member, depth + 1))),
+                    plain => out.push_str(&format!("{indent}{name:<width$}  {}\n", plain_text(plain))),
+                }
+            }
+        }
+        Value::Array(items) if items.iter().all(|item| !item.is_object()) => {
+            let items: Vec<_> = items.iter().map(plain_text).collect();
+            out.push_str(&format!("{indent}{}\n", items.join(", ")));
+        }
+        Value::Array(items) => {
+            for item in items {
+                let Value::Object(members) = item else { continue };
+                let parts: Vec<_> =
+                    members.iter().filter(|(_, v)| !is_empty(v)).map(|(name, v)| format!("{name} {}", plain_text(v))).collect();
+                out.push_str(&format!("{indent}{}\n", parts.join(", ")));
+            }
+        }
+        plain => out.push_str(&format!("{indent}{}\n", plain_text(plain))),
+    }
+    out
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
+    }
+}
+
+fn plain_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain_text).collect::<Vec<_>>().join("; "),
+        Value::Object(members) => members.iter().map(|(name, v)| format!("{name} {}", plain_text(v))).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+pub async fn segment(config: &Config, asked: &args::Segment, json: bool) -> anyhow::Result<()> {
+    match asked {
+        args::Segment::List { at, tenant } => {
+            let mut rows = Rows::new(&["segment", "members", "entered", "left"]);
+            for summary in reader(config, &at.namespace)?.segments(&TenantId::new(tenant)?).await? {
+                rows.push(vec![json!(summary.segment), json!(summary.members), json!(summary.entered), json!(summary.left)]);
+            }
+            rows.print(json);
+        }
+        args::Segment::Members { segment, at, tenant, limit, after } => {
+            let mut rows = Rows::new(&["subject", "since"]);
+            let reader = reader(config, &at.namespace)?;
+            for member in reader.members(&TenantId::new(tenant)?, segment, after.as_deref(), *limit).await? {
+                rows.push(vec![json!(member.subject), json!(member.since.to_string())]);
+            }
+            rows.print(json);
+        }
+        args::Segment::Plot { segment, at, tenant } => {
+            let reader = reader(config, &at.namespace)?;
+            let tenant = TenantId::new(tenant)?;
+            let names = match segment {
+                Some(name) => vec![name.clone()],
+                None => reader.segments(&tenant).await?.into_iter().map(|summary| summary.segment).collect(),
+            };
+            let mut all = serde_json::Map::new();
+            for name in names {
+                let sizes = reader.segment_sizes(&tenant, &name).await?;
+                if sizes.is_empty() {
+                    return Err(Exit::not_found(format!(
+                        "nobody was ever in a segment {name:?}; `flywheel segment list` names those there are"
+                    )));
+                }
+                let points: Vec<(String, f64)> = sizes.iter().map(|size| (size.day.clone(), size.members as f64)).collect();
+                if json {
+                    all.insert(name, json!(points.iter().map(|(day, size)| json!({"day": day, "members": size})).collect::<Vec<_>>()));
+                } else {
+                    println!("{name}\n{}", bars(&thinned(&points), PLOT_WIDTH));
+                }
+            }
+            if json {
+                print_json(&Value::Object(all));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The last point and evenly spaced ones before it.
+pub fn thinned(points: &[(String, f64)]) -> Vec<(String, f64)> {
+    let step = points.len().div_ceil(PLOT_POINTS_MAX).max(1);
+    let mut kept: Vec<_> = points.iter().rev().step_by(step).cloned().collect();
+    kept.reverse();
+    kept
+}
+
+pub async fn trace(config: &Config, asked: &args::Trace, json: bool) -> anyhow::Result<()> {
+    let found = reader(config, &asked.at.namespace)?.trace(&TenantId::new(&asked.tenant)?, &asked.what).await?;
+    if found.is_empty() {
+        let hint = "it may not have been projected yet (`flywheel wait`), or belong to another --namespace or --tenant";
+        return Err(Exit::not_found(format!("no message or person {:?}; {hint}", asked.what)));
+    }
+    let mut rows = Rows::new(&["time", "message_id", "stage", "outcome", "reason", "position", "what"]);
+    for event in &found.events {
+        for row in steps_of(event) {
+            rows.push(row);
+        }
+    }
+    for outcome in found.outcomes.iter().chain(&found.dead_letters) {
+        rows.push(outcome_row(outcome));
+    }
+    rows.print(json);
+    Ok(())
+}
+
+fn steps_of(event: &TracedEvent) -> [Vec<Value>; 2] {
+    let who = match (&event.user_id, &event.anonymous_id) {
+        (Some(user), _) => format!("u:{user}"),
+        (None, Some(device)) => format!("a:{device}"),
+        (None, None) => String::new(),
+    };
+    let place = |topic: &str, (partition, offset): (u32, u64)| json!(format!("{topic}/{partition}/{offset}"));
+    let arrived = json!(event.received_at.to_string());
+    [
+        vec![
+            arrived,
+            json!(event.message_id),
+            json!("intake"),
+            json!("applied"),
+            Value::Null,
+            place("intake", event.intake),
+            json!("received"),
+        ],
+        vec![
+            json!(event.time.to_string()),
+            json!(event.message_id),
+            json!("events"),
+            json!("applied"),
+            Value::Null,
+            place("events", event.events),
+            json!(format!("{} of {who}", event.name)),
+        ],
+    ]
+}
+
+fn outcome_row(outcome: &TracedOutcome) -> Vec<Value> {
+    vec![
+        json!(outcome.at.to_string()),
+        json!(outcome.message_id),
+        json!(outcome.stage),
+        json!(outcome.kind),
+        json!(outcome.reason),
+        json!(format!("intake/{}/{}", outcome.partition, outcome.offset)),
+        json!(outcome.detail),
+    ]
+}

@@ -1,0 +1,186 @@
+//! Which command leads where, and what all of them need first: the configuration, logging, a runtime.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+use super::args::{self, Cli, Command};
+use super::exit::{self, Exit};
+use super::output::{Rows, grouped, print_json};
+use super::writer::Writer;
+use super::{demo, keep, people, query, send, topic, up, wait};
+use crate::app::Folder;
+use crate::config::{self, Config, Effective};
+use crate::domain::Millis;
+use crate::env::fs::RealFs;
+use crate::log::embedded::EmbeddedReader;
+use crate::stream::topology;
+use crate::{bench, stream};
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let run = || -> anyhow::Result<()> {
+        let effective = effective(&cli)?;
+        logging(&effective.config);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(dispatch(&cli, effective))
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}
+
+fn effective(cli: &Cli) -> anyhow::Result<Effective> {
+    let mut flags = Vec::new();
+    if let Some(data) = &cli.global.data {
+        flags.push(("data.dir", data.display().to_string(), "--data"));
+    }
+    if let Command::Up(args::Up { listen: Some(listen) }) = &cli.command {
+        flags.push(("server.listen", listen.clone(), "--listen"));
+    }
+    Ok(config::load(cli.global.config.as_deref(), std::env::vars(), &flags)?)
+}
+
+fn logging(config: &Config) {
+    let filter = EnvFilter::try_new(&config.observe.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.observe.log_json { builder.json().init() } else { builder.init() }
+}
+
+async fn dispatch(cli: &Cli, effective: Effective) -> anyhow::Result<()> {
+    let json = cli.global.json;
+    let config = &effective.config;
+    match &cli.command {
+        Command::Up(_) => up::run(config).await,
+        Command::Demo(asked) => demo::run(config, asked, json).await,
+        Command::Send(asked) => send::run(asked, server_url(config, asked.url.as_deref())?, asked.namespace.as_deref(), json).await,
+        Command::Wait(asked) => wait::run(config, &*reader(config)?, &asked.at.namespace, Duration::from_secs(asked.seconds)).await,
+        Command::Trace(asked) => people::trace(config, asked, json).await,
+        Command::Topic(asked) => topics(config, asked, json).await,
+        Command::Profile(asked) => people::profile(config, asked, json).await,
+        Command::Segment(asked) => people::segment(config, asked, json).await,
+        Command::Query(asked) => query::run(config, asked, json).await,
+        Command::Projections(args::Projections::Rebuild { at }) => keep::rebuild(config, &at.namespace, json).await,
+        Command::Topology(asked) => topologies(asked, json),
+        Command::Bench(asked) => bench::run(config, asked).await,
+        Command::Config(args::Config::Show) => {
+            show(&effective, json);
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "flywheel", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Reads the folder's log beside whoever writes it.
+pub fn reader(config: &Config) -> anyhow::Result<Arc<EmbeddedReader>> {
+    let folder = Folder::new(&config.data.dir);
+    if !folder.log().exists() {
+        return Err(Exit::not_found(format!("there is no log in {}; `flywheel up` makes one", folder.root().display())));
+    }
+    Ok(Arc::new(EmbeddedReader::open(Arc::new(RealFs), &folder.log())?))
+}
+
+/// The given URL, or that of the server on the data folder.
+fn server_url(config: &Config, given: Option<&str>) -> anyhow::Result<String> {
+    if let Some(url) = given {
+        return Ok(url.to_owned());
+    }
+    let contact = Folder::new(&config.data.dir).contact();
+    let contact =
+        contact.with_context(|| format!("no server runs on {}; start one with `flywheel up`, or pass --url", config.data.dir.display()))?;
+    Ok(contact.url)
+}
+
+async fn topics(config: &Config, asked: &args::Topic, json: bool) -> anyhow::Result<()> {
+    let log = reader(config)?;
+    match asked {
+        args::Topic::List => {
+            topic::list(&*log)?.print(json);
+            Ok(())
+        }
+        args::Topic::Tail { topic: name, last, follow } => topic::tail(&*log, name, *last, *follow, |line| {
+            use std::io::Write;
+            writeln!(std::io::stdout(), "{line}")
+        }),
+        args::Topic::Export { topic: name, output, from, to } => {
+            let time = |text: &Option<String>| -> anyhow::Result<Option<Millis>> {
+                text.as_ref().map(|text| Millis::parse(text).with_context(|| format!("{text:?} is no RFC 3339 time"))).transpose()
+            };
+            let written = topic::export(&*log, name, output, topic::Range { from: time(from)?, to: time(to)? })?;
+            if output != Path::new("-") {
+                eprintln!("{} records of {name} in {}", grouped(written), output.display());
+            }
+            Ok(())
+        }
+        args::Topic::Import { topic: name, file } => {
+            let writer = Writer::open(&Folder::new(&config.data.dir))?;
+            let target = topic::find(&*log, name)?;
+            let bar = indicatif::ProgressBar::new_spinner();
+            let handle = tokio::runtime::Handle::current();
+            let append = |records| tokio::task::block_in_place(|| handle.block_on(writer.append(&target, records)));
+            let imported = topic::import(&target, file, append, |done| bar.set_position(done))?;
+            bar.finish_and_clear();
+            if json {
+                print_json(&json!({"imported": imported}));
+            } else {
+                println!("{} records appended to {name}", grouped(imported));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn topologies(asked: &args::Topology, json: bool) -> anyhow::Result<()> {
+    let all = |files: &[String]| -> Vec<String> {
+        if files.is_empty() { topology::SHIPPED.iter().map(|(name, _)| (*name).to_owned()).collect() } else { files.to_vec() }
+    };
+    match asked {
+        args::Topology::Check { files } => {
+            for file in all(files) {
+                print!("{}", topology::check(&file).map_err(|error| Exit::check_failed(error.to_string()))?);
+            }
+            Ok(())
+        }
+        args::Topology::Show { file, format } => {
+            let drawing = match format {
+                args::Drawing::Text => topology::Drawing::Text,
+                args::Drawing::Mermaid => topology::Drawing::Mermaid,
+            };
+            print!("{}", topology::show(file, drawing)?);
+            Ok(())
+        }
+        args::Topology::Test { files } => {
+            let mut failed = 0;
+            for file in all(files) {
+                for report in topology::test(&file, &stream::Simulation)? {
+                    failed += report.verdicts.iter().filter(|verdict| !verdict.failures.is_empty()).count();
+                    if json {
+                        let verdicts = report.verdicts.iter().map(|v| json!({"test": v.test, "line": v.line, "failures": v.failures}));
+                        print_json(&json!({"topology": report.topology, "file": report.file, "tests": verdicts.collect::<Vec<_>>()}));
+                    } else {
+                        print!("{report}");
+                    }
+                }
+            }
+            if failed > 0 { Err(Exit::check_failed(format!("{failed} tests failed"))) } else { Ok(()) }
+        }
+    }
+}
+
+fn show(effective: &Effective, json: bool) {
+    let mut rows = Rows::new(&["key", "value", "from", "meaning"]);
+    for (key, value, origin, doc) in effective.rows() {
+        rows.push(vec![json!(key), json!(value), json!(origin), json!(doc)]);
+    }
+    rows.print(json);
+}

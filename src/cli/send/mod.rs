@@ -1,0 +1,83 @@
+//! `flywheel send`: events from NDJSON or CSV to a server, in order per person, with progress, until every one is acknowledged.
+//!
+//! Reading and mapping are in `read`; the HTTP side is `super::sender`. A row that cannot be read stops the run before anything behind
+//! it is sent, with its line; nothing is skipped silently.
+
+mod read;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use super::args;
+use super::output::{grouped, print_json};
+use super::sender::{Options, Sender};
+use crate::config::DEVELOPMENT_WRITE_KEY;
+use crate::domain::Millis;
+
+pub use read::{Mapping, Source, events};
+
+/// How often the progress line changes.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+pub async fn run(send: &args::Send, url: String, namespace_time: Option<&str>, json: bool) -> anyhow::Result<()> {
+    let mapping = Mapping::parse(&send.map)?;
+    let source = Source::open(&send.file, send.format)?;
+    let options = Options {
+        url: url.trim_end_matches('/').to_owned(),
+        write_key: send.write_key.clone().unwrap_or_else(|| DEVELOPMENT_WRITE_KEY.to_owned()),
+        batch: send.batch as usize,
+        connections: usize::from(send.connections),
+        historical: send.historical,
+        acknowledgements: None,
+    };
+    let started = Instant::now();
+    let bar = indicatif::ProgressBar::new_spinner().with_style(
+        indicatif::ProgressStyle::with_template("{spinner} {human_pos} acknowledged, {per_sec}, {elapsed}").expect("the template is valid"),
+    );
+    bar.enable_steady_tick(PROGRESS_EVERY);
+    let mut sender = Sender::start(&options)?;
+    let mut newest = Millis::MIN;
+    for event in events(source, &mapping) {
+        let event = event?;
+        newest = newest.max(event.time.unwrap_or(Millis::MIN));
+        sender.send(&event.person, event.json).await?;
+        bar.set_position(sender.progress.acknowledged.load(std::sync::atomic::Ordering::Relaxed));
+    }
+    let progress = sender.progress.clone();
+    let sent = sender.finish().await?;
+    bar.finish_and_clear();
+    if let Some(stated) = &send.state_time {
+        let time = match stated.as_str() {
+            "end" if newest == Millis::MIN => bail!("--state-time end: no event had a timestamp"),
+            "end" => newest + 1,
+            text => Millis::parse(text).with_context(|| format!("--state-time {text:?} is no RFC 3339 instant"))?,
+        };
+        let namespace = namespace_time.context("--state-time needs a write key whose namespace is known; pass --namespace")?;
+        state_time(&options, namespace, time).await?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let retries = progress.retries.load(std::sync::atomic::Ordering::Relaxed);
+    if json {
+        print_json(&json!({"acknowledged": sent, "seconds": seconds, "retries": retries}));
+    } else {
+        println!(
+            "{} events acknowledged in {seconds:.1} s ({} a second, {retries} retries)",
+            grouped(sent),
+            grouped((sent as f64 / seconds) as u64)
+        );
+    }
+    Ok(())
+}
+
+/// Tells the server that everything before `time` has been sent.
+pub async fn state_time(options: &Options, namespace: &str, time: Millis) -> anyhow::Result<()> {
+    let url = format!("{}/v1/namespaces/{namespace}/time", options.url);
+    let body = json!({"time": time.to_rfc3339().context("a time outside of the calendar")?});
+    let answer = reqwest::Client::new().post(&url).basic_auth(&options.write_key, Some("")).json(&body).send().await?;
+    if !answer.status().is_success() {
+        bail!("{url} answered {}: {}", answer.status(), answer.text().await.unwrap_or_default());
+    }
+    Ok(())
+}

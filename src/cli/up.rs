@@ -1,0 +1,36 @@
+//! `flywheel up`: serve until told to stop, then stop in order.
+
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::{Engine, Server, takes_development_key};
+use crate::config::Config;
+
+pub async fn run(config: &Config) -> anyhow::Result<()> {
+    let metrics = PrometheusBuilder::new().install_recorder().context("metrics")?;
+    let starting = config.clone();
+    let engine = tokio::task::spawn_blocking(move || Engine::start(&starting)).await??;
+    let namespaces: Vec<String> = engine.worlds.iter().map(|world| world.namespace.to_string()).collect();
+    let server = Server::start(engine, Some(metrics)).await?;
+    println!("flywheel {} on {}; namespaces: {}", env!("CARGO_PKG_VERSION"), config.data.dir.display(), namespaces.join(", "));
+    if let Some(key) = takes_development_key(config) {
+        println!("no source is configured: the write key is {key:?}, from this machine only");
+    }
+    println!("listening on http://{}", server.address);
+    server.run(asked_to_stop()?).await?;
+    println!("stopped; everything acknowledged is on disk");
+    Ok(())
+}
+
+/// Resolves on SIGINT or SIGTERM.
+pub fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
