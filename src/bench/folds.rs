@@ -50,7 +50,12 @@ impl Draw {
             People::Uniform(_) => Vec::new(),
             People::Zipf(count) => {
                 let mut sum = 0.0;
-                (1..=count).map(|rank| { sum += 1.0 / f64::from(rank); sum }).collect()
+                (1..=count)
+                    .map(|rank| {
+                        sum += 1.0 / f64::from(rank);
+                        sum
+                    })
+                    .collect()
             }
         };
         Self { people, cumulated }
@@ -177,7 +182,8 @@ impl History {
         let handle = Spine::start(setup)?;
         loop {
             let status = handle.status();
-            let behind: u64 = status.iter().filter(|one| one.stage == "profiles").map(|one| one.end.max(1).saturating_sub(one.committed)).sum();
+            let behind: u64 =
+                status.iter().filter(|one| one.stage == "profiles").map(|one| one.end.max(1).saturating_sub(one.committed)).sum();
             if behind == 0 || handle.has_failed() {
                 break;
             }
@@ -224,7 +230,9 @@ pub fn features(dir: &Path) -> anyhow::Result<Vec<Figure>> {
     let rate = EVENTS as f64 / timed.wall;
     let bodies: Vec<String> = (0..200_000).map(|_| super::load::event_json(229, "2026-01-01T00:00:00Z")).collect();
     let bare = floor::parse_and_fold(&bodies);
-    let setup = format!("burst of {EVENTS} events, {USERS} users, Zipf 1, {PARTITIONS} partitions, default topology; floor: bare parse and fold, one thread");
+    let setup = format!(
+        "burst of {EVENTS} events, {USERS} users, Zipf 1, {PARTITIONS} partitions, default topology; floor: bare parse and fold, one thread"
+    );
     let cpu = timed.cpu / (EVENTS as f64 / 1e6);
     history.log.close();
     Ok(vec![

@@ -113,6 +113,9 @@ pub struct Send {
     /// Write key; the development one if absent.
     #[arg(long)]
     pub write_key: Option<String>,
+    /// API key for --state-time; needed unless the server is on this machine and has none.
+    #[arg(long)]
+    pub api_key: Option<String>,
     #[arg(long, value_enum)]
     pub format: Option<FileFormat>,
     /// CSV columns to event fields, such as userId=customer_id, timestamp=date, event='Order Completed', properties.total=dollars.

@@ -72,6 +72,15 @@ pub fn described(value: &Value, depth: usize) -> String {
     out
 }
 
+/// The same profile without the features that are zero, false or never: what there is to see at a glance.
+pub fn telling(profile: &Value) -> Value {
+    let mut profile = profile.clone();
+    if let Some(features) = profile.get_mut("features").and_then(Value::as_object_mut) {
+        features.retain(|_, value| *value != json!(false) && value.as_f64() != Some(0.0));
+    }
+    profile
+}
+
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,

@@ -1,5 +1,6 @@
 //! Which command leads where, and what all of them need first: the configuration, logging, a runtime.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let run = || -> anyhow::Result<()> {
         let effective = effective(&cli)?;
-        logging(&effective.config);
+        logging(&cli, &effective);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(dispatch(&cli, effective))
     };
@@ -48,10 +49,14 @@ fn effective(cli: &Cli) -> anyhow::Result<Effective> {
     Ok(config::load(cli.global.config.as_deref(), std::env::vars(), &flags)?)
 }
 
-fn logging(config: &Config) {
-    let filter = EnvFilter::try_new(&config.observe.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if config.observe.log_json { builder.json().init() } else { builder.init() }
+/// A server logs what happens; other commands speak for themselves and log only what goes wrong, unless a level was asked for.
+fn logging(cli: &Cli, effective: &Effective) {
+    let observe = &effective.config.observe;
+    let quiet = !matches!(cli.command, Command::Up(_)) && !effective.origins.contains_key("observe.log_level");
+    let level = if quiet { "warn" } else { observe.log_level.as_str() };
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    if observe.log_json { builder.json().init() } else { builder.init() }
 }
 
 async fn dispatch(cli: &Cli, effective: Effective) -> anyhow::Result<()> {

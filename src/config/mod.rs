@@ -166,6 +166,6 @@ impl Default for Read {
 
 impl Default for Observe {
     fn default() -> Self {
-        Self { log_level: "info".into(), log_json: false }
+        Self { log_level: "info,fjall=warn,lsm_tree=warn".into(), log_json: false }
     }
 }

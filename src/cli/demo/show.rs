@@ -8,7 +8,7 @@ use super::load::Loaded;
 use super::{Dataset, Scene};
 use crate::cli::exit::Exit;
 use crate::cli::output::{Rows, bars, grouped, print_json};
-use crate::cli::people::described;
+use crate::cli::people::{described, telling};
 use crate::cli::query;
 use crate::config::Config;
 use crate::domain::{Money, Subject};
@@ -27,7 +27,7 @@ pub async fn run(
     let found = reader.reconciliation(&scene.tenant).await?;
     let checks = checks(config, scene, &history.truth, &found).await?;
     let people = people(config, scene).await?;
-    let months = months(scene, reader).await?;
+    let months = months(scene, history, reader).await?;
     if json {
         let speed = loaded.map(|loaded| {
             json!({"seconds": loaded.seconds, "events_per_second": loaded.events_per_second, "visible_p50_ms": loaded.visible_p50_ms,
@@ -47,7 +47,7 @@ pub async fn run(
         }
         for user in &people {
             let profile = reader.profile(&scene.tenant, &Subject::user(user)).await?.context("a listed person has a profile")?;
-            println!("\ncustomer {user}\n{}", described(&profile, 1));
+            println!("\ncustomer {user}\n{}", described(&telling(&profile), 1));
         }
         if let Some(loaded) = loaded {
             print_speed(loaded);
@@ -100,28 +100,41 @@ async fn one(config: &Config, scene: &Scene, sql: &str) -> anyhow::Result<Value>
 
 /// Three people worth a look: the best customer, one who came back, one who may be lost.
 async fn people(config: &Config, scene: &Scene) -> anyhow::Result<Vec<String>> {
-    let sql = "SELECT user_id FROM (SELECT user_id FROM profiles ORDER BY revenue_micros DESC, user_id LIMIT 1) \
+    let sql = "SELECT user_id FROM (SELECT user_id FROM profiles ORDER BY revenue DESC, user_id LIMIT 1) \
                UNION ALL SELECT user_id FROM (SELECT user_id FROM profiles ORDER BY churn DESC, orders DESC, user_id LIMIT 1) \
-               UNION ALL SELECT user_id FROM (SELECT user_id FROM profiles ORDER BY last_seen_at DESC, orders, user_id LIMIT 1)";
+               UNION ALL SELECT user_id FROM (SELECT user_id FROM profiles ORDER BY last_seen DESC, orders, user_id LIMIT 1)";
     let rows = query::rows(config, &scene.namespace, sql).await?;
     Ok(rows.rows.iter().filter_map(|row| row[0].as_str().map(str::to_owned)).collect())
 }
 
 /// Each segment's size at the end of every month.
-async fn months(scene: &Scene, reader: &Reader) -> anyhow::Result<Vec<(String, Vec<(String, f64)>)>> {
+async fn months(scene: &Scene, history: &History, reader: &Reader) -> anyhow::Result<Vec<(String, Vec<(String, f64)>)>> {
+    // The last moment of the history, not the midnight after it.
+    let last: String = (history.end - 1).to_string().chars().take(7).collect();
     let mut all = Vec::new();
     for summary in reader.segments(&scene.tenant).await? {
         let mut months: Vec<(String, f64)> = Vec::new();
         for size in reader.segment_sizes(&scene.tenant, &summary.segment).await? {
-            let month = size.day.chars().take(7).collect::<String>();
+            let month = size.day.chars().take(7).collect::<String>().min(last.clone());
             match months.last_mut() {
                 Some((last, members)) if *last == month => *members = size.members as f64,
                 _ => months.push((month, size.members as f64)),
             }
         }
+        // A segment that nobody entered or left any more keeps its size.
+        while let Some((month, members)) = months.last().cloned().filter(|(month, _)| *month < last) {
+            months.push((next_month(&month), members));
+        }
         all.push((summary.segment, months));
     }
     Ok(all)
+}
+
+/// `1997-12` to `1998-01`.
+fn next_month(month: &str) -> String {
+    let (year, number) =
+        month.split_once('-').and_then(|(year, month)| Some((year.parse::<i32>().ok()?, month.parse::<i32>().ok()?))).unwrap_or((9999, 12));
+    if number == 12 { format!("{:04}-01", year + 1) } else { format!("{year:04}-{:02}", number + 1) }
 }
 
 fn print_checks(checks: &[Check]) {

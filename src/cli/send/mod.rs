@@ -54,8 +54,8 @@ pub async fn run(send: &args::Send, url: String, namespace_time: Option<&str>, j
             "end" => newest + 1,
             text => Millis::parse(text).with_context(|| format!("--state-time {text:?} is no RFC 3339 instant"))?,
         };
-        let namespace = namespace_time.context("--state-time needs a write key whose namespace is known; pass --namespace")?;
-        state_time(&options, namespace, time).await?;
+        let namespace = namespace_time.context("--state-time needs --namespace: the one that the write key belongs to")?;
+        state_time(&options.url, send.api_key.as_deref(), namespace, time).await?;
     }
     let seconds = started.elapsed().as_secs_f64();
     let retries = progress.retries.load(std::sync::atomic::Ordering::Relaxed);
@@ -71,11 +71,16 @@ pub async fn run(send: &args::Send, url: String, namespace_time: Option<&str>, j
     Ok(())
 }
 
-/// Tells the server that everything before `time` has been sent.
-pub async fn state_time(options: &Options, namespace: &str, time: Millis) -> anyhow::Result<()> {
-    let url = format!("{}/v1/namespaces/{namespace}/time", options.url);
+/// Tells the server that everything before `time` has been sent. Without an API key a server takes this from its own machine only.
+pub async fn state_time(url: &str, api_key: Option<&str>, namespace: &str, time: Millis) -> anyhow::Result<()> {
+    let url = format!("{url}/v1/namespaces/{namespace}/time");
     let body = json!({"time": time.to_rfc3339().context("a time outside of the calendar")?});
-    let answer = reqwest::Client::new().post(&url).basic_auth(&options.write_key, Some("")).json(&body).send().await?;
+    let request = reqwest::Client::new().post(&url).json(&body);
+    let request = match api_key {
+        Some(key) => request.bearer_auth(key),
+        None => request,
+    };
+    let answer = request.send().await?;
     if !answer.status().is_success() {
         bail!("{url} answered {}: {}", answer.status(), answer.text().await.unwrap_or_default());
     }
