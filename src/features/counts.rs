@@ -19,7 +19,8 @@ pub const OVERFLOW: &str = "\u{1}other";
 const FIVE_MS: i64 = 5 * MINUTE_MS;
 const FIVES_PER_HOUR: i32 = 12;
 const FIVES_PER_DAY: i32 = 288;
-const DAYS_KEPT: i32 = 90;
+/// Days that the longest window reaches back, today included.
+pub(crate) const DAYS_KEPT: i32 = 90;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Window {
@@ -274,11 +275,15 @@ impl TypeCount {
         self.between(window.first_five(now), five_of(now))
     }
 
-    /// Events in the day bins from `first_day` to `last_day`, counted from today (0) backwards.
-    pub(crate) fn days_back(&self, first_day: i64, last_day: i64, now: Millis) -> u64 {
-        let today = now.0.div_euclid(DAY_MS);
-        let start = |day: i64| five_of(Millis(day * DAY_MS));
-        self.between(start(today - first_day), start(today - last_day + 1) - 1)
+    /// Adds what counts in each window of [`Window::ALL`] at `now`, in one pass.
+    pub(crate) fn add_windows(&self, now: Millis, totals: &mut [u64; 5]) {
+        let first = Window::ALL.map(|window| window.first_five(now));
+        let last = five_of(now);
+        for bin in self.bins.iter().rev().filter(|bin| bin.at <= last) {
+            for (total, first) in totals.iter_mut().zip(first) {
+                *total += if bin.at >= first { u64::from(bin.count) } else { 0 };
+            }
+        }
     }
 
     fn between(&self, first: i32, last: i32) -> u64 {
@@ -293,28 +298,6 @@ impl TypeCount {
         let oldest = self.bins.iter().rev().take_while(|bin| bin.at >= first).last()?;
         let index = (i64::from(oldest.at) * FIVE_MS).div_euclid(width);
         Some(Millis((index + bins) * width))
-    }
-
-    /// When a day bin next leaves the span of `days` days, whether or not it is the oldest.
-    pub(crate) fn leaves_days(&self, days: i64, after: Millis) -> Option<Millis> {
-        let first = after.0.div_euclid(DAY_MS) - (days - 1);
-        let first_five = five_of(Millis(first * DAY_MS));
-        let oldest = self.bins.iter().find(|bin| bin.at >= first_five)?;
-        Some(Millis(((i64::from(oldest.at) * FIVE_MS).div_euclid(DAY_MS) + days) * DAY_MS))
-    }
-
-    /// The days (since 1970) of the last `days` at `now` on which there were events.
-    pub(crate) fn active_days(&self, days: i64, now: Millis, into: &mut u128) {
-        let today = now.0.div_euclid(DAY_MS);
-        for bin in self.bins.iter().rev() {
-            let back = today - (i64::from(bin.at) * FIVE_MS).div_euclid(DAY_MS);
-            if back >= days {
-                break;
-            }
-            if back >= 0 {
-                *into |= 1 << back;
-            }
-        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! A whole profile as bytes and back: version, times, then each accumulator in a fixed order, absent ones marked in one byte.
 
 use super::codec::{Error, Reader, VERSION, put_i64, put_u64};
-use super::counts::Counts;
+use super::counts::{Counts, DAYS_KEPT};
+use super::days::{Days, day_of};
 use super::distinct::Distinct;
 use super::orders::Orders;
 use super::reach::Reach;
@@ -39,6 +40,7 @@ impl Profile {
             put_u64(out, last.since_ms(first) as u64);
         }
         self.counts.encode(newest, out);
+        self.acts.encode(day_of(newest), out);
         self.recent.encode(newest, out);
         self.sessions.encode(newest, out);
         self.rhythm.encode(newest, out);
@@ -76,6 +78,7 @@ impl Profile {
             profile.seen = Some((reader.time_before(last)?, last));
         }
         profile.counts = Counts::decode(&mut reader, newest)?;
+        profile.acts = Days::decode(&mut reader, day_of(newest), DAYS_KEPT as usize)?;
         profile.recent = Recent::decode(&mut reader, newest, profile.counts.types.len())?;
         profile.sessions = Sessions::decode(&mut reader, newest)?;
         profile.rhythm = Rhythm::decode(&mut reader, newest)?;

@@ -118,8 +118,8 @@ fields! {
     BounceRate "bounce_rate" Float true "0 to 1" "lifetime" SESSIONS "bounces / sessions.";
     VisitGapMeanDays "visit_gap_mean_d" Float true "days" "last 32 sessions" SESSIONS "Mean time from a session's end to the next one's start.";
     Orders "orders" Int false "orders" "lifetime" ORDERS "Order events.";
-    Orders30d "orders_30d" Int false "orders" "30 d, bins of 1 d UTC" COUNTS "Order events in the last 30 days.";
-    Orders90d "orders_90d" Int false "orders" "90 d, bins of 1 d UTC" COUNTS "Order events in the last 90 days.";
+    Orders30d "orders_30d" Int false "orders" "30 d, bins of 1 d UTC" ORDERS "Order events in the last 30 days.";
+    Orders90d "orders_90d" Int false "orders" "90 d, bins of 1 d UTC" ORDERS "Order events in the last 90 days.";
     FirstOrder "first_order" Time true "" "lifetime" ORDERS "First order.";
     LastOrder "last_order" Time true "" "lifetime" ORDERS "Latest order.";
     DaysSinceOrder "days_since_order" Int true "days" "lifetime" ORDERS "Whole days since last_order.";

@@ -9,6 +9,7 @@ pub mod settings;
 
 mod codec;
 mod counts;
+mod days;
 mod distinct;
 mod encode;
 mod funnel;
@@ -26,7 +27,8 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use counts::Counts;
+use counts::{Counts, DAYS_KEPT};
+use days::{Days, day_of};
 use distinct::Distinct;
 use orders::Orders;
 use reach::Reach;
@@ -61,6 +63,8 @@ pub struct Profile {
     /// The times of the first and the latest act.
     seen: Option<(Millis, Millis)>,
     counts: Counts,
+    /// Acts by day, as far back as the longest window reaches.
+    acts: Days,
     recent: Recent,
     sessions: sessions::Sessions,
     rhythm: Rhythm,
@@ -105,7 +109,12 @@ impl Profile {
             self.recent.renumber(|other| slots[usize::from(other)]);
             slot = slots[usize::from(slot)];
         }
+        let reach = day_of(newest) - DAYS_KEPT + 1;
+        self.acts.forget_before(reach);
         if seen.active {
+            if day_of(time) >= reach {
+                self.acts.add(day_of(time), 1);
+            }
             self.seen = Some(self.seen.map_or((time, time), |(first, last)| (first.min(time), last.max(time))));
             self.recent.add(time, slot);
             self.rhythm.act(time);
@@ -175,6 +184,8 @@ impl Profile {
         let mut their_recent = other.recent.clone();
         their_recent.renumber(|slot| their_slots[usize::from(slot)]);
         self.recent.absorb(&their_recent);
+        self.acts.absorb(&other.acts);
+        self.acts.forget_before(day_of(newest) - DAYS_KEPT + 1);
         if let Some((first, last)) = other.seen {
             self.seen = Some(self.seen.map_or((first, last), |(f, l)| (f.min(first), l.max(last))));
         }

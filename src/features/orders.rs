@@ -4,9 +4,11 @@
 //! count; an order on a day older than those counts as money, and as no new day. All amounts are integers.
 
 use super::codec::{Error, Reader, put_i64, put_u64};
-use crate::domain::{Currency, DAY_MS, Millis, Money};
+use super::days::{Days, day_of};
+use crate::domain::{Currency, Millis, Money};
 
-pub const ORDER_DAYS_MAX: usize = 64;
+/// Enough for every day of the longest window.
+pub const ORDER_DAYS_MAX: usize = 96;
 /// Further currencies are summed under the code for "none".
 pub const CURRENCIES_MAX: usize = 8;
 
@@ -25,16 +27,12 @@ pub(crate) struct Orders {
     pub(crate) orders: u64,
     pub(crate) first: Option<Millis>,
     pub(crate) last: Option<Millis>,
-    /// Days since 1970 with an order, oldest first.
-    days: Vec<i32>,
+    /// Orders per day.
+    pub(crate) days: Days,
     older_days: u64,
     /// Revenue in the home currency, in all and on the first day.
     revenue: i64,
     first_day_revenue: i64,
-}
-
-fn day_of(time: Millis) -> i32 {
-    time.0.div_euclid(DAY_MS) as i32
 }
 
 impl Orders {
@@ -78,18 +76,17 @@ impl Orders {
     }
 
     fn add_day(&mut self, day: i32) {
-        match self.days.binary_search(&day) {
-            Ok(_) => {}
-            Err(0) if self.older_days > 0 => {}
-            Err(at) => self.days.insert(at, day),
+        let is_older = self.older_days > 0 && self.days.list.first().is_none_or(|first| day < first.0);
+        if !is_older {
+            self.days.add(day, 1);
+            self.trim();
         }
-        self.trim();
     }
 
     fn trim(&mut self) {
-        let excess = self.days.len().saturating_sub(ORDER_DAYS_MAX);
+        let excess = self.days.list.len().saturating_sub(ORDER_DAYS_MAX);
         self.older_days += excess as u64;
-        self.days.drain(..excess);
+        self.days.list.drain(..excess);
     }
 
     pub(crate) fn absorb(&mut self, other: &Orders) {
@@ -112,15 +109,13 @@ impl Orders {
         self.orders = self.orders.saturating_add(other.orders);
         self.revenue = self.revenue.saturating_add(other.revenue);
         self.older_days = self.older_days.saturating_add(other.older_days);
-        self.days.extend(&other.days);
-        self.days.sort_unstable();
-        self.days.dedup();
+        self.days.absorb(&other.days);
         self.trim();
     }
 
     /// x: days with an order after the first such day.
     pub(crate) fn repeats(&self) -> u64 {
-        (self.older_days + self.days.len() as u64).saturating_sub(1)
+        (self.older_days + self.days.list.len() as u64).saturating_sub(1)
     }
 
     /// t_x: days from the first order's day to the last order's.
@@ -166,11 +161,7 @@ impl Orders {
         put_i64(out, self.revenue);
         put_i64(out, self.first_day_revenue);
         put_u64(out, self.older_days);
-        put_u64(out, self.days.len() as u64);
-        // The newest kept day is the last order's; distances are at least one day.
-        for pair in self.days.windows(2).rev() {
-            put_u64(out, (pair[1] - pair[0] - 1) as u64);
-        }
+        self.days.encode(day_of(last), out);
     }
 
     pub(crate) fn decode(reader: &mut Reader<'_>, newest: Millis) -> Result<Orders, Error> {
@@ -194,20 +185,10 @@ impl Orders {
         orders.revenue = reader.i64()?;
         orders.first_day_revenue = reader.i64()?;
         orders.older_days = reader.total()?;
-        let days = reader.len(ORDER_DAYS_MAX)?;
-        if days == 0 {
+        orders.days = Days::decode(reader, day_of(last), ORDER_DAYS_MAX)?;
+        if orders.days.list.is_empty() {
             return reader.broken("orders on no day");
         }
-        let mut day = i64::from(day_of(last));
-        orders.days.push(day as i32);
-        for _ in 1..days {
-            day -= i64::from(reader.u32()?) + 1;
-            match i32::try_from(day) {
-                Ok(day) => orders.days.push(day),
-                Err(_) => return reader.broken("day out of range"),
-            }
-        }
-        orders.days.reverse();
         Ok(orders)
     }
 }

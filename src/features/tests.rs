@@ -113,7 +113,7 @@ proptest! {
     #[test]
     fn merging_long_histories_commutes_but_for_old_sessions((a, b) in span().prop_flat_map(|span| (events(span, 150), events(span, 150)))) {
         let rules = rules();
-        // Days of purchase beyond 64 are a count, like old sessions: fewer orders here.
+        // Days of purchase beyond 96 are a count, like old sessions: fewer orders here.
         let thin = |events: Vec<Owned>| -> Vec<Owned> {
             let mut orders = 0;
             let mut keep = |event: &Owned| { orders += usize::from(event.name == "Order Completed"); event.name != "Order Completed" || orders <= 32 };

@@ -1,10 +1,12 @@
 //! Reading fields: a value at a time, and when it can next differ although nothing happens.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
-use super::counts::{TypeCount, Window};
-use super::fields::{Field, FieldId, Value};
+use super::counts::Window;
+use super::fields::{FIELDS, Field, FieldId, Value};
 use super::orders::Orders;
+use super::sessions::Older;
 use super::settings::{Channel, Reaction, Rules};
 use super::touch::Touch;
 use super::{Profile, funnel};
@@ -13,11 +15,20 @@ use crate::domain::{DAY_MS, Millis, Money};
 /// Without an act for this long a person is dormant: their day counters go on when read, but wake nobody any more.
 pub const DORMANT_DAYS: i64 = 730;
 
+/// What several fields are read from, once it was asked for.
+#[derive(Default)]
+struct Shared {
+    windows: OnceCell<[u64; 5]>,
+    sessions: OnceCell<Older>,
+    moments: OnceCell<Option<(f64, f64)>>,
+    preferred: OnceCell<Option<(i64, i64)>>,
+}
+
 impl Profile {
     /// The field's value at `now`. Scores are `Null` here: `models::View` knows them.
     pub fn value<'a>(&'a self, field: &FieldId, now: Millis, rules: &Rules) -> Value<'a> {
         match field {
-            FieldId::Named(field) => self.named(*field, now, rules),
+            FieldId::Named(field) => self.named(*field, now, rules, &Shared::default()),
             FieldId::EventCount { event, window } => int(self.event_count(event, *window, now)),
             FieldId::Funnel(name) => int(self.funnel_steps(name, now, rules)),
             FieldId::Trait(name) => self.trait_value(name),
@@ -49,36 +60,36 @@ impl Profile {
         }
     }
 
-    pub(crate) fn window_total(&self, window: Window, now: Millis) -> u64 {
-        self.counts.types.iter().map(|entry| entry.within(window, now)).sum()
-    }
-
-    /// Event types whose events are acts.
-    fn act_types<'a>(&'a self, rules: &'a Rules) -> impl Iterator<Item = &'a TypeCount> {
-        let is_call = |name: &str| matches!(name, "identify" | "group" | "alias");
-        self.counts.types.iter().filter(move |entry| !is_call(&entry.name) && !rules.event(&entry.name).passive)
-    }
-
-    pub(crate) fn active_days(&self, days: i64, now: Millis, rules: &Rules) -> u64 {
-        let mut mask = 0u128;
-        for entry in self.act_types(rules) {
-            entry.active_days(days, now, &mut mask);
+    fn window_total(&self, window: Window, now: Millis, shared: &Shared) -> Value<'_> {
+        match shared.windows.get() {
+            Some(totals) => int(totals[window as usize]),
+            None => int(self.counts.types.iter().map(|entry| entry.within(window, now)).sum()),
         }
-        u64::from(mask.count_ones())
+    }
+
+    /// Every value of `FIELDS` in its order, reading what several fields need only once.
+    pub fn row<'a>(&'a self, now: Millis, rules: &Rules) -> impl Iterator<Item = Value<'a>> {
+        let mut totals = [0; 5];
+        for entry in &self.counts.types {
+            entry.add_windows(now, &mut totals);
+        }
+        let shared = Shared { windows: OnceCell::from(totals), ..Shared::default() };
+        FIELDS.iter().map(move |def| self.named(def.field, now, rules, &shared))
+    }
+
+    /// Days of the last `days` with an act.
+    pub(crate) fn active_days(&self, days: i32, now: Millis) -> u64 {
+        self.acts.active(days, now)
+    }
+
+    /// Acts in the last `days` days.
+    pub(crate) fn acts_within(&self, days: i32, now: Millis) -> u64 {
+        self.acts.sum_back(days - 1, 0, now)
     }
 
     /// Acts in the last seven days, and in the seven before.
-    pub(crate) fn acts_by_week(&self, now: Millis, rules: &Rules) -> (u64, u64) {
-        let week = |from, to| self.act_types(rules).map(|entry| entry.days_back(from, to, now)).sum();
-        (week(6, 0), week(13, 7))
-    }
-
-    pub(crate) fn acts_within(&self, window: Window, now: Millis, rules: &Rules) -> u64 {
-        self.act_types(rules).map(|entry| entry.within(window, now)).sum()
-    }
-
-    fn order_types<'a>(&'a self, rules: &'a Rules) -> impl Iterator<Item = &'a TypeCount> {
-        self.counts.types.iter().filter(|entry| rules.event(&entry.name).order)
+    pub(crate) fn acts_by_week(&self, now: Millis) -> (u64, u64) {
+        (self.acts.sum_back(6, 0, now), self.acts.sum_back(13, 7, now))
     }
 
     pub(crate) fn reactions_and_sent(&self) -> (u64, u64) {
@@ -90,7 +101,7 @@ impl Profile {
     }
 
     #[rustfmt::skip]
-    fn named(&self, field: Field, now: Millis, rules: &Rules) -> Value<'_> {
+    fn named(&self, field: Field, now: Millis, rules: &Rules, shared: &Shared) -> Value<'_> {
         let orders = self.orders();
         match field {
             Field::FirstSeen => time(self.seen.map(|seen| seen.0)),
@@ -99,34 +110,34 @@ impl Profile {
             Field::AgeDays => days_since(self.seen.map(|seen| seen.0), now),
             Field::DaysSinceSeen => days_since(self.seen.map(|seen| seen.1), now),
             Field::Events => int(self.counts.types.iter().map(|entry| entry.total).sum()),
-            Field::Events1h => int(self.window_total(Window::Hour, now)),
-            Field::Events1d => int(self.window_total(Window::Day, now)),
-            Field::Events7d => int(self.window_total(Window::Days7, now)),
-            Field::Events30d => int(self.window_total(Window::Days30, now)),
-            Field::Events90d => int(self.window_total(Window::Days90, now)),
+            Field::Events1h => self.window_total(Window::Hour, now, shared),
+            Field::Events1d => self.window_total(Window::Day, now, shared),
+            Field::Events7d => self.window_total(Window::Days7, now, shared),
+            Field::Events30d => self.window_total(Window::Days30, now, shared),
+            Field::Events90d => self.window_total(Window::Days90, now, shared),
             Field::EventTypes => int(self.counts.types.len() as u64),
-            Field::ActiveDays30d => int(self.active_days(30, now, rules)),
-            Field::ActiveDays90d => int(self.active_days(90, now, rules)),
-            Field::Acts7d => int(self.acts_by_week(now, rules).0),
-            Field::ActsPrior7d => int(self.acts_by_week(now, rules).1),
-            Field::ActivityChange7d => Value::Float(change(self.acts_by_week(now, rules))),
+            Field::ActiveDays30d => int(self.active_days(30, now)),
+            Field::ActiveDays90d => int(self.active_days(90, now)),
+            Field::Acts7d => int(self.acts_by_week(now).0),
+            Field::ActsPrior7d => int(self.acts_by_week(now).1),
+            Field::ActivityChange7d => Value::Float(change(self.acts_by_week(now))),
             Field::LastGapSeconds => seconds(self.recent.gaps().last()),
-            Field::IntervalMeanSeconds => float(self.interval_moments().map(|moments| moments.0)),
-            Field::IntervalVariance => float(self.interval_moments().map(|moments| moments.1)),
-            Field::Sessions => int(self.sessions.sums().sessions),
+            Field::IntervalMeanSeconds => float(shared.moments.get_or_init(|| self.interval_moments()).map(|moments| moments.0)),
+            Field::IntervalVariance => float(shared.moments.get_or_init(|| self.interval_moments()).map(|moments| moments.1)),
+            Field::Sessions => int(self.session_sums(shared).sessions),
             Field::SessionOpen => Value::Bool(self.session_closes(rules).is_some_and(|closes| now < closes)),
             Field::SessionStarted => time(self.sessions.kept.last().map(|session| session.start)),
             Field::SessionEnded => time(self.sessions.kept.last().map(|session| session.end)),
             Field::SessionSeconds => seconds(self.sessions.kept.last().map(|session| session.length_ms())),
             Field::SessionEvents => self.sessions.kept.last().map_or(Value::Null, |session| int(u64::from(session.events))),
-            Field::SessionMeanSeconds => self.per_session(|sums| sums.length_ms as f64 / 1_000.0),
-            Field::SessionMeanEvents => self.per_session(|sums| sums.events as f64),
-            Field::Bounces => int(self.sessions.sums().bounces),
-            Field::BounceRate => self.per_session(|sums| sums.bounces as f64),
+            Field::SessionMeanSeconds => self.per_session(shared, |sums| sums.length_ms as f64 / 1_000.0),
+            Field::SessionMeanEvents => self.per_session(shared, |sums| sums.events as f64),
+            Field::Bounces => int(self.session_sums(shared).bounces),
+            Field::BounceRate => self.per_session(shared, |sums| sums.bounces as f64),
             Field::VisitGapMeanDays => float(self.visit_gap_mean_days()),
             Field::Orders => int(orders.map_or(0, |orders| orders.orders)),
-            Field::Orders30d => int(self.order_types(rules).map(|entry| entry.within(Window::Days30, now)).sum()),
-            Field::Orders90d => int(self.order_types(rules).map(|entry| entry.within(Window::Days90, now)).sum()),
+            Field::Orders30d => int(orders.map_or(0, |orders| orders.days.sum_back(29, 0, now))),
+            Field::Orders90d => int(orders.map_or(0, |orders| orders.days.sum_back(89, 0, now))),
             Field::FirstOrder => time(orders.and_then(|orders| orders.first)),
             Field::LastOrder => time(orders.and_then(|orders| orders.last)),
             Field::DaysSinceOrder => days_since(orders.and_then(|orders| orders.last), now),
@@ -140,8 +151,8 @@ impl Profile {
             Field::DistinctProducts => int(self.products.count()),
             Field::DistinctCategories => int(self.categories.count()),
             Field::TimeZone => text(self.rhythm.zone()),
-            Field::PreferredHour => opt_int(self.preferred().map(|preferred| preferred.0)),
-            Field::PreferredWeekday => opt_int(self.preferred().map(|preferred| preferred.1)),
+            Field::PreferredHour => opt_int(shared.preferred.get_or_init(|| self.preferred()).map(|preferred| preferred.0)),
+            Field::PreferredWeekday => opt_int(shared.preferred.get_or_init(|| self.preferred()).map(|preferred| preferred.1)),
             Field::EmailSent => self.reached(Channel::Email, Reaction::Sent),
             Field::EmailOpened => self.reached(Channel::Email, Reaction::Opened),
             Field::EmailClicked => self.reached(Channel::Email, Reaction::Clicked),
@@ -187,9 +198,13 @@ impl Profile {
         Some((mean, variance))
     }
 
-    fn per_session(&self, of: impl Fn(&super::sessions::Older) -> f64) -> Value<'_> {
-        let sums = self.sessions.sums();
-        if sums.sessions == 0 { Value::Null } else { Value::Float(of(&sums) / sums.sessions as f64) }
+    fn session_sums<'s>(&self, shared: &'s Shared) -> &'s Older {
+        shared.sessions.get_or_init(|| self.sessions.sums())
+    }
+
+    fn per_session(&self, shared: &Shared, of: impl Fn(&Older) -> f64) -> Value<'_> {
+        let sums = self.session_sums(shared);
+        if sums.sessions == 0 { Value::Null } else { Value::Float(of(sums) / sums.sessions as f64) }
     }
 
     fn visit_gap_mean_days(&self) -> Option<f64> {
@@ -243,8 +258,8 @@ impl Profile {
 
     fn named_next_change(&self, field: Field, after: Millis, rules: &Rules) -> Option<Millis> {
         let all = |window: Window| self.counts.types.iter().filter_map(|entry| entry.leaves(window, after)).min();
-        let acts = |days: i64| self.act_types(rules).filter_map(|entry| entry.leaves_days(days, after)).min();
-        let orders = |window: Window| self.order_types(rules).filter_map(|entry| entry.leaves(window, after)).min();
+        let acts = |days: i32| self.acts.leaves(days, after);
+        let orders = |days: i32| self.orders()?.days.leaves(days, after);
         match field {
             Field::Events1h => all(Window::Hour),
             Field::Events1d => all(Window::Day),
@@ -255,8 +270,8 @@ impl Profile {
             Field::ActiveDays90d => acts(90),
             Field::Acts7d => acts(7),
             Field::ActsPrior7d | Field::ActivityChange7d => [acts(7), acts(14)].into_iter().flatten().min(),
-            Field::Orders30d => orders(Window::Days30),
-            Field::Orders90d => orders(Window::Days90),
+            Field::Orders30d => orders(30),
+            Field::Orders90d => orders(90),
             Field::SessionOpen => self.session_closes(rules),
             _ => None,
         }

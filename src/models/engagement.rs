@@ -3,7 +3,7 @@
 use super::settings::{self, Error, within};
 use super::{Kind, Model, Score, additive};
 use crate::domain::Millis;
-use crate::features::{Field, FieldId, Profile, Rules, Window, change};
+use crate::features::{Field, FieldId, Profile, Rules, change};
 
 const MODEL: &str = "engagement-hand-set";
 const VERSION: u32 = 1;
@@ -33,13 +33,13 @@ fn saturate(value: f64, half: f64) -> f64 {
 }
 
 impl Model for Engagement {
-    fn score<'a>(&self, profile: &'a Profile, now: Millis, rules: &Rules) -> Option<Score<'a>> {
+    fn score<'a>(&self, profile: &'a Profile, now: Millis, _rules: &Rules) -> Option<Score<'a>> {
         let weights = &self.0;
-        let acts = profile.acts_within(Window::Days30, now, rules) as f64;
-        let days = profile.active_days(30, now, rules) as f64;
+        let acts = profile.acts_within(30, now) as f64;
+        let days = profile.active_days(30, now) as f64;
         let (reactions, sent) = profile.reactions_and_sent();
         let reacting = if sent == 0 { 0.0 } else { (reactions as f64 / sent as f64).min(1.0) };
-        let weeks = profile.acts_by_week(now, rules);
+        let weeks = profile.acts_by_week(now);
         let trend = if weeks == (0, 0) { 0.0 } else { (change(weeks) + 1.0) / 2.0 };
         let parts = [
             ("acts_30d", weights.acts_weight * saturate(acts, weights.acts_half)),
@@ -51,7 +51,7 @@ impl Model for Engagement {
     }
 
     fn next_change(&self, profile: &Profile, after: Millis, rules: &Rules) -> Option<Millis> {
-        let parts = [Field::Events30d, Field::ActivityChange7d];
+        let parts = [Field::ActiveDays30d, Field::ActivityChange7d];
         parts.into_iter().filter_map(|field| profile.next_change(&FieldId::Named(field), after, rules)).min()
     }
 }

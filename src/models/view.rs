@@ -96,10 +96,8 @@ impl<'a> View<'a> {
 
     /// Every value of [`FIELDS`] in its order, given the scores at the same time.
     pub fn row(&self, now: Millis, scores: &Scores<'_>) -> impl Iterator<Item = Value<'a>> {
-        FIELDS.iter().map(move |def| match def.group {
-            Groups::SCORES => scores.value(def.field),
-            _ => self.profile.value(&FieldId::Named(def.field), now, self.rules),
-        })
+        let features = self.profile.row(now, self.rules);
+        FIELDS.iter().zip(features).map(move |(def, value)| if def.group == Groups::SCORES { scores.value(def.field) } else { value })
     }
 
     /// The earliest time after `after` at which the field's value can differ without new events; `None` for who is dormant by then.
