@@ -1,6 +1,82 @@
 //! The product's own log: one folder, one writer process, any number of readers beside it.
 //!
-//! Owns the folder's files. Reading is `view`, appending `committer`, opening `open`; this file is the port's face.
+//! Owns the folder's files. `open` opens for writing, `encoder`, `committer` and `wal` are the way of an append, `sorter` turns full
+//! write-ahead files into segments, `retention`, `compact` and `merge` rewrite those; `index`, `view`, `tail` and `segment` are reading,
+//! `reader` reads without the lock; `scan` and `recover` take over what was left; `doctor` and `backup` look after a folder.
+//! This file is the port's face. Not here: what records mean, and who cleans or reads when.
+//!
+//! # The folder
+//!
+//! | file | holds |
+//! |---|---|
+//! | `LOCK` | locked (`flock`) by the writer, and its name |
+//! | `INSTANCE` | the mark: equal to the manifest's `instance`, or the next opening begins a new incarnation. Backups have none |
+//! | `MANIFEST` | what the other files mean; replaced by renaming `MANIFEST.new` |
+//! | `N.wal` | write-ahead files, N of ten digits, in the order of N |
+//! | `N.seg` | segments, numbered from the same counter; those that the manifest does not name are leftovers |
+//!
+//! All integers are little endian, all checksums CRC-32C, all times milliseconds since 1970 (i64). Records are as `log::record` says.
+//!
+//! ## MANIFEST
+//!
+//! The line `flywheel-log 1 CRC LENGTH` (checksum of the body in eight hex digits, its length in decimal), then the body, JSON:
+//! `generation` rises with each replacement; `incarnation`; `epoch` rises with each opening for writing; `instance`;
+//! `sorted_through`: frames up to this sequence are in segments; `wal_first`: write-ahead files below this number are leftovers;
+//! `next_file`; `last_append_ms`; `topics` (`id`, `name`, `partitions`, `retention_ms` or null, `compact`);
+//! `partitions` (`topic`, `partition`, `start`, `end` of what is sorted, `segments`, `holes`); a segment is `file` (its number), offsets
+//! `[base, end)` that it answers for, `bytes`, `records`, `first_append_ms`, `last_append_ms`, `compacted`; a hole is `[from, to)` and
+//! whether it is `declared`; `groups` (`group`, `topic`, `partition`, `epoch`, `sequence` of the frame that committed, `offset` or null,
+//! `metadata` in base64), to be overruled by frames of a higher sequence; `pins` (`name`, `topic`, `partition`, `offset`).
+//!
+//! ## Write-ahead files
+//!
+//! A file is zero-filled before use and may hold older bytes when it is used again. Byte 0: the head, 64 bytes:
+//! `"FLYWAL\r\n" | version u16 = 1 | 0 u16 | crc u32 of bytes 16..64 | number u64 | epoch u64 | first sequence u64 | created i64 | 0`.
+//! The number must be the name's; a file without a valid head and without a frame past `sorted_through` was never begun. Every sequence
+//! below `first sequence` was durable when the head was written, and frames of earlier files from it on are void.
+//! Byte 512: the note an idle writer leaves, not synced: `number u64 | synced u64 | crc u32 of these 16 | 0 u32`.
+//! From byte 4096: frames, one after the other, each beginning at a multiple of 8. A frame is written whole, holds one or more whole
+//! appends, and takes effect whole. Its head:
+//!
+//! | at | field |
+//! |---|---|
+//! | 0 | `"FRM1"` |
+//! | 4 | crc u32 of the head from byte 8 on, entries included |
+//! | 8 | length of the frame u32, a multiple of 8; length of the head with its entries u32 |
+//! | 16 | sequence u64: one more than the frame's before, through all files |
+//! | 24 | epoch u64 of the opening that wrote it |
+//! | 32 | the highest sequence known synced when this was written, u64 |
+//! | 40 | append time i64, never less than the frame's before |
+//! | 48 | numbers of batches, previous entries, commits, acquisitions: u32 each |
+//! | 64 | batches: `topic u32, partition u32, base offset u64, records u32, bytes u32, crc u32 of the records, 0 u32` |
+//! | | previous entries, what the frame before held: `topic u32, partition u32, base offset u64, records u32, 0 u32` |
+//! | | commits: `topic u32, partition u32, epoch u64, offset u64, group length u32, metadata length u32, group, metadata` |
+//! | | acquisitions: `topic u32, partition u32, epoch u64, group length u32, 0 u32, group` |
+//!
+//! then the batches' records in the order of their entries, then zeros up to the frame's length.
+//!
+//! Reading: from `wal_first` on, take frames while the next one is whole and its sequence is the next. Where it is not, look further, at
+//! multiples of 8, for a whole head with a higher sequence (and below the `first sequence` of every later file). A missing or damaged
+//! frame is *attested* if any frame's synced field, note, or later head says that its sequence was synced. The first one that is not
+//! attested ends the log: it and everything after it are cut off. The offsets of attested ones are holes: known from the damaged frame's own
+//! head, from the previous entries or base offsets of frames after it; where nothing tells, every partition skips as many offsets as the
+//! damaged bytes can have held records (18 bytes each), so that no offset is given out twice.
+//!
+//! ## Segments
+//!
+//! Head, 64 bytes: `"FLYSEG\r\n" | version u16 = 1 | 0 u16... | crc u32 at 12 of bytes 16..64 | topic u32 | partition u32 | base u64 |
+//! number u64 | 0`. Then blocks: `"BLK1" | crc u32 of the block from byte 8 on | payload bytes u32 | body bytes u32 | codec u32 (0 plain,
+//! 1 zstd) | records u32 | batches u32 | 0 u32 | base u64 | end u64 | first append i64 | last append i64 | payload`. A block answers for the
+//! offsets `[base, end)`, and the next one begins where it ends. The body: per batch `base u64 | append time i64 | records u32 | bytes u32 |
+//! explicit offsets u32 (0, or one per record) | 0 u32`; then all explicit offsets, u64 each; then all records.
+//! Then the index, per block `base u64 | end u64 | first append i64 | last append i64 | at u64 | bytes with head u32 | records u32`, and
+//! the trailer: `index at u64 | blocks u32 | crc u32 of all before it from the index on | "FLYSEGIX"`. Without a valid index, blocks are found by searching.
+//!
+//! # Why it holds
+//!
+//! An append is answered after the `fdatasync` of the file that holds its frame and, when that file is new, of its head with it; the
+//! file's name was synced before. After a failed write or sync nothing is written to that file again. Segments are synced, then their
+//! names, then the manifest replaced and its name synced; only then do write-ahead files or older segments go.
 
 pub mod backup;
 mod committer;
