@@ -49,6 +49,11 @@ impl Queue {
         self.pending.push_back(append);
     }
 
+    /// True if the committer has something to do with what was just pushed: waking it for nothing costs more than a small append.
+    pub(super) fn wakes_committer(&self) -> bool {
+        !self.is_syncing || self.pending_bytes >= EAGER_BYTES
+    }
+
     fn take(&mut self, room: usize) -> Vec<Pending> {
         let mut taken = Vec::new();
         let mut bytes = 0;

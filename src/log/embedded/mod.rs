@@ -226,12 +226,13 @@ impl EmbeddedLog {
             *newest = owner.epoch;
         }
         queue.push(Pending { transaction, acquires: acquires.cloned(), roll, bytes, sender });
-        let waiting = queue.pending.len();
+        let (waiting, wakes_committer) = (queue.pending.len(), queue.wakes_committer());
         drop(queue);
         match self.shared.options.driver {
-            Driver::Threads => {
+            Driver::Threads if wakes_committer => {
                 self.shared.queues.work.notify_one();
             }
+            Driver::Threads => {}
             Driver::Caller { group } if waiting >= group => self.drive(),
             Driver::Caller { .. } => {}
         }
@@ -386,7 +387,10 @@ impl LogWriter for EmbeddedLog {
     }
 
     fn clean(&self, now: Millis) -> Result<u64, Error> {
-        self.roll_if_old(now)?;
-        retention::clean(&self.shared, now)
+        match self.roll_if_old(now) {
+            // All the more reason to clean.
+            Ok(()) | Err(Error::NoSpace) => retention::clean(&self.shared, now),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -17,9 +17,15 @@ pub(super) fn clean(shared: &Shared, now: Millis) -> Result<u64, Error> {
     let mut freed = expire(shared, &topics, now)?;
     for topic in &topics {
         for partition in partitions_of(topic) {
-            match topic.spec.cleanup {
-                Cleanup::Compact => freed += compact::compact(shared, partition)?,
-                Cleanup::Delete => merge::merge_small(shared, partition)?,
+            let rewritten = match topic.spec.cleanup {
+                Cleanup::Compact => compact::compact(shared, partition),
+                Cleanup::Delete => merge::merge_small(shared, partition).map(|()| 0),
+            };
+            match rewritten {
+                Ok(bytes) => freed += bytes,
+                // Rewriting needs room before it makes some; what was freed so far may do for the next time.
+                Err(Error::NoSpace) => tracing::warn!(?partition, "no space to rewrite segments"),
+                Err(error) => return Err(error),
             }
         }
     }
