@@ -248,7 +248,6 @@ impl Projector {
         self.set_health(Health::Running);
         self.follow(generation, &mut tail).await?;
         self.pin(&tail, true)?;
-        tail.checkpoint(true).await?;
         tail.close().await
     }
 
@@ -302,7 +301,7 @@ impl Projector {
                 Err(error) => return Err(error),
             }
             last_commit = Instant::now();
-            tail.checkpoint(false).await?;
+            tail.tend().await?;
             self.pin(tail, false)?;
         }
         Ok(())

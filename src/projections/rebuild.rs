@@ -79,7 +79,7 @@ async fn fill(
         if step.lag == 0 {
             break;
         }
-        tail.checkpoint(false).await?;
+        tail.tend_waiting().await?;
     }
     tail.finish().await?;
     std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+use sqlx::{ConnectOptions, Row};
 
 use super::{Error, PROJECTION_VERSION};
 use crate::domain::{Incarnation, Offset};
@@ -39,8 +39,10 @@ pub fn write_options(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(false)
-        // Checkpoints are the tail's to time: the automatic ones would run inside a commit.
+        // Checkpoints are timed in `checkpoint`: the automatic ones would run inside a commit.
         .pragma("wal_autocheckpoint", "0")
+        // Cut back when begun anew, so that the file's size says how much is in it.
+        .pragma("journal_size_limit", "4194304")
         .pragma("cache_size", format!("-{CACHE_KIB}"))
         .pragma("temp_store", "MEMORY")
         .statement_cache_capacity(256)
@@ -115,11 +117,4 @@ pub async fn positions(connection: &mut SqliteConnection) -> Result<Vec<StoredPo
         next: Offset(row.get::<i64, _>(3) as u64),
     };
     Ok(rows.into_iter().map(position).collect())
-}
-
-/// Moves what the write-ahead file holds into the database, as far as readers allow. Returns (pages in the file, pages moved).
-pub async fn checkpoint(connection: &mut SqliteConnection) -> Result<(i64, i64), Error> {
-    let row = sqlx::query(AssertSqlSafe("PRAGMA wal_checkpoint(PASSIVE)")).fetch_one(connection).await;
-    let row = row.map_err(Error::sql("checkpoint"))?;
-    Ok((row.get(1), row.get(2)))
 }

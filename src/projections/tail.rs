@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
+use super::checkpoint::Checkpoints;
 use super::projector::Options;
 use super::store::{self, StoredPosition};
 use super::tables::{Applied, TOPICS, Tables};
@@ -17,9 +18,6 @@ use super::{Error, metrics};
 use crate::domain::{Incarnation, Namespace, Offset};
 use crate::env::Clock;
 use crate::log::{self, Fetched, LogReader, TopicPartition};
-
-/// The write-ahead file is moved into the database when it has grown to this; larger costs recovery time, smaller rewrites hot pages.
-const WAL_BYTES_CHECKPOINT: u64 = 64 << 20;
 
 /// One partition on its way from the log into the tables.
 #[derive(Debug, Clone)]
@@ -58,8 +56,8 @@ pub struct Tail {
     log: Arc<dyn LogReader>,
     clock: Arc<dyn Clock>,
     namespace: Namespace,
-    path: std::path::PathBuf,
     connection: SqliteConnection,
+    checkpoints: Checkpoints,
     cursors: Vec<Cursor>,
     tables: Tables,
 }
@@ -77,8 +75,8 @@ impl Tail {
             log,
             clock: Arc::clone(&options.clock),
             namespace: namespace.clone(),
-            path: path.to_owned(),
             connection,
+            checkpoints: Checkpoints::new(path),
             cursors: Vec::new(),
             tables: Tables::new(Arc::clone(&options.rules)),
         };
@@ -158,7 +156,7 @@ impl Tail {
     pub async fn step(&mut self, bytes_max: usize) -> Result<Step, Error> {
         let mut advances = Vec::new();
         let mut step = Step::default();
-        let share = (bytes_max / self.cursors.len().max(1)).max(1);
+        let share = self.share(bytes_max)?;
         for at in 0..self.cursors.len() {
             let advance = self.fetch(at, share)?;
             step.lag += advance.end.0.saturating_sub(advance.next.0);
@@ -180,6 +178,15 @@ impl Tail {
         }
         metrics::committed(&self.namespace, &step);
         Ok(step)
+    }
+
+    /// What each partition that has something new may contribute.
+    fn share(&self, bytes_max: usize) -> Result<usize, Error> {
+        let mut waiting = 0;
+        for cursor in &self.cursors {
+            waiting += usize::from(self.log.watermarks(cursor.partition)?.end > cursor.next);
+        }
+        Ok((bytes_max / waiting.max(1)).max(1))
     }
 
     fn fetch(&mut self, at: usize, bytes_max: usize) -> Result<Advance, Error> {
@@ -229,13 +236,15 @@ impl Tail {
         transaction.commit().await.map_err(Error::sql("commit"))
     }
 
-    /// Moves the write-ahead file into the database if it has grown large or `always`.
-    pub async fn checkpoint(&mut self, always: bool) -> Result<(), Error> {
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
-        let bytes = std::fs::metadata(&wal).map_or(0, |meta| meta.len());
-        if bytes >= WAL_BYTES_CHECKPOINT || (always && bytes > 0) {
-            store::checkpoint(&mut self.connection).await?;
+    /// Between transactions: keeps the write-ahead file small without waiting for it.
+    pub async fn tend(&mut self) -> Result<(), Error> {
+        self.checkpoints.tend(&mut self.connection).await
+    }
+
+    /// The same where nobody waits for rows.
+    pub async fn tend_waiting(&mut self) -> Result<(), Error> {
+        if self.checkpoints.is_due() {
+            self.checkpoints.complete(&mut self.connection).await?;
         }
         Ok(())
     }
@@ -243,12 +252,12 @@ impl Tail {
     /// Makes everything durable in the database itself and closes it.
     pub async fn finish(mut self) -> Result<(), Error> {
         store::set_durable(&mut self.connection, true).await?;
-        self.checkpoint(true).await?;
         self.close().await
     }
 
     /// Closes the file in order, so that nothing is left in the write-ahead file.
-    pub async fn close(self) -> Result<(), Error> {
+    pub async fn close(mut self) -> Result<(), Error> {
+        self.checkpoints.complete(&mut self.connection).await?;
         self.connection.close().await.map_err(Error::sql("close"))
     }
 }
