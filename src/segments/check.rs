@@ -11,6 +11,7 @@ use super::error::{Error, did_you_mean};
 use super::literals::{duration_ms, timestamp};
 use super::operands::{Arithmetic, Comparison, FloatNode, IntNode, Slot, TextNode};
 use super::predicate::{BoolNode, Predicate, TextTest};
+use super::settle::parse_error;
 
 /// The longest expression taken, in bytes: far beyond what anyone writes, small enough for the parser's recursion.
 const EXPRESSION_BYTES_MAX: usize = 8 * 1024;
@@ -34,37 +35,12 @@ pub fn compile<C: Catalog>(text: &str, catalog: &C) -> Result<Predicate<C::Id>, 
         Parser::new().max_recursion_depth(DEPTH_MAX).parse_with_source_info(text).map_err(|errors| parse_error(text, &errors))?;
     let mut checker = Checker { catalog, text, positions, fields: Vec::new() };
     let typed = checker.check(&tree)?;
-    let root = checker.to_bool(typed, tree.id)?;
+    let root = checker.condition_node(typed, tree.id)?;
     Ok(Predicate { root, fields: checker.fields.into() })
 }
 
-/// The parser's first complaint in our form.
-fn parse_error(text: &str, errors: &cel::ParseErrors) -> Error {
-    let Some(first) = errors.errors.first() else { return Error::at((0, text.len()), "not an expression") };
-    let line = usize::try_from(first.pos.0).unwrap_or(1).max(1);
-    let column = usize::try_from(first.pos.1).unwrap_or(1).max(1);
-    let line_start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
-    let in_line = text[line_start.min(text.len())..].char_indices().nth(column - 1).map_or(0, |(at, _)| at);
-    let start = (line_start + in_line).min(text.len());
-    let message = first.msg.lines().next().unwrap_or("not an expression").trim_start_matches("Syntax error: ");
-    // The list of all that could have stood there helps nobody.
-    let message = message.split(" expecting {").next().unwrap_or(message);
-    let error = Error::at((start, text.len()), format!("not a CEL expression: {message}"));
-    let words = |word: &str| text.split(|c: char| !c.is_alphanumeric()).any(|part| part.eq_ignore_ascii_case(word));
-    if message.contains("has() macro") {
-        return error.hint("write `has(profile.last_order_at)` or `has(traits.plan)`");
-    }
-    if words("and") || words("or") || words("not") {
-        return error.hint("CEL writes `&&`, `||` and `!`");
-    }
-    let bytes = text.as_bytes();
-    let single_equals = (1..bytes.len().saturating_sub(1))
-        .any(|at| bytes[at] == b'=' && !matches!(bytes[at - 1], b'=' | b'!' | b'<' | b'>') && bytes[at + 1] != b'=');
-    if single_equals { error.hint("CEL compares with `==`") } else { error }
-}
-
 /// An expression with the type that the pass found.
-enum Typed {
+pub(super) enum Typed {
     Bool(BoolNode),
     Int(IntNode),
     Float(FloatNode),
@@ -77,7 +53,7 @@ enum Typed {
 }
 
 impl Typed {
-    fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Typed::Bool(_) => Type::Bool.as_str(),
             Typed::Int(_) => Type::Int.as_str(),
@@ -90,20 +66,20 @@ impl Typed {
         }
     }
 
-    fn a_name(&self) -> String {
+    pub(super) fn a_name(&self) -> String {
         let article = if self.name().starts_with('i') { "an" } else { "a" };
         format!("{article} {}", self.name())
     }
 }
 
-struct Checker<'c, C: Catalog> {
-    catalog: &'c C,
+pub(super) struct Checker<'c, C: Catalog> {
+    pub(super) catalog: &'c C,
     text: &'c str,
     positions: SourceInfo,
     fields: Vec<Field<C::Id>>,
 }
 
-type Checked = Result<Typed, Error>;
+pub(super) type Checked = Result<Typed, Error>;
 
 impl<C: Catalog> Checker<'_, C> {
     /// Where a node stands, as byte offsets.
@@ -114,7 +90,7 @@ impl<C: Catalog> Checker<'_, C> {
         ((start as usize).min(end), end)
     }
 
-    fn error(&self, id: u64, message: impl Into<String>) -> Error {
+    pub(super) fn error(&self, id: u64, message: impl Into<String>) -> Error {
         Error::at(self.span(id), message)
     }
 
@@ -184,7 +160,7 @@ impl<C: Catalog> Checker<'_, C> {
         Slot::try_from(at).expect("an expression of 8 KiB names fewer than 65,536 fields")
     }
 
-    fn use_field(&mut self, field: Field<C::Id>) -> Typed {
+    pub(super) fn use_field(&mut self, field: Field<C::Id>) -> Typed {
         let ty = field.ty;
         let slot = self.slot(field);
         match ty {
@@ -229,7 +205,7 @@ impl<C: Catalog> Checker<'_, C> {
             (operators::LOGICAL_AND | operators::LOGICAL_OR, None, [_, _]) => self.logic(name, call),
             (operators::LOGICAL_NOT, None, [inner]) => {
                 let typed = self.check(inner)?;
-                Ok(Typed::Bool(BoolNode::Not(Box::new(self.to_bool(typed, inner.id)?))))
+                Ok(Typed::Bool(BoolNode::Not(Box::new(self.condition_node(typed, inner.id)?))))
             }
             (operators::NEGATE, None, [inner]) => self.negate(id, inner),
             (operators::CONDITIONAL, None, [condition, then, otherwise]) => self.conditional(id, condition, then, otherwise),
@@ -238,7 +214,7 @@ impl<C: Catalog> Checker<'_, C> {
             ("size", target, args) if target.iter().len() + args.len() == 1 => {
                 let argument = target.unwrap_or_else(|| &args[0]);
                 let typed = self.check(argument)?;
-                Ok(Typed::Int(IntNode::Size(Box::new(self.to_text(typed, argument.id)?))))
+                Ok(Typed::Int(IntNode::Size(Box::new(self.text_node(typed, argument.id)?))))
             }
             ("contains" | "startsWith" | "endsWith", Some(target), [part]) => self.text_test(name, target, part),
             ("matches", ..) => Err(self
@@ -288,7 +264,7 @@ impl<C: Catalog> Checker<'_, C> {
         let mut parts = Vec::new();
         for argument in &call.args {
             let typed = self.check(argument)?;
-            match (self.to_bool(typed, argument.id)?, is_and) {
+            match (self.condition_node(typed, argument.id)?, is_and) {
                 (BoolNode::And(inner), true) | (BoolNode::Or(inner), false) => parts.extend(inner),
                 (other, _) => parts.push(other),
             }
@@ -309,7 +285,7 @@ impl<C: Catalog> Checker<'_, C> {
 
     fn conditional(&mut self, id: u64, condition: &IdedExpr, then: &IdedExpr, otherwise: &IdedExpr) -> Checked {
         let typed = self.check(condition)?;
-        let condition = self.to_bool(typed, condition.id)?;
+        let condition = self.condition_node(typed, condition.id)?;
         let (then, otherwise) = (self.check(then)?, self.check(otherwise)?);
         let (then, otherwise) = self.settle_traits(id, then, otherwise)?;
         match (then, otherwise) {
@@ -371,9 +347,9 @@ impl<C: Catalog> Checker<'_, C> {
 
     fn text_test(&mut self, name: &str, target: &IdedExpr, part: &IdedExpr) -> Checked {
         let text = self.check(target)?;
-        let text = self.to_text(text, target.id)?;
+        let text = self.text_node(text, target.id)?;
         let wanted = self.check(part)?;
-        let wanted = self.to_text(wanted, part.id)?;
+        let wanted = self.text_node(wanted, part.id)?;
         let test = match name {
             "contains" => TextTest::Contains,
             "startsWith" => TextTest::StartsWith,
@@ -458,87 +434,6 @@ impl<C: Catalog> Checker<'_, C> {
             (l, r) => return Err(self.mismatch(id, &l, &r)),
         };
         Ok(Typed::Bool(node))
-    }
-
-    fn mismatch(&self, id: u64, left: &Typed, right: &Typed) -> Error {
-        let error = self.error(id, format!("cannot compare {} with {}", left.name(), right.name()));
-        let kinds = [left, right].map(|typed| match typed {
-            Typed::Int(_) | Typed::Float(_) => "number",
-            other => other.name(),
-        });
-        let are = |one: &str, other: &str| kinds == [one, other] || kinds == [other, one];
-        if are("duration", "number") {
-            error.hint("write the length of time as `duration(\"60d\")`")
-        } else if are("timestamp", "string") {
-            error.hint("write the time as `timestamp(\"2024-03-01\")`")
-        } else if are("timestamp", "duration") || are("timestamp", "number") {
-            error.hint("how long ago it was is `now - field`")
-        } else if are("string", "number") {
-            error.hint("leave out the quotes around the number")
-        } else {
-            error
-        }
-    }
-
-    /// Gives a trait beside something typed that type.
-    fn settle_traits(&mut self, id: u64, left: Typed, right: Typed) -> Result<(Typed, Typed), Error> {
-        let wanted = |other: &Typed| match other {
-            Typed::Bool(_) => Some(Type::Bool),
-            Typed::Int(_) | Typed::Float(_) => Some(Type::Float),
-            Typed::Text(_) => Some(Type::Text),
-            _ => None,
-        };
-        match (left, right) {
-            (Typed::Trait(_), Typed::Trait(_)) => {
-                Err(self.error(id, "two traits: their types are not known").hint("compare each with a literal or a field"))
-            }
-            (Typed::Trait(name), other) => match wanted(&other) {
-                Some(ty) => Ok((self.trait_used(id, &name, ty)?, other)),
-                None => Err(self.error(id, format!("a trait cannot be compared with {}", other.a_name()))),
-            },
-            (other, Typed::Trait(name)) => match wanted(&other) {
-                Some(ty) => {
-                    let settled = self.trait_used(id, &name, ty)?;
-                    Ok((other, settled))
-                }
-                None => Err(self.error(id, format!("a trait cannot be compared with {}", other.a_name()))),
-            },
-            same => Ok(same),
-        }
-    }
-
-    fn trait_used(&mut self, id: u64, name: &str, ty: Type) -> Checked {
-        match self.catalog.trait_as(name, ty) {
-            Some(field) => Ok(self.use_field(field)),
-            None => Err(self.error(id, format!("a trait cannot be read as {}", ty.as_str()))),
-        }
-    }
-
-    fn to_bool(&mut self, typed: Typed, id: u64) -> Result<BoolNode, Error> {
-        match typed {
-            Typed::Bool(node) => Ok(node),
-            Typed::Trait(name) => match self.trait_used(id, &name, Type::Bool)? {
-                Typed::Bool(node) => Ok(node),
-                _ => Err(self.error(id, "a trait cannot be read as bool")),
-            },
-            other => Err(self.error(id, format!("a condition is needed here, this is {}", other.a_name())).hint(match other {
-                Typed::Int(_) | Typed::Float(_) => "compare it: `.. > 0`",
-                Typed::Text(_) => "compare it: `.. == \"text\"`",
-                Typed::Time(_) => "compare it: `now - .. < duration(\"7d\")`",
-                _ => "compare it with something",
-            })),
-        }
-    }
-
-    fn to_text(&mut self, typed: Typed, id: u64) -> Result<TextNode, Error> {
-        match typed {
-            Typed::Text(node) => Ok(node),
-            Typed::Trait(name) => match self.trait_used(id, &name, Type::Text)? {
-                Typed::Text(node) => Ok(node),
-                _ => Err(self.error(id, "a trait cannot be read as string")),
-            },
-            other => Err(self.error(id, format!("text is needed here, this is {}", other.a_name()))),
-        }
     }
 }
 

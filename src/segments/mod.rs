@@ -15,6 +15,7 @@ mod literals;
 mod operands;
 mod predicate;
 mod segment;
+mod settle;
 
 #[cfg(test)]
 mod fixture;
