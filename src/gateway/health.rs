@@ -48,6 +48,7 @@ pub(super) async fn readyz(State(gateway): State<Shared>) -> Response<Body> {
 pub(super) async fn prometheus(State(gateway): State<Shared>) -> Response<Body> {
     match &gateway.app.metrics {
         Some(handle) => {
+            gateway.metrics.inflight_bytes.set(gateway.budget.used() as f64);
             let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             with_body(StatusCode::OK, text, handle.render())
         }

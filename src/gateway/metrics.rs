@@ -49,9 +49,39 @@ impl Metrics {
     }
 
     pub(super) fn retried(&self, retry_count: &[u8]) {
-        let count = std::str::from_utf8(retry_count).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        let Some(count) = count else { return };
-        let label = usize::try_from(count).ok().and_then(|count| ATTEMPTS.get(count)).unwrap_or(&ATTEMPTS_BEYOND);
-        counter!(RETRIES, "attempt" => *label).increment(1);
+        if let Some(attempt) = attempt(retry_count) {
+            counter!(RETRIES, "attempt" => attempt).increment(1);
+        }
+    }
+}
+
+/// The label of an `X-Retry-Count`; nothing for what is no number.
+fn attempt(retry_count: &[u8]) -> Option<&'static str> {
+    let text = std::str::from_utf8(retry_count).ok()?.trim();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count = text.parse().unwrap_or(usize::MAX);
+    Some(ATTEMPTS.get(count).copied().unwrap_or(ATTEMPTS_BEYOND))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_cannot_make_labels() {
+        let cases: [(&[u8], Option<&str>); 7] = [
+            (b"0", Some("0")),
+            (b" 5 ", Some("5")),
+            (b"6", Some("6+")),
+            (b"99999999999999999999999", Some("6+")),
+            (b"-1", None),
+            (b"", None),
+            (b"\xff", None),
+        ];
+        for (given, label) in cases {
+            assert_eq!(attempt(given), label, "{given:?}");
+        }
     }
 }

@@ -116,7 +116,6 @@ impl Server {
                 },
             }
             self.gateway.metrics.connections.set(connections.len() as f64);
-            self.gateway.metrics.inflight_bytes.set(self.gateway.budget.used() as f64);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The product's own API: who may read whose profile, who may state the time, and that its description is true.
 
 use flywheel::domain::{Millis, TenantId};
-use flywheel::gateway::{Access, Options};
+use flywheel::gateway::{self, Access, Options};
 
 use crate::http_support::*;
 
@@ -112,4 +112,16 @@ async fn the_api_describes_every_route_it_has() {
             assert!(item["post"]["responses"]["200"].is_object(), "{path}");
         }
     }
+}
+
+/// `FLYWHEEL_UPDATE_DOCS=1` writes the document anew.
+#[test]
+fn the_description_in_docs_is_the_one_that_is_served() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+    let generated = gateway::openapi().to_pretty_json().expect("plain data") + "\n";
+    if std::env::var_os("FLYWHEEL_UPDATE_DOCS").is_some() {
+        std::fs::write(path, &generated).expect("the tree is writable");
+    }
+    let written = std::fs::read_to_string(path).expect("docs/openapi.json is in the tree");
+    assert!(written == generated, "docs/openapi.json is not what the handlers say; run this test with FLYWHEEL_UPDATE_DOCS=1");
 }
