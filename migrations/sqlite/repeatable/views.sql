@@ -82,7 +82,7 @@ CREATE VIEW v_daily AS
 SELECT tenant_id, day, events, actives
 FROM daily_totals;
 
--- Revenue per day and currency; text, because that is exact.
+-- Revenue per day and currency in units; the table has exact millionths.
 DROP VIEW IF EXISTS v_revenue;
 CREATE VIEW v_revenue AS
 SELECT tenant_id,
