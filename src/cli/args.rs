@@ -55,12 +55,23 @@ pub enum Command {
     Segment(Segment),
     /// Run SQL over the read models, read only.
     Query(Query),
+    /// Records that could not be applied: list them, send them again after a fix.
+    #[command(subcommand)]
+    DeadLetter(DeadLetter),
     /// Read models: rebuild them from the log, beside the live ones.
     #[command(subcommand)]
     Projections(Projections),
     /// Check, draw and test topology files.
     #[command(subcommand)]
     Topology(Topology),
+    /// Fold the log again, without side effects.
+    Replay(Replay),
+    /// Check every byte of the data folder; declare a hole where bytes are damaged.
+    Doctor(Doctor),
+    /// Copy the log, consistently, while the server runs.
+    Backup(Backup),
+    /// Make a data folder from a backup; it begins a new incarnation.
+    Restore(Restore),
     /// Measure this machine and this build; one JSON line per figure.
     Bench(Bench),
     /// Show the configuration in force.

@@ -2,18 +2,86 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args;
 use super::exit::Exit;
 use super::output::{Rows, grouped, print_json};
+use super::query;
 use super::run::reader;
+use super::topic;
+use super::writer::Writer;
 use crate::app::Folder;
+use crate::app::admin::Incoming;
 use crate::config::Config;
 use crate::domain::Namespace;
+use crate::env::SystemClock;
+use crate::env::fs::RealFs;
+use crate::log::TopicName;
+use crate::log::embedded::{backup as backups, doctor as doctors};
 use crate::projections;
+use crate::replay::redrive::{Again, Redriven, Selection, redrive};
+use crate::stream;
+
+pub async fn dead_letters(config: &Config, asked: &args::DeadLetter, json: bool) -> anyhow::Result<()> {
+    match asked {
+        args::DeadLetter::List { at, reason, limit } => {
+            let only = reason.as_ref().map_or_else(String::new, |reason| format!("WHERE reason = {}", query::quoted(reason)));
+            let sql = format!(
+                "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', at / 1000.0, 'unixepoch') AS at, reason, stage, message_id, detail, \
+                 topic || '/' || origin_partition || '/' || origin_offset AS position \
+                 FROM dead_letters {only} ORDER BY dead_letter_id DESC LIMIT {limit}"
+            );
+            query::rows(config, &Namespace::new(&at.namespace)?, &sql).await?.print(json);
+            Ok(())
+        }
+        args::DeadLetter::Redrive { at, reason, dry_run } => {
+            let namespace = Namespace::new(&at.namespace)?;
+            let selection = Selection { reason: reason.clone(), ..Selection::default() };
+            let done = tokio::task::block_in_place(|| send_again(config, &namespace, &selection, *dry_run))?;
+            if json {
+                print_json(&json!({"sent": done.sent, "already": done.already, "hopeless": done.hopeless, "dry_run": dry_run}));
+            } else {
+                let verb = if *dry_run { "would be sent" } else { "sent" };
+                println!("{} {verb} again, {} were already, {} are not the bytes of any record", done.sent, done.already, done.hopeless);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn send_again(config: &Config, namespace: &Namespace, selection: &Selection, dry_run: bool) -> anyhow::Result<Redriven> {
+    let log = reader(config)?;
+    if dry_run {
+        return Ok(redrive(&*log, namespace, selection, &mut |_| Ok(()))?);
+    }
+    let writer = Writer::open(&Folder::new(&config.data.dir))?;
+    let handle = tokio::runtime::Handle::current();
+    let mut failure = None;
+    let mut send = |record: Again| {
+        let appended = topic::find(&*log, TopicName::new(namespace, record.topic.as_str()).as_str()).and_then(|topic| {
+            let incoming = Incoming {
+                partition: record.partition.0,
+                timestamp: record.timestamp.0,
+                key: record.key.to_vec(),
+                value: Some(record.value.to_vec()),
+            };
+            handle.block_on(writer.append(&topic, vec![incoming]))
+        });
+        appended.map(drop).map_err(|error| {
+            failure = Some(error);
+            stream::Error::Log(crate::log::Error::Closed)
+        })
+    };
+    let done = redrive(&*log, namespace, selection, &mut send);
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(done?),
+    }
+}
 
 pub async fn rebuild(config: &Config, namespace: &str, json: bool) -> anyhow::Result<()> {
     let name = Namespace::new(namespace)?;
@@ -32,6 +100,95 @@ pub async fn rebuild(config: &Config, namespace: &str, json: bool) -> anyhow::Re
         print_json(&json!({"records": rebuilt.records, "generation": rebuilt.generation}));
     } else {
         println!("rebuilt {namespace} from {} records; it is in force now (generation {})", grouped(rebuilt.records), rebuilt.generation);
+    }
+    Ok(())
+}
+
+pub fn replay(config: &Config, asked: &args::Replay, json: bool) -> anyhow::Result<()> {
+    let namespace = Namespace::new(&asked.at.namespace)?;
+    let log = reader(config)?;
+    let digest = crate::replay::digest::digest(&*log, &namespace)?;
+    let digest = digest.ok_or_else(|| Exit::not_found(format!("there is no namespace {namespace}")))?;
+    if json {
+        let topics = digest.topics.iter().map(|one| json!({"topic": one.topic, "digest": one.digest, "keys": one.keys}));
+        print_json(&json!({"digest": digest.digest, "topics": topics.collect::<Vec<_>>()}));
+    } else {
+        let mut rows = Rows::new(&["topic", "keys", "records", "digest"]);
+        for one in &digest.topics {
+            rows.push(vec![json!(one.topic), json!(one.keys), json!(one.records), json!(one.digest)]);
+        }
+        rows.print(false);
+        println!("{namespace} {}", digest.digest);
+    }
+    match &asked.expect {
+        Some(expected) if *expected != digest.digest => Err(Exit::check_failed(format!("expected {expected}, got {}", digest.digest))),
+        _ => Ok(()),
+    }
+}
+
+pub fn doctor(config: &Config, asked: &args::Doctor, json: bool) -> anyhow::Result<()> {
+    let folder = Folder::new(&config.data.dir);
+    if asked.declare_holes {
+        let declared = doctors::declare(Arc::new(RealFs), &folder.log(), Arc::new(SystemClock))?;
+        match declared {
+            Some(incarnation) => eprintln!("declared; the log is in incarnation {incarnation} now, and everything derived is built anew"),
+            None => eprintln!("nothing to declare"),
+        }
+    }
+    let report = doctors::check(&RealFs, &folder.log())?;
+    let mut damage = Rows::new(&["topic", "partition", "from", "to", "declared", "what"]);
+    for one in &report.damage {
+        damage.push(vec![
+            json!(one.topic),
+            json!(one.partition.partition.0),
+            json!(one.from.0),
+            json!(one.to.0),
+            json!(one.declared),
+            json!(one.what),
+        ]);
+    }
+    if json {
+        print_json(&json!({"files": report.files, "bytes": report.bytes, "records": report.records, "sound": report.is_sound(),
+                           "notes": report.notes, "damage": damage.to_json()}));
+    } else {
+        println!("{} files, {} bytes, {} records read", report.files, grouped(report.bytes), grouped(report.records));
+        for note in &report.notes {
+            println!("note: {note}");
+        }
+        if !report.damage.is_empty() {
+            println!("{}", damage.to_table());
+        }
+    }
+    if report.is_sound() {
+        return Ok(());
+    }
+    Err(Exit::check_failed(
+        "there is damage; everything else is readable. Restore a backup, or `flywheel doctor --declare-holes` to go on without those records",
+    ))
+}
+
+pub fn backup(config: &Config, to: &Path, json: bool) -> anyhow::Result<()> {
+    let copied = backups::backup(&RealFs, &Folder::new(&config.data.dir).log(), to)?;
+    if json {
+        print_json(&json!({"files": copied.files, "bytes": copied.bytes, "incarnation": copied.incarnation.0}));
+    } else {
+        println!("{} files, {} bytes in {}", copied.files, grouped(copied.bytes), to.display());
+    }
+    Ok(())
+}
+
+pub fn restore(config: &Config, from: &Path, json: bool) -> anyhow::Result<()> {
+    let folder = Folder::new(&config.data.dir);
+    let (copied, report) = backups::restore(&RealFs, from, &folder.log())?;
+    if json {
+        print_json(&json!({"files": copied.files, "bytes": copied.bytes, "sound": report.is_sound()}));
+    } else {
+        println!(
+            "{} files, {} bytes in {}; `flywheel up` begins a new incarnation there",
+            copied.files,
+            grouped(copied.bytes),
+            folder.root().display()
+        );
     }
     Ok(())
 }

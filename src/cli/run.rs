@@ -72,8 +72,13 @@ async fn dispatch(cli: &Cli, effective: Effective) -> anyhow::Result<()> {
         Command::Profile(asked) => people::profile(config, asked, json).await,
         Command::Segment(asked) => people::segment(config, asked, json).await,
         Command::Query(asked) => query::run(config, asked, json).await,
+        Command::DeadLetter(asked) => keep::dead_letters(config, asked, json).await,
         Command::Projections(args::Projections::Rebuild { at }) => keep::rebuild(config, &at.namespace, json).await,
         Command::Topology(asked) => topologies(asked, json),
+        Command::Replay(asked) => keep::replay(config, asked, json),
+        Command::Doctor(asked) => keep::doctor(config, asked, json),
+        Command::Backup(asked) => keep::backup(config, &asked.to, json),
+        Command::Restore(asked) => keep::restore(config, &asked.from, json),
         Command::Bench(asked) => bench::run(config, asked).await,
         Command::Config(args::Config::Show) => {
             show(&effective, json);

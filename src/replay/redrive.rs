@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::each_record;
 use crate::domain::{Millis, Namespace, Offset, PartitionId, partition_of};
-use crate::log::{BatchBuilder, LogReader, LogWriter, Transaction};
+use crate::log::{BatchBuilder, LogReader, Transaction};
 use crate::schema;
 use crate::schema::records::{DeadLetter, EventsRecord, IntakeRecord, Origin};
 use crate::stream::{Error, Topic, Topics};
@@ -86,8 +86,23 @@ pub fn letters(log: &dyn LogReader, topics: &Topics, mut visit: impl FnMut(Lette
     Ok(())
 }
 
-/// Sends the selected letters again, each in an append of its own.
-pub fn redrive(log: &dyn LogWriter, namespace: &Namespace, selection: &Selection) -> Result<Redriven, Error> {
+/// A letter's record on its way back into the topic it failed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    pub topic: Topic,
+    pub partition: PartitionId,
+    pub key: Bytes,
+    pub value: Bytes,
+    pub timestamp: Millis,
+}
+
+/// Sends the selected letters again through `send`, which appends one record durably: to this log, or through the server that owns it.
+pub fn redrive(
+    log: &dyn LogReader,
+    namespace: &Namespace,
+    selection: &Selection,
+    send: &mut dyn FnMut(Again) -> Result<(), Error>,
+) -> Result<Redriven, Error> {
     let Some(topics) = Topics::find(log, namespace)? else { return Ok(Redriven::default()) };
     let mut selected = Vec::new();
     letters(log, &topics, |letter| {
@@ -103,10 +118,10 @@ pub fn redrive(log: &dyn LogWriter, namespace: &Namespace, selection: &Selection
             redriven.already += 1;
             continue;
         }
-        match again(&topics, &letter)? {
+        match again(&topics, letter)? {
             None => redriven.hopeless += 1,
-            Some(transaction) => {
-                log.append(transaction)?.wait()?;
+            Some(record) => {
+                send(record)?;
                 redriven.sent += 1;
             }
         }
@@ -114,23 +129,31 @@ pub fn redrive(log: &dyn LogWriter, namespace: &Namespace, selection: &Selection
     Ok(redriven)
 }
 
-fn again(topics: &Topics, letter: &Letter) -> Result<Option<Transaction>, Error> {
+/// The transaction that appends one record again.
+pub fn transaction(topics: &Topics, record: &Again) -> Transaction {
     let mut batch = BatchBuilder::new();
+    batch.push(&record.key, Some(&record.value), record.timestamp);
+    Transaction { batches: vec![(topics.partition(record.topic, record.partition), batch.build())], commits: Vec::new() }
+}
+
+fn again(topics: &Topics, letter: Letter) -> Result<Option<Again>, Error> {
     let topic = if letter.topic == Topic::Intake.as_str() { Topic::Intake } else { Topic::Events };
-    match topic {
+    let (timestamp, value) = match topic {
         Topic::Intake => {
             let Ok(IntakeRecord::Item(mut item)) = schema::decode(&letter.value) else { return Ok(None) };
             item.redriven_from = Some(letter.origin);
             let received_at = Millis(item.received_at);
-            batch.push_with(&letter.key, received_at, |buffer| schema::encode(&IntakeRecord::Item(item), buffer))?;
+            let mut value = Vec::new();
+            schema::encode(&IntakeRecord::Item(item), &mut value)?;
+            (received_at, Bytes::from(value))
         }
         _ => {
             let Ok(EventsRecord::Event(event)) = schema::decode(&letter.value) else { return Ok(None) };
-            batch.push(&letter.key, Some(&letter.value), Millis(event.event_time));
+            (Millis(event.event_time), letter.value.clone())
         }
-    }
+    };
     let partition = partition_of(&letter.key, topics.count(topic));
-    Ok(Some(Transaction { batches: vec![(topics.partition(topic, partition), batch.build())], commits: Vec::new() }))
+    Ok(Some(Again { topic, partition, key: letter.key, value, timestamp }))
 }
 
 /// What was sent again since then: (topic, position it first had). In `events`, where a record carries no such mark, it is the position of
