@@ -19,7 +19,7 @@ use super::sorter::{self, Sorting};
 use super::tail::Tail;
 use super::view::View;
 use super::wal::{Spare, Spares, Wal, WalFile};
-use super::{EmbeddedLog, io_error, scan, segment};
+use super::{EmbeddedLog, io_error, scan, segment, wal};
 use crate::domain::{Incarnation, Millis};
 use crate::env::Clock;
 use crate::env::fs::Fs;
@@ -74,8 +74,8 @@ fn read_manifest(fs: &dyn Fs, dir: &Path) -> Result<Manifest, Error> {
         return Ok(manifest);
     }
     let files = fs.list(dir).map_err(|error| io_error("listing", dir, &error))?;
-    if files.iter().any(|path| path.extension().is_some_and(|extension| extension == "seg")) {
-        return Err(Error::Corrupt(format!("{} has segments but no manifest; restore a backup", dir.display())));
+    if files.iter().any(|path| segment::number_of(path).is_some() || wal::number_of(path).is_some()) {
+        return Err(Error::Corrupt(format!("{} has records but no manifest; restore a backup", dir.display())));
     }
     Ok(Manifest::new(Millis::MIN))
 }
@@ -100,7 +100,7 @@ fn begin_epoch(fs: &dyn Fs, dir: &Path, manifest: &mut Manifest, now: Millis) ->
         tracing::warn!(incarnation = manifest.incarnation, "the folder is a copy: a new incarnation of the log begins");
     }
     manifest.instance = format!("{} {} {}", manifest.incarnation, manifest.epoch, now.0);
-    manifest.write(fs, dir)?;
+    // The mark first: whoever stops between the two begins the same incarnation again, not one more.
     let failed = |error: std::io::Error| io_error("writing", &mark_path, &error);
     if fs.exists(&mark_path) {
         fs.remove(&mark_path).map_err(failed)?;
@@ -108,7 +108,8 @@ fn begin_epoch(fs: &dyn Fs, dir: &Path, manifest: &mut Manifest, now: Millis) ->
     let file = fs.create(&mark_path).map_err(failed)?;
     file.write_all_at(manifest.instance.as_bytes(), 0).map_err(failed)?;
     file.sync_data().map_err(failed)?;
-    fs.sync_dir(dir).map_err(failed)
+    fs.sync_dir(dir).map_err(failed)?;
+    manifest.write(fs, dir)
 }
 
 /// Segments that no manifest names: a process stopped between writing and publishing them, or before removing them.

@@ -54,23 +54,27 @@ impl OpenSegment {
 
     /// The bytes of a block as they are on disk; `None` if they are damaged.
     pub(in crate::log::embedded) fn raw_block(&self, block: &BlockRef) -> io::Result<Option<Vec<u8>>> {
+        let read = self.read_block(block)?;
+        Ok(read.map(|(_, bytes)| bytes))
+    }
+
+    fn read_block(&self, block: &BlockRef) -> io::Result<Option<(BlockHead, Vec<u8>)>> {
         let mut bytes = vec![0; block.len as usize];
         match self.file.read_exact_at(&mut bytes, block.at) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => return Err(error),
         }
-        let is_ours = BlockHead::decode(&bytes).is_some_and(|(head, _)| head.block_ref(block.at) == *block);
-        Ok(is_ours.then_some(bytes))
+        let head = BlockHead::decode(&bytes).map(|(head, _)| head).filter(|head| head.block_ref(block.at) == *block);
+        Ok(head.map(|head| (head, bytes)))
     }
 
     /// The records of a block; `None` if they are damaged.
     pub(in crate::log::embedded) fn block(&self, block: &BlockRef) -> io::Result<Option<Block>> {
-        let Some(bytes) = self.raw_block(block)? else { return Ok(None) };
-        let Some((head, payload)) = BlockHead::decode(&bytes) else { return Ok(None) };
+        let Some((head, bytes)) = self.read_block(block)? else { return Ok(None) };
         let body = match head.codec {
             CODEC_PLAIN => Bytes::from(bytes).slice(BLOCK_HEAD_BYTES..),
-            CODEC_ZSTD => match decompress(payload, head.body_len as usize) {
+            CODEC_ZSTD => match decompress(&bytes[BLOCK_HEAD_BYTES..], head.body_len as usize) {
                 Some(body) => Bytes::from(body),
                 None => return Ok(None),
             },
