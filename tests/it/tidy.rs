@@ -22,7 +22,7 @@ const MODULES: &[(&str, u8, &[&str])] = &[
     ("state", 2, &["domain", "env"]),
     ("stream", 4, SHELL),
     ("projections", 4, SHELL),
-    ("replay", 4, SHELL),
+    ("replay", 4, REPLAY),
     ("gateway", 5, &["domain", "intake", "env", "schema", "log", "projections"]),
     ("config", 6, ALL),
     ("app", 6, ALL),
@@ -34,6 +34,8 @@ const MODULES: &[(&str, u8, &[&str])] = &[
 
 /// Layers 0 to 3: shells do not see each other, they meet through the log.
 const SHELL: &[&str] = &["domain", "identity", "consent", "intake", "features", "models", "segments", "env", "log", "schema", "state"];
+/// Replay is the same folds over the same records, so it is the one shell that drives another's.
+const REPLAY: &[&str] = &["domain", "features", "models", "segments", "env", "log", "schema", "state", "stream"];
 const ALL: &[&str] = &["*"];
 
 const LINES_MAX: usize = 800;
