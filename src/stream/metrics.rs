@@ -12,9 +12,13 @@ pub const LAG_RECORDS: &str = "stream_lag_records";
 pub const WATERMARK_OFFSET: &str = "stream_watermark_offset";
 /// The time that the fold has reached, in seconds since the epoch; labels as the lag.
 pub const PARTITION_TIME_SECONDS: &str = "stream_partition_time_seconds";
+/// People whose profile could not be written or who could not be woken because a feature, score or segment panicked; labels `namespace`,
+/// `what` (`write`, `wake`).
+pub const PANICS_TOTAL: &str = "stream_panics_total";
 
 pub fn describe() {
     metrics::describe_counter!(RECORDS_TOTAL, "records by how they ended");
+    metrics::describe_counter!(PANICS_TOTAL, "people not written or not woken because a feature, score or segment panicked");
     metrics::describe_gauge!(LAG_RECORDS, "records in the partition that are not committed yet");
     metrics::describe_gauge!(WATERMARK_OFFSET, "the committed offset");
     metrics::describe_gauge!(PARTITION_TIME_SECONDS, "the time that the fold has reached, since the epoch");
@@ -26,6 +30,10 @@ pub(super) fn batch(namespace: &Namespace, stage: &'static str, tally: &Tally) {
         metrics::counter!(RECORDS_TOTAL, "namespace" => namespace, "stage" => stage, "outcome" => outcome, "reason" => reason)
             .increment(count);
     }
+}
+
+pub(super) fn panicked(namespace: &Namespace, what: &'static str) {
+    metrics::counter!(PANICS_TOTAL, "namespace" => namespace.to_string(), "what" => what).increment(1);
 }
 
 pub(super) fn partition(namespace: &Namespace, shared: &Shared) {

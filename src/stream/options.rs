@@ -19,9 +19,9 @@ pub struct Options {
     pub linger_bytes: usize,
     /// The oldest that an unstored state may be: what a crash costs to read again.
     pub flush_age_ms_max: i64,
-    /// The most that one partition keeps unstored.
+    /// The most that one partition keeps unstored; four partitions make 64 MB.
     pub flush_bytes_max: usize,
-    /// The most that one partition keeps of states in memory; the rest is read when needed.
+    /// The most that one partition of `events` keeps of states in memory, one of `intake` a quarter of it; the rest is read when needed.
     pub cache_bytes_max: usize,
     /// Wake-ups that one commit holds: a million timers at nine o'clock are many small commits.
     pub wakes_per_commit_max: usize,
@@ -41,7 +41,7 @@ impl Default for Options {
             linger_ms: 10,
             linger_bytes: 256 << 10,
             flush_age_ms_max: 5_000,
-            flush_bytes_max: 64 << 20,
+            flush_bytes_max: 16 << 20,
             cache_bytes_max: 64 << 20,
             wakes_per_commit_max: 10_000,
             retry_pause_ms: 100,

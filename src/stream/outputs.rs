@@ -116,6 +116,19 @@ impl Outputs {
         self.bytes += slot.bytes() - before;
     }
 
+    /// Where one partition's batch stands, for [`back_to`](Outputs::back_to).
+    pub fn place(&self, topic: Topic, partition: PartitionId) -> (usize, usize) {
+        let slot = &self.slots[self.base[topic as usize] + partition.0 as usize];
+        (slot.bytes(), slot.len())
+    }
+
+    /// Takes back what was pushed to one partition since it stood there.
+    pub fn back_to(&mut self, topic: Topic, partition: PartitionId, place: (usize, usize)) {
+        let slot = &mut self.slots[self.base[topic as usize] + partition.0 as usize];
+        self.bytes -= slot.bytes() - place.0;
+        slot.truncate(place.0, place.1);
+    }
+
     /// Keeps a record that could not be applied, with why and where it came from.
     pub fn dead_letter(&mut self, from: &Source<'_>, record: &RecordRef<'_>, fault: &Fault, message_id: &str) -> Result<(), Error> {
         let value = record.value.unwrap_or_default();

@@ -111,7 +111,7 @@ impl IntakeFold {
             clock: setup.clock,
             incarnation: Incarnation(0),
             table: Table(Arc::from("")),
-            keys: Cache::new(options.cache_bytes_max),
+            keys: Cache::new(options.cache_bytes_max / 4),
             dirty: Vec::new(),
             dedup,
             batch: Vec::new(),

@@ -16,6 +16,7 @@ mod sweep;
 mod view;
 mod wakes;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -147,6 +148,20 @@ impl ProfileFold {
         if !person.is_touched {
             person.is_touched = true;
             self.touched.push(slot);
+        }
+    }
+
+    /// Writes one person; a panic in a feature or model costs that person's record, not everyone's.
+    fn write_or_skip(&mut self, slot: Slot, out: &mut Outputs) -> Result<(), Error> {
+        let place = out.place(Topic::Profiles, self.partition);
+        match catch_unwind(AssertUnwindSafe(|| self.write_profile(slot, out))) {
+            Ok(written) => written,
+            Err(_) => {
+                out.back_to(Topic::Profiles, self.partition, place);
+                tracing::error!(partition = self.partition.0, "a profile could not be written: one of its features or scores panicked");
+                super::metrics::panicked(&self.topics.namespace, "write");
+                Ok(())
+            }
         }
     }
 
@@ -305,7 +320,7 @@ impl Fold for ProfileFold {
         for slot in &touched {
             self.cache.get_mut(*slot).is_touched = false;
             if !out.is_silent() {
-                self.write_profile(*slot, out)?;
+                self.write_or_skip(*slot, out)?;
             }
         }
         self.touched = touched;

@@ -4,6 +4,7 @@
 //! memory, the rest come from the index in pages, and both together run in order of (due, key) whatever was stored when.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
@@ -16,7 +17,7 @@ use crate::stream::cache::Slot;
 use crate::stream::definitions::NamespaceClock;
 use crate::stream::fold::Window;
 use crate::stream::outputs::Outputs;
-use crate::stream::{Cursor, Error};
+use crate::stream::{Cursor, Error, Topic};
 
 /// How many index entries are read at a time.
 const PAGE: usize = 1_000;
@@ -79,9 +80,8 @@ impl ProfileFold {
                 continue;
             }
             let at = if self.clock == NamespaceClock::Event { wake.due } else { time };
-            self.wake(slot, at, out)?;
             woken += 1;
-            if let Some(due) = self.refresh_wake(slot).filter(|due| *due <= time) {
+            if let Some(due) = self.wake_or_give_up(slot, at, out)?.filter(|due| *due <= time) {
                 changed.insert(Wake { due, key: wake.key.clone() });
             }
             last = Some(wake);
@@ -115,6 +115,26 @@ impl ProfileFold {
             self.wake(slot, due, out)?;
         }
         Ok(())
+    }
+
+    /// Wakes the person and says when they are next due. One whose wake-up panics is not woken again before their next event: a tick that
+    /// became a dead letter would wake nobody else.
+    fn wake_or_give_up(&mut self, slot: Slot, at: Millis, out: &mut Outputs) -> Result<Option<Millis>, Error> {
+        let place = out.place(Topic::SegmentChanges, self.partition);
+        let before = self.cache.get(slot).segments.clone();
+        let woken = catch_unwind(AssertUnwindSafe(|| {
+            self.wake(slot, at, out)?;
+            Ok(self.refresh_wake(slot))
+        }));
+        woken.unwrap_or_else(|_| {
+            out.back_to(Topic::SegmentChanges, self.partition, place);
+            tracing::error!(partition = self.partition.0, "a wake-up panicked; the person is left alone until their next event");
+            crate::stream::metrics::panicked(&self.topics.namespace, "wake");
+            self.mark_dirty(slot);
+            let person = self.cache.get_mut(slot);
+            (person.segments, person.wake, person.is_wake_stale) = (before, None, false);
+            Ok(None)
+        })
     }
 
     /// Wakes the person at `at`: what only time changes is decided again.
