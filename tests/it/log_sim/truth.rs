@@ -84,6 +84,37 @@ pub struct Truth {
     pub holes: Vec<(usize, u64, u64)>,
     /// Appends before this one were followed by others that attest them.
     pub attested: usize,
+    pub counts: Counts,
+}
+
+/// How often the interesting things happened: a simulation that never meets them proves nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    pub acknowledged: u64,
+    pub refused: u64,
+    pub unknown_and_kept: u64,
+    pub unknown_and_gone: u64,
+    pub failed_openings: u64,
+    pub trimmed: u64,
+    pub compacted: u64,
+    pub holes: u64,
+    pub read_beside: u64,
+}
+
+impl Counts {
+    pub fn named(&self) -> [(&'static str, u64); 9] {
+        [
+            ("acknowledged", self.acknowledged),
+            ("refused", self.refused),
+            ("unknown and kept", self.unknown_and_kept),
+            ("unknown and gone", self.unknown_and_gone),
+            ("failed openings", self.failed_openings),
+            ("trimmed", self.trimmed),
+            ("compacted", self.compacted),
+            ("holes", self.holes),
+            ("read beside", self.read_beside),
+        ]
+    }
 }
 
 /// A pin whose last change failed may be at either place; nothing is asked of it.
@@ -111,10 +142,12 @@ impl Truth {
                 self.last_append_time = appended.append_time;
                 append.fate = Fate::Present;
                 append.appended = Some(appended);
+                self.counts.acknowledged += 1;
             }
             Err(Error::NoSpace | Error::Overloaded | Error::Fenced(_) | Error::TooLarge { .. }) => {
                 assert_ne!(append.fate, Fate::Present, "append {number} was refused after it had been served");
                 append.fate = Fate::Absent;
+                self.counts.refused += 1;
             }
             Err(Error::Io { .. } | Error::Closed) => {}
             Err(error) => panic!("append {number}: {error}"),
@@ -184,6 +217,7 @@ impl Truth {
                 Err(Error::Hole { from, to, .. }) if self.is_damaged => {
                     assert!(from <= at && to > at, "the hole {from}..{to} is not where was read: {at}");
                     self.holes.push((partition, at.0, to.0));
+                    self.counts.holes += 1;
                     at = to;
                 }
                 Err(error) => panic!("fetch {partition}:{at}: {error}"),
@@ -211,6 +245,7 @@ impl Truth {
         for partition in 0..self.partitions.len() {
             let start = log.watermarks(self.partitions[partition]).expect("watermarks").start.0;
             assert!(start >= self.starts[partition], "the start of {partition} went back");
+            self.counts.trimmed += start - self.starts[partition];
             self.starts[partition] = start;
             found.push(self.read(log, partition, start, 900));
         }
@@ -225,7 +260,7 @@ impl Truth {
             for (partition, places) in places.iter().enumerate() {
                 let end = log.watermarks(self.partitions[partition]).expect("watermarks").end.0;
                 assert_eq!(end, places.len() as u64, "the end of {partition}");
-                self.check_partition(partition, places, &found[partition]);
+                self.counts.compacted += self.check_partition(partition, places, &found[partition]);
             }
         }
         self.check_commits(log);
@@ -234,7 +269,14 @@ impl Truth {
     fn settle_append(&mut self, number: usize, is_seen: bool) {
         let append = &mut self.appends[number];
         match append.fate {
-            Fate::Unknown => append.fate = if is_seen { Fate::Present } else { Fate::Absent },
+            Fate::Unknown if is_seen => {
+                append.fate = Fate::Present;
+                self.counts.unknown_and_kept += 1;
+            }
+            Fate::Unknown => {
+                append.fate = Fate::Absent;
+                self.counts.unknown_and_gone += 1;
+            }
             Fate::Present => assert!(is_seen || self.is_damaged, "append {number} was acknowledged or served, and is gone"),
             Fate::Absent => assert!(!is_seen, "append {number} was refused or gone, and is there"),
         }
@@ -257,7 +299,9 @@ impl Truth {
         places
     }
 
-    fn check_partition(&self, partition: usize, places: &[(usize, usize)], found: &[(u64, usize, usize)]) {
+    /// Returns how many records compaction took.
+    fn check_partition(&self, partition: usize, places: &[(usize, usize)], found: &[(u64, usize, usize)]) -> u64 {
+        let mut compacted = 0;
         let found: BTreeMap<u64, (usize, usize)> = found.iter().map(|(offset, number, index)| (*offset, (*number, *index))).collect();
         let start = self.starts[partition];
         let may_trim = self.kinds[partition] == Kind::Aged && start <= self.cleanable[partition];
@@ -272,6 +316,7 @@ impl Truth {
                 assert_eq!(is, place, "{partition}:{offset}");
                 continue;
             }
+            compacted += 1;
             let content = self.content(partition, *place);
             let last = newest[&content.key[..]];
             let is_replaced = last > offset || content.value.is_none();
@@ -282,6 +327,7 @@ impl Truth {
                 && found.range(..offset).any(|(_, old)| self.content(partition, *old).key == content.key);
             assert!(!is_back, "{partition}:{offset} removed its key, and went before what it removes");
         }
+        compacted
     }
 
     /// With flipped bits, what is there is right and in order, and what was attested is there or in a named hole.
