@@ -38,6 +38,8 @@ pub(super) struct Queue {
     synced: Option<(EncodedGroup, Result<Placement, WriteError>)>,
     is_syncing: bool,
     pub is_closed: bool,
+    /// The committer hands over nothing more. An empty queue is no sign of that: it may be encoding what it took.
+    is_done: bool,
     /// Why appends have become impossible.
     pub failed: Option<Error>,
 }
@@ -94,6 +96,7 @@ impl Committer {
             let mut queue = queues.state.lock();
             while !self.has_work(&queue) {
                 if queue.is_closed && !queue.is_syncing {
+                    queue.is_done = true;
                     queues.sync.notify_all();
                     return;
                 }
@@ -192,7 +195,7 @@ pub(super) fn run_syncer(shared: &Shared, mut wal: Wal) {
             if let Some(group) = queue.to_sync.take() {
                 break group;
             }
-            if queue.is_closed && !queue.is_syncing && queue.pending.is_empty() {
+            if queue.is_done {
                 drop(queue);
                 wal.note_synced();
                 return;
