@@ -90,8 +90,16 @@ impl EmbeddedReader {
         let path = self.dir.join(manifest::NAME);
         let failed = |error: std::io::Error| io_error("reading", &path, &error);
         let mut line = vec![0; 64];
-        let read = self.fs.open(&path, false).map_err(failed)?.read_at(&mut line, 0).map_err(failed)?;
-        line.truncate(read);
+        let file = self.fs.open(&path, false).map_err(failed)?;
+        // A read may come short, and half a line looks like another manifest.
+        let mut len = 0;
+        while len < line.len() {
+            match file.read_at(&mut line[len..], len as u64).map_err(failed)? {
+                0 => break,
+                read => len += read,
+            }
+        }
+        line.truncate(len);
         Ok(line)
     }
 
