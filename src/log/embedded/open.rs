@@ -36,6 +36,8 @@ pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options, clock: Arc<dyn
         _ => io_error("locking", dir, &error),
     })?;
     let mut manifest = read_manifest(&*fs, dir)?;
+    // A killed process may have left a manifest that is not durable yet; nothing that the one before names may go until it is.
+    fs.sync_dir(dir).map_err(|error| io_error("syncing", dir, &error))?;
     let mut index = Index::from_manifest(&manifest)?;
     let files = scan::list(&*fs, dir, 0, true)?;
     let newest_file = files.iter().map(|file| file.number).chain(segment_numbers(&*fs, dir)?).max().unwrap_or(0);

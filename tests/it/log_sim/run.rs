@@ -80,6 +80,8 @@ pub struct Run {
     /// Whether a call may fail for another reason than a full disk.
     may_fail: bool,
     has_failed: bool,
+    /// The power may go within any call: with threads, within any call of theirs.
+    is_armed: bool,
 }
 
 impl Run {
@@ -110,6 +112,7 @@ impl Run {
             tickets: BTreeMap::new(),
             may_fail: false,
             has_failed: false,
+            is_armed: false,
             story: Vec::new(),
             telling,
         };
@@ -184,6 +187,7 @@ impl Run {
     fn live(&mut self) {
         if self.troubles.cuts_within_calls && self.rng.random_bool(0.6) {
             let changes = self.rng.random_range(0..200);
+            self.is_armed = true;
             self.fs.power_off_after(changes);
         }
         for _ in 0..self.rng.random_range(5..60) {
@@ -200,6 +204,7 @@ impl Run {
         self.tell(|| format!("step {choice}"));
         match choice {
             0..53 => self.append(),
+            53..65 if self.is_armed && self.options.driver == Driver::Threads => {}
             53..61 => self.look(),
             61..65 => self.look_beside(),
             65..72 => self.log().drive(),
@@ -521,6 +526,10 @@ impl Run {
         self.truth.owners.clear();
         self.has_failed = false;
         self.may_fail = false;
+        if self.options.driver == Driver::Threads {
+            self.fs.power_off_after(u64::MAX);
+        }
+        self.is_armed = false;
         let log = self.log.clone().expect("just opened");
         if !self.fs.is_off() {
             self.truth.settle(&*log);
