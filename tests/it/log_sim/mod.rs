@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 
 use run::{Run, Telling};
 
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_000;
 /// With this many, everything that can happen has happened.
 const SEEDS_ENOUGH: u64 = 500;
 /// Two run side by side: more would only wait for each other.
