@@ -186,7 +186,7 @@ impl FrameHead {
             return None;
         }
         let (frame_len, head_len) = (u32_at(fixed, 8), u32_at(fixed, 12));
-        if head_len < FRAME_HEAD_BYTES as u32 || head_len > frame_len || frame_len as usize % FRAME_ALIGN != 0 {
+        if head_len < FRAME_HEAD_BYTES as u32 || head_len > frame_len || !(frame_len as usize).is_multiple_of(FRAME_ALIGN) {
             return None;
         }
         let head = bytes.get(..head_len as usize)?;

@@ -17,7 +17,7 @@ use crate::env::fs::{File, Fs};
 use crate::log::Error;
 
 const EXTENSION: &str = "wal";
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 /// A group whose sync failed is tried on this many new files before the log gives up: a second bad file means a bad disk.
 const NEW_FILES_TRIED_MAX: usize = 2;
 

@@ -140,7 +140,7 @@ impl SegmentWriter {
             bytes: self.at + index.len() as u64,
             records: self.blocks.iter().map(|block| u64::from(block.records)).sum(),
             first_append_ms: with_records().next().map_or(i64::MIN, |block| block.first_append.0),
-            last_append_ms: with_records().last().map_or(i64::MIN, |block| block.last_append.0),
+            last_append_ms: with_records().next_back().map_or(i64::MIN, |block| block.last_append.0),
             compacted,
         })
     }
