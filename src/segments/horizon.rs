@@ -24,25 +24,31 @@ impl<F> Predicate<F> {
     /// The earliest time after `now` at which the outcome can differ from now's if nothing happens to the person, never later than
     /// it does; `None` when it never will. A wake at that time evaluates again and asks again.
     pub fn next_flip(&self, lookup: &(impl Lookup<F> + ?Sized), now: Millis) -> Option<Millis> {
-        let (outcome, mut until) = self.scope(lookup, now).bool_until(&self.root);
+        self.next_flip_by(lookup, now, NEVER)
+    }
+
+    /// [`next_flip`](Predicate::next_flip) if it is at or before `horizon`. Between two events of a person that lie close together it nearly
+    /// never is, and saying so takes no search.
+    pub fn next_flip_by(&self, lookup: &(impl Lookup<F> + ?Sized), now: Millis, horizon: Millis) -> Option<Millis> {
+        let (outcome, mut until) = self.scope(lookup, now, horizon).bool_until(&self.root);
         let is_member = outcome == Some(true);
         let lookahead = if self.is_dear() { 0 } else { LOOKAHEAD_MAX };
         for _ in 0..lookahead {
-            if until == NEVER {
+            if until == NEVER || until > horizon {
                 return None;
             }
-            let (later, next) = self.scope(lookup, until).bool_until(&self.root);
+            let (later, next) = self.scope(lookup, until, horizon).bool_until(&self.root);
             if (later == Some(true)) != is_member {
                 return Some(until);
             }
             assert!(next > until, "a field's next change must lie after the time it is asked for");
             until = next;
         }
-        (until != NEVER).then_some(until)
+        (until != NEVER && until <= horizon).then_some(until)
     }
 
-    fn scope<'a, L: Lookup<F> + ?Sized>(&'a self, lookup: &'a L, now: Millis) -> Scope<'a, F, L> {
-        Scope { fields: &self.fields, lookup, now }
+    fn scope<'a, L: Lookup<F> + ?Sized>(&'a self, lookup: &'a L, now: Millis, horizon: Millis) -> Scope<'a, F, L> {
+        Scope { fields: &self.fields, lookup, now, horizon }
     }
 }
 
@@ -281,6 +287,9 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
 
     /// When a comparison of which one side only rises or only falls flips: leaps ahead until it has, then halves the way back.
     fn search(&self, node: &BoolNode, next: Millis) -> Option<Millis> {
+        if next > self.horizon {
+            return Some(next);
+        }
         let before = self.side_of(node);
         let flipped = |at: Millis| Scope { now: at, ..*self }.side_of(node) != before;
         let next_after = |at: Millis| Scope { now: at, ..*self }.leaf_change(node);
@@ -290,6 +299,9 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
         let (mut before_flip, mut leap) = (next, DAY_MS);
         let mut after_flip = loop {
             let change = next_after(before_flip)?;
+            if change > self.horizon {
+                return Some(change);
+            }
             let ahead = change.max(before_flip + leap);
             if flipped(ahead) {
                 break ahead;

@@ -79,6 +79,8 @@ pub(super) struct Scope<'a, F, L: ?Sized> {
     pub(super) fields: &'a [Field<F>],
     pub(super) lookup: &'a L,
     pub(super) now: Millis,
+    /// Changes after this need not be found exactly: any time that is not before them and after this will do.
+    pub(super) horizon: Millis,
 }
 
 impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {

@@ -108,7 +108,7 @@ impl<F> Predicate<F> {
 
     /// Whether it holds, or `None` when that is unknown.
     pub fn try_evaluate(&self, lookup: &(impl Lookup<F> + ?Sized), now: Millis) -> Option<bool> {
-        Scope { fields: &self.fields, lookup, now }.bool(&self.root)
+        Scope { fields: &self.fields, lookup, now, horizon: Millis::MAX }.bool(&self.root)
     }
 
     /// The fields it names, each once, in the order in which they first appear.

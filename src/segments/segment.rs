@@ -38,6 +38,10 @@ impl<F> Segment<F> {
         self.predicate.next_flip(lookup, now)
     }
 
+    pub fn next_flip_by(&self, lookup: &(impl Lookup<F> + ?Sized), now: Millis, horizon: Millis) -> Option<Millis> {
+        self.predicate.next_flip_by(lookup, now, horizon)
+    }
+
     pub fn depends_on(&self) -> u64 {
         self.predicate.depends_on()
     }

@@ -357,6 +357,10 @@ proptest! {
         let before = predicate.evaluate(&person, NOW);
         let end = NOW + 100 * DAY_MS;
         let asked = predicate.next_flip(&person, NOW);
+        for horizon in [NOW + 1, NOW + crate::domain::HOUR_MS, NOW + 3 * crate::domain::DAY_MS, NOW + 90 * crate::domain::DAY_MS] {
+            let by = predicate.next_flip_by(&person, NOW, horizon);
+            prop_assert_eq!(by, asked.filter(|at| *at <= horizon), "a horizon changes nothing before it");
+        }
         prop_assert!(asked.is_none_or(|at| at > NOW));
         // Everything in the fixture moves on hours or on the last event's own millisecond of a day.
         let quiet_until = asked.unwrap_or(end).min(end);

@@ -35,7 +35,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             threads: 0,
-            fetch_bytes_max: 4 << 20,
+            fetch_bytes_max: 8 << 20,
             output_bytes_max: 16 << 20,
             tick_interval_ms: 1_000,
             linger_ms: 10,

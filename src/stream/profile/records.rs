@@ -90,7 +90,7 @@ impl ProfileFold {
         match self.clock {
             NamespaceClock::Event => self.wake_up_to(slot, time, out)?,
             NamespaceClock::Wall => {
-                if self.refresh_wake(slot).is_some_and(|due| due <= time) {
+                if self.wake_by(slot, time).is_some() {
                     self.wake(slot, time, out)?;
                 }
             }

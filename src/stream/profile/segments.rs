@@ -76,11 +76,11 @@ impl ProfileFold {
         out.push_to(Topic::SegmentChanges, self.partition, self.cache.key(slot), at, &change)
     }
 
-    /// The earliest time at which some segment can flip although nothing happens.
-    pub(super) fn next_wake(&self, slot: Slot) -> Option<Millis> {
+    /// The earliest time at which some segment can flip although nothing happens, if that is at or before `horizon`.
+    pub(super) fn next_wake_by(&self, slot: Slot, horizon: Millis) -> Option<Millis> {
         let person = self.cache.get(slot);
-        let now = person.profile.now()?;
+        let now = person.profile.now().filter(|now| *now < horizon)?;
         let view = self.deployed.person(&person.profile);
-        self.deployed.topology.segments.iter().filter_map(|segment| segment.next_flip(&view, now)).min()
+        self.deployed.topology.segments.iter().filter_map(|segment| segment.next_flip_by(&view, now, horizon)).min()
     }
 }

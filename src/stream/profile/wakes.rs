@@ -76,12 +76,12 @@ impl ProfileFold {
             let person = self.cache.get(slot);
             // The index may be behind: whoever changed since the last flush is in `changed` under the present due time.
             let is_hint_stale = !from_memory && person.is_dirty;
-            if is_hint_stale || person.waiting.is_some() || self.refresh_wake(slot) != Some(wake.due) {
+            if is_hint_stale || person.waiting.is_some() || self.wake_by(slot, time) != Some(wake.due) {
                 continue;
             }
             let at = if self.clock == NamespaceClock::Event { wake.due } else { time };
             woken += 1;
-            if let Some(due) = self.wake_or_give_up(slot, at, out)?.filter(|due| *due <= time) {
+            if let Some(due) = self.wake_or_give_up(slot, at, time, out)? {
                 changed.insert(Wake { due, key: wake.key.clone() });
             }
             last = Some(wake);
@@ -96,7 +96,7 @@ impl ProfileFold {
         let dirty = std::mem::take(&mut self.dirty);
         let mut due = BTreeSet::new();
         for slot in &dirty {
-            let Some(wants) = self.refresh_wake(*slot).filter(|wants| *wants <= time) else { continue };
+            let Some(wants) = self.wake_by(*slot, time) else { continue };
             let wake = Wake { due: wants, key: self.cache.key(*slot).clone() };
             if after.is_none_or(|after| wake > *after) {
                 due.insert(wake);
@@ -111,20 +111,20 @@ impl ProfileFold {
         if self.cache.get(slot).waiting.is_some() {
             return Ok(());
         }
-        while let Some(due) = self.refresh_wake(slot).filter(|due| *due <= time) {
+        while let Some(due) = self.wake_by(slot, time) {
             self.wake(slot, due, out)?;
         }
         Ok(())
     }
 
-    /// Wakes the person and says when they are next due. One whose wake-up panics is not woken again before their next event: a tick that
+    /// Wakes the person and says when they are next due, if by `time`. One whose wake-up panics is not woken again before their next event: a tick that
     /// became a dead letter would wake nobody else.
-    fn wake_or_give_up(&mut self, slot: Slot, at: Millis, out: &mut Outputs) -> Result<Option<Millis>, Error> {
+    fn wake_or_give_up(&mut self, slot: Slot, at: Millis, time: Millis, out: &mut Outputs) -> Result<Option<Millis>, Error> {
         let place = out.place(Topic::SegmentChanges, self.partition);
         let before = self.cache.get(slot).segments.clone();
         let woken = catch_unwind(AssertUnwindSafe(|| {
             self.wake(slot, at, out)?;
-            Ok(self.refresh_wake(slot))
+            Ok(self.wake_by(slot, time))
         }));
         woken.unwrap_or_else(|_| {
             out.back_to(Topic::SegmentChanges, self.partition, place);
@@ -151,10 +151,20 @@ impl ProfileFold {
         if !person.is_wake_stale {
             return person.wake;
         }
-        let wake = if person.heirs.is_empty() { self.next_wake(slot) } else { None };
+        let wake = if person.heirs.is_empty() { self.next_wake_by(slot, Millis::MAX) } else { None };
         let person = self.cache.get_mut(slot);
         (person.wake, person.is_wake_stale) = (wake, false);
         wake
+    }
+
+    /// The same if it is at or before `time`, without working out more than that.
+    pub(super) fn wake_by(&self, slot: Slot, time: Millis) -> Option<Millis> {
+        let person = self.cache.get(slot);
+        match person.is_wake_stale {
+            true if person.heirs.is_empty() => self.next_wake_by(slot, time),
+            true => None,
+            false => person.wake.filter(|due| *due <= time),
+        }
     }
 }
 
