@@ -9,6 +9,7 @@ mod world;
 use std::net::SocketAddr;
 
 pub use folder::{Contact, Folder};
+pub use plans::rules_of;
 pub use server::{Engine, Server, takes_development_key};
 pub use world::{Plan, Vitals, World};
 

@@ -57,3 +57,8 @@ fn as_it_was(log: &dyn LogReader, namespace: Namespace) -> Result<Option<Plan>, 
     let partitions = Partitions { intake: topics.count(Topic::Intake), events: topics.count(Topic::Events) };
     Ok(Some(Plan { namespace, clock, topology, partitions }))
 }
+
+/// What counts as an order and the like in a namespace, as its topology in force says.
+pub fn rules_of(log: &dyn LogReader, namespace: &Namespace) -> Result<crate::features::Rules, Error> {
+    Ok(as_it_was(log, namespace.clone())?.map(|plan| plan.topology.rules).unwrap_or_default())
+}

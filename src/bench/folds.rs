@@ -16,10 +16,10 @@ use crate::domain::{Millis, Namespace, PartitionId, Subject, TenantId, partition
 use crate::env::fs::RealFs;
 use crate::env::{Clock, SystemClock};
 use crate::log::embedded::{EmbeddedLog, Options};
-use crate::log::{BatchBuilder, LogWriter, Transaction};
+use crate::log::{BatchBuilder, LogReader, LogWriter, Transaction};
 use crate::schema;
 use crate::schema::records::{EventBody, EventsRecord, Origin};
-use crate::state::{FjallOptions, FjallStore};
+use crate::state::{FjallOptions, FjallStore, StateStore};
 use crate::stream::{self, NamespaceClock, Partitions, Spine, Topic, Topics, topology};
 
 const PARTITIONS: u32 = 4;
@@ -35,6 +35,8 @@ pub enum People {
     /// Few are busy, most are not: exponent 1.
     Zipf(u32),
     Uniform(u32),
+    /// The number of the event is the person.
+    Everyone,
 }
 
 /// Draws a person.
@@ -47,7 +49,7 @@ struct Draw {
 impl Draw {
     fn new(people: People) -> Self {
         let cumulated = match people {
-            People::Uniform(_) => Vec::new(),
+            People::Uniform(_) | People::Everyone => Vec::new(),
             People::Zipf(count) => {
                 let mut sum = 0.0;
                 (1..=count)
@@ -61,8 +63,9 @@ impl Draw {
         Self { people, cumulated }
     }
 
-    fn next(&self, random: &mut ChaCha8Rng) -> u32 {
+    fn next(&self, number: u64, random: &mut ChaCha8Rng) -> u32 {
         match self.people {
+            People::Everyone => number as u32,
             People::Uniform(count) => random.random_range(0..count),
             People::Zipf(_) => {
                 let total = *self.cumulated.last().expect("someone");
@@ -86,7 +89,6 @@ const CONTEXT: &str = r#"{"library":{"name":"bench","version":"1"},"page":{"path
 pub struct History {
     pub log: Arc<EmbeddedLog>,
     pub topics: Topics,
-    pub events: u64,
 }
 
 pub fn write_history(dir: &Path, people: People, count: u64) -> anyhow::Result<History> {
@@ -94,7 +96,7 @@ pub fn write_history(dir: &Path, people: People, count: u64) -> anyhow::Result<H
     let log = EmbeddedLog::open(Arc::new(RealFs), &dir.join("log"), Options::default(), clock)?;
     let namespace = Namespace::new("bench")?;
     let topics = Topics::create(&*log, &namespace, Partitions { intake: PARTITIONS, events: PARTITIONS })?;
-    let history = History { log, topics, events: count };
+    let history = History { log, topics };
     history.append(people, 0, count)?;
     Ok(history)
 }
@@ -108,7 +110,7 @@ impl History {
         let mut builders: Vec<BatchBuilder> = (0..PARTITIONS).map(|_| BatchBuilder::new()).collect();
         let mut tickets = std::collections::VecDeque::new();
         for number in first..first + count {
-            let person = draw.next(&mut random);
+            let person = draw.next(number, &mut random);
             let user = format!("user-{person:08}");
             let message = format!("bench-{number:016}");
             let (name, properties) = NAMES[(random.random_range(0..100u32) as usize).min(99) * NAMES.len() / 100];
@@ -241,5 +243,75 @@ pub fn features(dir: &Path) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// Marks figures that read only.
-pub const READS: &str = NOTHING;
+/// `replay.fold`: the same history through the fold alone, nothing appended, no SQL.
+pub fn replay(dir: &Path) -> anyhow::Result<Vec<Figure>> {
+    let history = write_history(dir, People::Zipf(USERS), EVENTS)?;
+    // The namespace's clock and definitions are there once a spine has run on it.
+    let topology = Arc::new(topology::load("spine")?);
+    let reader: Arc<dyn LogReader> = Arc::clone(&history.log) as _;
+    let started = Instant::now();
+    let folded = crate::replay::fold::fold(&reader, &history.topics.namespace, &topology, 0)?;
+    let elapsed = started.elapsed().as_secs_f64();
+    history.log.close();
+    anyhow::ensure!(folded.records >= EVENTS, "folded {} of {EVENTS}", folded.records);
+    let setup = format!("{EVENTS} events, {USERS} users, Zipf 1, one thread per core, outputs discarded");
+    Ok(vec![Figure::new("replay.fold", EVENTS as f64 / elapsed, "events/s", NOTHING, setup)])
+}
+
+/// People of the cold figures.
+const COLD_USERS: u32 = 10_000_000;
+/// Events measured once all of them exist.
+const COLD_EVENTS: u64 = 500_000;
+/// Of all states in memory, per partition: a small part.
+const COLD_CACHE_BYTES: usize = 16 << 20;
+
+/// `features.cold`, `memory.*`: everyone has one event already, then events of people drawn at random, nearly all of whom are on disk.
+pub fn cold(dir: &Path) -> anyhow::Result<Vec<Figure>> {
+    let options = stream::Options { cache_bytes_max: COLD_CACHE_BYTES, ..stream::Options::default() };
+    let history = write_history(dir, People::Everyone, u64::from(COLD_USERS))?;
+    let seeded = history.fold(dir, options.clone())?;
+    history.append(People::Uniform(COLD_USERS), u64::from(COLD_USERS), COLD_EVENTS)?;
+    let timed = history.fold(dir, options)?;
+    let resident = resident_bytes();
+    history.log.close();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let rate = COLD_EVENTS as f64 / timed.wall / cores;
+    let setup = format!(
+        "{COLD_USERS} users on disk (built at {:.0} events/s), {COLD_EVENTS} uniform events, {} MB of state cache in all, {cores} cores",
+        f64::from(COLD_USERS) / seeded.wall,
+        COLD_CACHE_BYTES * PARTITIONS as usize >> 20,
+    );
+    let mut figures = vec![
+        Figure::new("features.cold", rate, "events/s per core", FSYNC_LOG, setup.clone()),
+        Figure::new("memory.rss", resident as f64 / 1e6, "MB", FSYNC_LOG, setup),
+    ];
+    figures.extend(profile_sizes(dir)?);
+    Ok(figures)
+}
+
+/// Bytes of stored profiles: a sample of the busiest load, where they are largest.
+fn profile_sizes(dir: &Path) -> anyhow::Result<Vec<Figure>> {
+    let busy = dir.join("busy");
+    std::fs::create_dir_all(&busy)?;
+    let history = write_history(&busy, People::Zipf(USERS), EVENTS / 2)?;
+    history.fold(&busy, stream::Options::default())?;
+    history.log.close();
+    let (state, _) = FjallStore::open_or_rebuild(&busy.join("state"), FjallOptions::default())?;
+    let mut sizes = Vec::new();
+    for table in state.tables()?.into_iter().filter(|table| table.0.contains("profiles")) {
+        let mut after: Option<bytes::Bytes> = None;
+        loop {
+            let page = state.scan(&table, after.as_deref(), 10_000)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            sizes.extend(page.iter().map(|(_, value)| value.len() as u64));
+        }
+    }
+    sizes.sort_unstable();
+    let (Some(most), Some(median)) = (sizes.last(), sizes.get(sizes.len() / 2)) else { return Ok(Vec::new()) };
+    let setup = format!("{} profiles after {} events, Zipf 1; before the store's compression", sizes.len(), EVENTS / 2);
+    Ok(vec![
+        Figure::new("memory.profile.median", *median as f64, "bytes", NOTHING, setup.clone()),
+        Figure::new("memory.profile.most", *most as f64, "bytes", NOTHING, setup),
+    ])
+}

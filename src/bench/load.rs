@@ -5,13 +5,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// One request, whose digits at `patches` are replaced by a running number before each send, so that every event is its own.
@@ -23,6 +24,8 @@ pub struct Request {
     /// Where eight digits of a user number stand, and how many users there are.
     pub users: Vec<usize>,
     pub users_max: u64,
+    /// Hears the number of the last event of every acknowledged request, and when.
+    pub acknowledged: Option<mpsc::UnboundedSender<(u64, Instant)>>,
 }
 
 /// What one request holds.
@@ -68,7 +71,14 @@ pub fn batch_request(host: &str, write_key: &str, shape: Shape) -> Request {
     };
     let patches = find(&format!("bench-{NUMBER}"), "bench-".len());
     let users = find(&format!("user-{USER}"), "user-".len());
-    Request { bytes, patches, users, users_max: shape.users }
+    Request { bytes, patches, users, users_max: shape.users, acknowledged: None }
+}
+
+/// Reads one of `users` profiles, a different one each time.
+pub fn profile_request(host: &str, users: u64) -> Request {
+    let text = format!("GET /api/v1/users/user-{USER}/profile HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let place = text.find(USER).expect("it is there");
+    Request { bytes: text.into_bytes(), patches: Vec::new(), users: vec![place], users_max: users, acknowledged: None }
 }
 
 fn number(mut body: Vec<u8>) -> Vec<u8> {
@@ -99,8 +109,10 @@ fn write_digits(into: &mut [u8], mut number: u64) {
 }
 
 impl Request {
-    fn patch(&mut self, next: &AtomicU64) {
-        let first = next.fetch_add(self.patches.len() as u64, Ordering::Relaxed);
+    /// Returns the last number it used.
+    fn patch(&mut self, next: &AtomicU64) -> u64 {
+        let count = self.patches.len().max(self.users.len()) as u64;
+        let first = next.fetch_add(count, Ordering::Relaxed);
         for (at, place) in self.patches.iter().enumerate() {
             write_digits(&mut self.bytes[*place..*place + NUMBER.len()], first + at as u64);
         }
@@ -109,6 +121,7 @@ impl Request {
             let user = (first + at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
             write_digits(&mut self.bytes[*place..*place + USER.len()], user % self.users_max.max(1));
         }
+        first + count.saturating_sub(1)
     }
 }
 
@@ -148,20 +161,72 @@ pub async fn run(
     time: Duration,
     numbers: &Arc<AtomicU64>,
 ) -> anyhow::Result<Measured> {
+    run_gated(address, request, connections, pace, time, numbers, None).await
+}
+
+/// The same, sending nothing while `paused` is set.
+pub async fn run_gated(
+    address: SocketAddr,
+    request: &Request,
+    connections: usize,
+    pace: Pace,
+    time: Duration,
+    numbers: &Arc<AtomicU64>,
+    paused: Option<&Arc<AtomicBool>>,
+) -> anyhow::Result<Measured> {
+    let rate = match pace {
+        Pace::Closed => None,
+        Pace::Open(rate) => Some(rate),
+    };
+    let mix = [(request.clone(), 1)];
+    drive(Drive { address, mix: &mix, connections, rate, time, numbers, paused }).await
+}
+
+/// An open loop of several kinds of request, each as often as its weight says.
+pub async fn run_mixed(
+    address: SocketAddr,
+    mix: &[(Request, usize)],
+    connections: usize,
+    rate: f64,
+    time: Duration,
+    numbers: &Arc<AtomicU64>,
+) -> anyhow::Result<Measured> {
+    drive(Drive { address, mix, connections, rate: Some(rate), time, numbers, paused: None }).await
+}
+
+struct Drive<'a> {
+    address: SocketAddr,
+    mix: &'a [(Request, usize)],
+    connections: usize,
+    /// Requests a second over all connections; `None` sends as fast as answers come.
+    rate: Option<f64>,
+    time: Duration,
+    numbers: &'a Arc<AtomicU64>,
+    paused: Option<&'a Arc<AtomicBool>>,
+}
+
+async fn drive(asked: Drive<'_>) -> anyhow::Result<Measured> {
     let started = Instant::now();
-    let until = started + time;
     let mut tasks = JoinSet::new();
-    for connection in 0..connections {
-        let request = request.clone();
-        let numbers = numbers.clone();
-        let schedule = match pace {
-            Pace::Closed => None,
-            Pace::Open(rate) => {
-                let gap = Duration::from_secs_f64(connections as f64 / rate);
-                Some((started + gap.mul_f64(connection as f64 / connections as f64), gap))
-            }
+    for at in 0..asked.connections {
+        let schedule = asked.rate.map(|rate| {
+            let gap = Duration::from_secs_f64(asked.connections as f64 / rate);
+            (started + gap.mul_f64(at as f64 / asked.connections as f64), gap)
+        });
+        // Each kind once per weight; connections begin at different places of the round.
+        let mut round: Vec<Request> =
+            asked.mix.iter().flat_map(|(request, weight)| std::iter::repeat_n(request.clone(), *weight)).collect();
+        let turn = at % round.len();
+        round.rotate_left(turn);
+        let connection = Connection {
+            address: asked.address,
+            round,
+            schedule,
+            until: started + asked.time,
+            numbers: Arc::clone(asked.numbers),
+            paused: asked.paused.cloned(),
         };
-        tasks.spawn(connect_and_send(address, request, schedule, until, numbers));
+        tasks.spawn(connection.run());
     }
     let mut all = Measured { requests: 0, elapsed: Duration::ZERO, refused: 0, latency: Histogram::new(3)? };
     while let Some(result) = tasks.join_next().await {
@@ -174,38 +239,60 @@ pub async fn run(
     Ok(all)
 }
 
-async fn connect_and_send(
+struct Connection {
     address: SocketAddr,
-    mut request: Request,
-    mut schedule: Option<(Instant, Duration)>,
+    round: Vec<Request>,
+    schedule: Option<(Instant, Duration)>,
     until: Instant,
     numbers: Arc<AtomicU64>,
-) -> anyhow::Result<Measured> {
-    let mut stream = TcpStream::connect(address).await.context("connect")?;
-    stream.set_nodelay(true)?;
-    let mut measured = Measured { requests: 0, elapsed: Duration::ZERO, refused: 0, latency: Histogram::new(3)? };
-    let mut buffer = Vec::with_capacity(4096);
-    loop {
-        let due = match &mut schedule {
-            None => Instant::now(),
+    paused: Option<Arc<AtomicBool>>,
+}
+
+impl Connection {
+    async fn run(mut self) -> anyhow::Result<Measured> {
+        let mut stream = TcpStream::connect(self.address).await.context("connect")?;
+        stream.set_nodelay(true)?;
+        let mut measured = Measured { requests: 0, elapsed: Duration::ZERO, refused: 0, latency: Histogram::new(3)? };
+        let mut buffer = Vec::with_capacity(4096);
+        for turn in 0.. {
+            let due = self.due().await;
+            if due >= self.until {
+                break;
+            }
+            let kinds = self.round.len();
+            let request = &mut self.round[turn % kinds];
+            let last = request.patch(&self.numbers);
+            stream.write_all(&request.bytes).await?;
+            match read_answer(&mut stream, &mut buffer).await? {
+                200 | 404 => measured.requests += 1,
+                429 | 503 => measured.refused += 1,
+                status => bail!("the server answered {status}: {}", String::from_utf8_lossy(&buffer)),
+            }
+            if let Some(told) = &request.acknowledged {
+                // Nobody listens once the measurement is over.
+                let _ = told.send((last, Instant::now()));
+            }
+            measured.latency.saturating_record(due.elapsed().as_micros() as u64);
+        }
+        Ok(measured)
+    }
+
+    /// When the next request is due, having waited for it.
+    async fn due(&mut self) -> Instant {
+        match &mut self.schedule {
             Some((next, gap)) => {
                 let due = *next;
                 *next += *gap;
                 tokio::time::sleep_until(due.into()).await;
                 due
             }
-        };
-        if due >= until {
-            return Ok(measured);
+            None => {
+                while self.paused.as_ref().is_some_and(|paused| paused.load(Ordering::Relaxed)) && Instant::now() < self.until {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Instant::now()
+            }
         }
-        request.patch(&numbers);
-        stream.write_all(&request.bytes).await?;
-        match read_answer(&mut stream, &mut buffer).await? {
-            200 => measured.requests += 1,
-            429 | 503 => measured.refused += 1,
-            status => bail!("the server answered {status}"),
-        }
-        measured.latency.saturating_record(due.elapsed().as_micros() as u64);
     }
 }
 

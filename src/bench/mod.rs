@@ -8,6 +8,8 @@ mod folds;
 mod ingest;
 mod load;
 mod logs;
+mod recovery;
+mod spine;
 
 use std::future::Future;
 use std::path::Path;
@@ -41,6 +43,30 @@ pub async fn run(config: &Config, asked: &args::Bench) -> anyhow::Result<()> {
     }
     if any("ingest.") {
         ingest::run(scratch.path("ingest")?.as_path(), &only, time, &Figure::print).await?;
+    }
+    if any("spine.") {
+        spine::run(scratch.path("spine")?.as_path(), &only, time, &Figure::print).await?;
+    }
+    if only("api.c1000") {
+        spine::api(scratch.path("api")?.as_path(), time.min(Duration::from_secs(30)), &Figure::print).await?;
+    }
+    let mut folds: Vec<(&str, fn(&Path) -> anyhow::Result<Vec<Figure>>)> = Vec::new();
+    if only("features") || only("features.cpu") {
+        folds.push(("features", folds::features));
+    }
+    if any("replay.") {
+        folds.push(("replay", folds::replay));
+    }
+    if only("features.cold") || any("memory.") {
+        folds.push(("cold", folds::cold));
+    }
+    for (name, measure) in folds {
+        let dir = scratch.path(name)?;
+        let figures = tokio::task::spawn_blocking(move || measure(&dir)).await??;
+        figures.iter().filter(|figure| only(&figure.name)).for_each(Figure::print);
+    }
+    if any("recovery.") {
+        recovery::run(scratch.path("recovery")?.as_path(), &Figure::print).await?;
     }
     Ok(())
 }

@@ -14,8 +14,8 @@ use super::query;
 use super::run::reader;
 use super::topic;
 use super::writer::Writer;
-use crate::app::Folder;
 use crate::app::admin::Incoming;
+use crate::app::{Folder, rules_of};
 use crate::config::Config;
 use crate::domain::Namespace;
 use crate::env::SystemClock;
@@ -94,7 +94,8 @@ pub async fn rebuild(config: &Config, namespace: &str, json: bool) -> anyhow::Re
         ControlFlow::Continue(())
     };
     let dir = Folder::new(&config.data.dir).read();
-    let rebuilt = projections::rebuild(log, &dir, &name, &projections::Options::default(), &mut progress).await?;
+    let options = projections::Options { rules: Arc::new(rules_of(&*log, &name)?), ..projections::Options::default() };
+    let rebuilt = projections::rebuild(log, &dir, &name, &options, &mut progress).await?;
     bar.finish_and_clear();
     if json {
         print_json(&json!({"records": rebuilt.records, "generation": rebuilt.generation}));

@@ -15,7 +15,7 @@ mod send;
 mod sender;
 mod topic;
 mod up;
-mod wait;
+pub mod wait;
 mod writer;
 
 pub use run::main;

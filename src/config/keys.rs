@@ -25,7 +25,7 @@ pub const KEYS: &[Key] = &[
     key("gateway.headers_max", "headers of one request; beyond it the answer is 431"),
     key("gateway.head_bytes_max", "bytes of one request's head"),
     key("gateway.head_timeout_ms", "a client that has not sent its head by then is disconnected"),
-    key("gateway.body_timeout_ms", "a client that has not sent its body by then gets 408"),
+    key("gateway.body_timeout_ms", "a client that has not sent its body by then is disconnected, and will send again"),
     key("gateway.write_timeout_ms", "a client that has not read its answer by then is disconnected"),
     key("gateway.idle_timeout_ms", "an open connection that is silent for this long is closed"),
     key("gateway.commit_timeout_ms", "an append that is not durable by then is answered 503, to be sent again"),

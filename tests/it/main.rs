@@ -1,5 +1,6 @@
 //! One integration binary; each file is one contract or behaviour of the whole.
 
+mod crash;
 mod digest;
 mod features;
 mod http_api;
@@ -9,6 +10,7 @@ mod http_support;
 mod log_contract;
 mod log_model;
 mod log_sim;
+mod running;
 mod spine;
 mod spine_world;
 mod state_contract;
