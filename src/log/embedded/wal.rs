@@ -132,14 +132,15 @@ impl Wal {
         self.current = None;
     }
 
-    /// A full disk refuses the group, for certain once its first head is wiped. Any other failure: on to a new file.
+    /// A full disk refuses the group, for certain once what was written of it is cut. Any other failure: on to a new file.
     fn leave_after_failed_write(&mut self, file: &WalFile, at: u64, error: &io::Error) -> Result<(), WriteError> {
         self.leave(file);
         if !super::is_no_space(error) {
             tracing::warn!(file = %file.path.display(), %error, "writing the write-ahead file failed, moving to a new one");
             return Ok(());
         }
-        let wiped = file.file.write_all_at(&ZEROS[..super::format::FRAME_HEAD_BYTES], at).and_then(|()| file.file.sync_data());
+        // Cutting needs no space, which writing over it may where writes are copies.
+        let wiped = file.file.set_len(at).and_then(|()| file.file.sync_data());
         match wiped {
             Ok(()) => Err(WriteError::Refused(Error::NoSpace)),
             Err(_) => Ok(()),

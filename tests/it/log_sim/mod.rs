@@ -3,6 +3,7 @@
 //! A seed decides what is asked of the log, what the disk does to it and what a crash leaves; the judgement after each restart is in
 //! `truth`. `FLYWHEEL_SIM_SEED=n cargo test --test it log_sim` runs one seed again, `FLYWHEEL_SIM_SEEDS=n` runs the first n.
 
+mod named;
 mod run;
 mod truth;
 

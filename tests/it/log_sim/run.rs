@@ -444,6 +444,7 @@ impl Run {
             return;
         }
         if self.rng.random_bool(0.6) {
+            self.fs.set_copies_on_write(self.rng.random_bool(0.5));
             self.fs.set_capacity(Some(self.fs.space_used() + self.rng.random_range(0..20_000)));
             return;
         }

@@ -69,6 +69,7 @@ struct Machine {
     faults: Faults,
     scripted: BTreeMap<Call, u32>,
     capacity: Option<usize>,
+    copies_on_write: bool,
     locks: BTreeMap<PathBuf, String>,
     /// Changes until the power goes.
     changes_left: Option<u64>,
@@ -101,6 +102,7 @@ impl SimFs {
             faults: Faults::default(),
             scripted: BTreeMap::new(),
             capacity: None,
+            copies_on_write: false,
             locks: BTreeMap::new(),
             changes_left: None,
             changes: 0,
@@ -125,6 +127,11 @@ impl SimFs {
     /// Writes that need more space than this in total fail with ENOSPC.
     pub fn set_capacity(&self, bytes: Option<usize>) {
         self.machine.lock().capacity = bytes;
+    }
+
+    /// As on btrfs or ZFS: writing over what is there needs space too.
+    pub fn set_copies_on_write(&self, copies: bool) {
+        self.machine.lock().copies_on_write = copies;
     }
 
     pub fn space_used(&self) -> usize {
@@ -233,6 +240,13 @@ impl Machine {
         }
     }
 
+    fn space_needed(&mut self, inode: u64, at: usize, len: usize) -> io::Result<usize> {
+        if self.copies_on_write {
+            return Ok(len.next_multiple_of(disk::SECTOR));
+        }
+        Ok(self.inode(inode)?.space_needed(at, len))
+    }
+
     fn space_left(&self) -> usize {
         self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(self.disk.space_used()))
     }
@@ -270,7 +284,7 @@ impl File for SimFile {
         let at = at as usize;
         let failure = if machine.fails(Call::Write) {
             Some(io_error())
-        } else if machine.capacity.is_some() && machine.inode(self.inode)?.space_needed(at, buf.len()) > machine.space_left() {
+        } else if machine.space_needed(self.inode, at, buf.len())? > machine.space_left() {
             Some(no_space())
         } else {
             None
@@ -282,7 +296,7 @@ impl File for SimFile {
             return Ok(());
         };
         let mut written = machine.rng.random_range(0..=buf.len());
-        while machine.inode(self.inode)?.space_needed(at, written) > machine.space_left() {
+        while machine.space_needed(self.inode, at, written)? > machine.space_left() {
             written /= 2;
         }
         machine.inode(self.inode)?.write(at, &buf[..written]);

@@ -145,6 +145,10 @@ fn a_full_disk_refuses_and_takes_again_when_there_is_space() {
     assert_eq!(fs.create(Path::new("log/more")).err().unwrap().kind(), io::ErrorKind::StorageFull);
     fs.set_capacity(Some(4096));
     file.write_all_at(&[3; 512], 1024).unwrap();
+    fs.set_capacity(Some(fs.space_used() + 100));
+    file.write_all_at(&[4; 512], 0).unwrap();
+    fs.set_copies_on_write(true);
+    assert!(file.write_all_at(&[5; 512], 0).is_err(), "writing over what is there needs space where writes are copies");
     fs.set_capacity(Some(0));
     assert_eq!(content(&fs, FILE).unwrap().len(), 1536, "reads go on");
 }

@@ -1,0 +1,86 @@
+//! Crashes that were found by seeds or are too rare for them, each with its name; the seed only varies what the disk keeps.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use flywheel::domain::{Millis, Namespace, Offset, PartitionId};
+use flywheel::env::ManualClock;
+use flywheel::env::fs::SimFs;
+use flywheel::env::fs::sim::{Call, Crash};
+use flywheel::log::embedded::{Driver, EmbeddedLog, Options};
+use flywheel::log::{
+    Advice, Appended, BatchBuilder, Cleanup, Error, LogReader, LogWriter, Retention, TopicName, TopicPartition, TopicSpec, Transaction,
+};
+
+const SEEDS: u64 = 100;
+
+fn open(fs: &SimFs) -> Arc<EmbeddedLog> {
+    let options = Options { driver: Driver::Caller { group: 1 }, wal_first_bytes: 16 << 10, wal_bytes: 16 << 10, ..Options::small() };
+    EmbeddedLog::open(Arc::new(fs.clone()), Path::new("log"), options, Arc::new(ManualClock::at(Millis(0)))).unwrap()
+}
+
+fn topic(log: &EmbeddedLog) -> TopicPartition {
+    let name = TopicName::new(&Namespace::new("sim").unwrap(), "events");
+    let spec = TopicSpec { name, partitions: 1, retention: Retention::Forever, cleanup: Cleanup::Delete };
+    TopicPartition { topic: log.create_topic(&spec).unwrap().id, partition: PartitionId(0) }
+}
+
+fn append(log: &EmbeddedLog, partition: TopicPartition, len: usize) -> Result<Appended, Error> {
+    let mut batch = BatchBuilder::new();
+    batch.push(b"key", Some(&vec![1; len]), Millis(0));
+    log.append(Transaction { batches: vec![(partition, batch.build())], commits: Vec::new() })?.wait()
+}
+
+/// How many records can be read.
+fn readable(log: &EmbeddedLog, partition: TopicPartition) -> usize {
+    let end = log.watermarks(partition).unwrap().end;
+    let mut at = Offset(0);
+    let mut count = 0;
+    while at < end {
+        let fetched = log.fetch(partition, at, usize::MAX).unwrap();
+        count += fetched.len();
+        at = fetched.next;
+    }
+    count
+}
+
+#[test]
+fn what_a_failed_sync_left_in_the_cache_is_durable_before_it_is_served() {
+    let mut served_uncertain = 0;
+    for seed in 0..SEEDS {
+        let fs = SimFs::new(seed);
+        let log = open(&fs);
+        let partition = topic(&log);
+        append(&log, partition, 600).unwrap();
+        fs.fail_next(Call::Sync, 9);
+        let failed = append(&log, partition, 600).unwrap_err();
+        assert_eq!(failed.advice(), Advice::Fatal, "nobody knows whether it will be found");
+        let fs = fs.crash(Crash::Process, seed);
+        let log = open(&fs);
+        let served = readable(&log, partition);
+        served_uncertain += u64::from(served == 2);
+        let fs = fs.crash(Crash::Power, seed);
+        assert_eq!(readable(&open(&fs), partition), served, "seed {seed}");
+    }
+    assert!(served_uncertain > 0 && served_uncertain < SEEDS);
+}
+
+#[test]
+fn a_full_disk_refuses_for_certain_also_where_writes_are_copies() {
+    for seed in 0..SEEDS {
+        let fs = SimFs::new(seed);
+        let log = open(&fs);
+        let partition = topic(&log);
+        append(&log, partition, 600).unwrap();
+        fs.set_copies_on_write(true);
+        // Room for the first sectors of the group, and to wipe its head again.
+        fs.set_capacity(Some(fs.space_used() + 1024));
+        let refused = append(&log, partition, 3_000).unwrap_err();
+        assert_eq!(refused.advice(), Advice::Retry, "seed {seed}: {refused}");
+        assert_eq!(readable(&log, partition), 1, "reads go on");
+        fs.set_capacity(None);
+        append(&log, partition, 600).unwrap();
+        let fs = fs.crash(Crash::Power, seed);
+        assert_eq!(readable(&open(&fs), partition), 2, "seed {seed}: the refused one is not there");
+    }
+}
