@@ -9,13 +9,18 @@ use flywheel::env::fs::SimFs;
 use flywheel::env::fs::sim::{Call, Crash};
 use flywheel::log::embedded::{Driver, EmbeddedLog, Options};
 use flywheel::log::{
-    Advice, Appended, BatchBuilder, Cleanup, Error, LogReader, LogWriter, Retention, TopicName, TopicPartition, TopicSpec, Transaction,
+    Advice, Appended, BatchBuilder, Cleanup, Error, LogReader, LogWriter, Retention, Ticket, TopicName, TopicPartition, TopicSpec,
+    Transaction,
 };
 
 const SEEDS: u64 = 100;
 
 fn open(fs: &SimFs) -> Arc<EmbeddedLog> {
-    let options = Options { driver: Driver::Caller { group: 1 }, wal_first_bytes: 16 << 10, wal_bytes: 16 << 10, ..Options::small() };
+    open_with(fs, 1, 16 << 10)
+}
+
+fn open_with(fs: &SimFs, group: usize, wal_bytes: u64) -> Arc<EmbeddedLog> {
+    let options = Options { driver: Driver::Caller { group }, wal_first_bytes: wal_bytes, wal_bytes, ..Options::small() };
     EmbeddedLog::open(Arc::new(fs.clone()), Path::new("log"), options, Arc::new(ManualClock::at(Millis(0)))).unwrap()
 }
 
@@ -25,10 +30,16 @@ fn topic(log: &EmbeddedLog) -> TopicPartition {
     TopicPartition { topic: log.create_topic(&spec).unwrap().id, partition: PartitionId(0) }
 }
 
-fn append(log: &EmbeddedLog, partition: TopicPartition, len: usize) -> Result<Appended, Error> {
+fn submit(log: &EmbeddedLog, partition: TopicPartition, len: usize) -> Result<Ticket, Error> {
     let mut batch = BatchBuilder::new();
     batch.push(b"key", Some(&vec![1; len]), Millis(0));
-    log.append(Transaction { batches: vec![(partition, batch.build())], commits: Vec::new() })?.wait()
+    log.append(Transaction { batches: vec![(partition, batch.build())], commits: Vec::new() })
+}
+
+fn append(log: &EmbeddedLog, partition: TopicPartition, len: usize) -> Result<Appended, Error> {
+    let ticket = submit(log, partition, len)?;
+    log.drive();
+    ticket.wait()
 }
 
 /// How many records can be read.
@@ -82,5 +93,24 @@ fn a_full_disk_refuses_for_certain_also_where_writes_are_copies() {
         append(&log, partition, 600).unwrap();
         let fs = fs.crash(Crash::Power, seed);
         assert_eq!(readable(&open(&fs), partition), 2, "seed {seed}: the refused one is not there");
+    }
+}
+
+#[test]
+fn a_refused_group_of_which_one_frame_was_written_whole_is_not_found() {
+    for seed in 0..12 {
+        let fs = SimFs::new(seed);
+        let log = open_with(&fs, 2, 4 << 20);
+        let partition = topic(&log);
+        append(&log, partition, 600).unwrap();
+        fs.set_copies_on_write(true);
+        // Each of the two fills a frame; there is room for one and a half.
+        fs.set_capacity(Some(fs.space_used() + 1_200_000));
+        let tickets = [submit(&log, partition, 800_000).unwrap(), submit(&log, partition, 800_000).unwrap()];
+        for ticket in tickets {
+            assert_eq!(ticket.wait().unwrap_err().advice(), Advice::Retry);
+        }
+        let fs = fs.crash(Crash::Process, seed);
+        assert_eq!(readable(&open(&fs), partition), 1, "seed {seed}");
     }
 }
