@@ -89,6 +89,9 @@ pub trait Fold: Send {
     /// Writes what goes out once per commit. Must not change anything a later record depends on.
     fn seal(&mut self, seal: &Seal, out: &mut Outputs) -> Result<(), Error>;
 
+    /// About how many bytes [`seal`](Fold::seal) would write now, so that a commit is cut before it is too large for an append.
+    fn unsealed_bytes(&self) -> usize;
+
     /// Whether there is something for `seal` to say although nothing was folded.
     fn has_news(&self, seal: &Seal) -> bool;
 

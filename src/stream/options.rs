@@ -9,7 +9,8 @@ pub struct Options {
     pub threads: usize,
     /// How much one fetch reads. Large, because a profile is written once per key and commit.
     pub fetch_bytes_max: usize,
-    /// A commit is cut when it has made this much, wherever the batch ends.
+    /// A commit is cut when it has made about this much, wherever the batch ends: half of what one append may hold, because profiles are
+    /// counted before they are written.
     pub output_bytes_max: usize,
     /// Time between ticks of a wall-clock namespace.
     pub tick_interval_ms: i64,
@@ -36,7 +37,7 @@ impl Default for Options {
         Self {
             threads: 0,
             fetch_bytes_max: 8 << 20,
-            output_bytes_max: 16 << 20,
+            output_bytes_max: 8 << 20,
             tick_interval_ms: 1_000,
             linger_ms: 10,
             linger_bytes: 256 << 10,

@@ -236,7 +236,7 @@ impl<F: Fold> Worker<F> {
                 }
             }
             self.folded_time = Some(record.append_time);
-            if self.out.bytes() >= self.around.options.output_bytes_max {
+            if self.out.bytes() + self.fold.unsealed_bytes() >= self.around.options.output_bytes_max {
                 return Ok(());
             }
         }

@@ -90,6 +90,9 @@ impl Fold for Words {
     fn seal(&mut self, _: &Seal, _: &mut Outputs) -> Result<(), Error> {
         Ok(())
     }
+    fn unsealed_bytes(&self) -> usize {
+        0
+    }
     fn has_news(&self, _: &Seal) -> bool {
         false
     }

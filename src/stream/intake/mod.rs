@@ -360,6 +360,11 @@ impl Fold for IntakeFold {
         }
     }
 
+    fn unsealed_bytes(&self) -> usize {
+        // The outcomes of what was not applied are small and written with it.
+        0
+    }
+
     fn has_news(&self, seal: &Seal) -> bool {
         self.time_to_state(seal).is_some()
     }

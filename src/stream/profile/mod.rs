@@ -58,6 +58,8 @@ pub struct ProfileFold {
     dirty_bytes: usize,
     /// Who is to be written to `profiles`.
     touched: Vec<Slot>,
+    /// The largest mean size that a commit's profile records have had.
+    record_bytes: usize,
     /// The prepared batch's people; `None` for records without a key.
     batch: Vec<Option<Slot>>,
     memo: Memo,
@@ -86,6 +88,9 @@ pub struct Setup {
     pub initial: Arc<Topology>,
 }
 
+/// What a profile record is taken to be before the first one is written.
+const RECORD_BYTES_GUESS: usize = 1024;
+
 impl ProfileFold {
     pub fn new(store: Arc<dyn StateStore>, topics: Topics, options: &Options, setup: Setup) -> Self {
         let mut memo = Memo::default();
@@ -102,6 +107,7 @@ impl ProfileFold {
             dirty: Vec::new(),
             dirty_bytes: 0,
             touched: Vec::new(),
+            record_bytes: RECORD_BYTES_GUESS,
             batch: Vec::new(),
             memo,
             deployed,
@@ -311,17 +317,25 @@ impl Fold for ProfileFold {
         }
     }
 
+    fn unsealed_bytes(&self) -> usize {
+        self.touched.len() * self.record_bytes
+    }
+
     fn has_news(&self, _: &Seal) -> bool {
         false
     }
 
     fn seal(&mut self, _: &Seal, out: &mut Outputs) -> Result<(), Error> {
+        let before = out.bytes();
         let touched = std::mem::take(&mut self.touched);
         for slot in &touched {
             self.cache.get_mut(*slot).is_touched = false;
             if !out.is_silent() {
                 self.write_or_skip(*slot, out)?;
             }
+        }
+        if let Some(mean) = (out.bytes() - before).checked_div(touched.len()) {
+            self.record_bytes = self.record_bytes.max(mean);
         }
         self.touched = touched;
         self.touched.clear();
