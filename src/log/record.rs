@@ -91,6 +91,11 @@ impl BatchBuilder {
         Ok(())
     }
 
+    /// Makes room for this many bytes at once, so that a large batch is not copied as it grows.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.buffer.reserve(bytes);
+    }
+
     /// Takes back every record pushed since the builder had this many bytes and records.
     pub fn truncate(&mut self, bytes: usize, count: usize) {
         self.buffer.truncate(bytes);

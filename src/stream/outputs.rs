@@ -17,6 +17,8 @@ const DEAD_LETTER_HEAD_BYTES: usize = 8 << 10;
 pub struct Outputs {
     topics: Topics,
     slots: Vec<BatchBuilder>,
+    /// What each slot held when last taken: the next commit will need about as much.
+    expected: Vec<usize>,
     /// Where each topic's partitions begin in `slots`.
     base: [usize; Topic::ALL.len()],
     bytes: usize,
@@ -38,7 +40,7 @@ impl Outputs {
             count += topics.count(topic) as usize;
         }
         let slots = (0..count).map(|_| BatchBuilder::new()).collect();
-        Self { topics, slots, base, bytes: 0, silent: false }
+        Self { topics, slots, expected: vec![0; count], base, bytes: 0, silent: false }
     }
 
     pub fn set_silent(&mut self, silent: bool) {
@@ -91,8 +93,12 @@ impl Outputs {
         if self.silent {
             return Ok(());
         }
-        let slot = &mut self.slots[self.base[topic as usize] + partition.0 as usize];
+        let index = self.base[topic as usize] + partition.0 as usize;
+        let slot = &mut self.slots[index];
         let before = slot.bytes();
+        if before == 0 {
+            slot.reserve(self.expected[index]);
+        }
         slot.push_with(key, at, |buffer| {
             let start = buffer.len();
             write(buffer)?;
@@ -165,7 +171,9 @@ impl Outputs {
         let mut batches = Vec::new();
         for topic in Topic::ALL {
             for id in self.topics.partitions(topic) {
-                let slot = &mut self.slots[self.base[topic as usize] + id.partition.0 as usize];
+                let index = self.base[topic as usize] + id.partition.0 as usize;
+                let slot = &mut self.slots[index];
+                self.expected[index] = slot.bytes();
                 if !slot.is_empty() {
                     batches.push((id, std::mem::take(slot).build()));
                 }

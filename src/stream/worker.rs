@@ -77,6 +77,8 @@ pub struct Worker<F: Fold> {
     uncommitted: u64,
     /// Records finished since then: what the account must come to.
     finished: u64,
+    /// The most records of one commit, lowered where one turned out larger than the log takes.
+    records_max: u64,
     last_commit: Millis,
     last_flush: Millis,
     last_tick: Option<Millis>,
@@ -112,6 +114,7 @@ impl<F: Fold> Worker<F> {
             folded_time: None,
             uncommitted: 0,
             finished: 0,
+            records_max: u64::MAX,
             last_commit: Millis::MIN,
             last_flush: now,
             last_tick: None,
@@ -194,7 +197,16 @@ impl<F: Fold> Worker<F> {
         }
         let seal = self.seal_facts(now)?;
         if self.uncommitted > 0 || self.fold.has_news(&seal) {
-            self.commit(&seal, now)?;
+            match self.commit(&seal, now) {
+                Err(Error::Log(crate::log::Error::TooLarge { bytes, max })) if self.finished > 1 => {
+                    tracing::warn!(stage = self.fold.stage(), bytes, max, "a commit is larger than the log takes; making smaller ones");
+                    self.records_max = self.finished / 2;
+                    self.start_over()?;
+                    return Ok(Stepped::Worked);
+                }
+                committed => committed?,
+            }
+            self.records_max = self.records_max.saturating_mul(2);
             self.flush_if_due()?;
             self.publish()?;
             return Ok(Stepped::Worked);
@@ -236,7 +248,8 @@ impl<F: Fold> Worker<F> {
                 }
             }
             self.folded_time = Some(record.append_time);
-            if self.out.bytes() + self.fold.unsealed_bytes() >= self.around.options.output_bytes_max {
+            let bytes = self.out.bytes() + self.fold.unsealed_bytes();
+            if bytes >= self.around.options.output_bytes_max || self.finished >= self.records_max {
                 return Ok(());
             }
         }
@@ -286,6 +299,12 @@ impl<F: Fold> Worker<F> {
     /// A record failed half-way: what is in memory cannot be trusted, so go back to what is stored and come here again, undo at hand.
     fn be_careful(&mut self, fault: &Fault) -> Result<Stepped, Error> {
         tracing::warn!(stage = self.fold.stage(), position = self.position.next.0, detail = %fault.detail, "a record failed; re-reading to leave it out");
+        self.start_over()?;
+        Ok(Stepped::Worked)
+    }
+
+    /// Forgets everything since the last commit and everything in memory; goes on from what is stored.
+    fn start_over(&mut self) -> Result<(), Error> {
         self.settle()?;
         self.out.clear();
         self.account.clear();
@@ -294,8 +313,8 @@ impl<F: Fold> Worker<F> {
         self.committed = opened.committed;
         self.position = opened.flushed.clone();
         self.flushed = opened.flushed;
-        self.fold.set_careful(true);
-        Ok(Stepped::Worked)
+        self.fold.set_careful(self.careful_until.is_some());
+        Ok(())
     }
 
     fn seal_facts(&mut self, now: Millis) -> Result<Seal, Error> {

@@ -119,6 +119,8 @@ struct Filling {
     is_full: AtomicBool,
     /// How many appends it refused.
     refused: AtomicUsize,
+    /// The largest append it takes.
+    records_max: AtomicUsize,
 }
 
 impl LogReader for Filling {
@@ -154,6 +156,11 @@ impl LogWriter for Filling {
         if self.is_full.load(Ordering::Relaxed) && self.refused.fetch_add(1, Ordering::Relaxed) < 3 {
             return Err(log::Error::NoSpace);
         }
+        let records: usize = transaction.batches.iter().map(|(_, batch)| batch.len()).sum();
+        let records_max = self.records_max.load(Ordering::Relaxed);
+        if records > records_max {
+            return Err(log::Error::TooLarge { bytes: records, max: records_max });
+        }
         self.log.append(transaction)
     }
     fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), log::Error> {
@@ -180,6 +187,7 @@ impl Loop {
             log: MemoryLog::new(Arc::new(clock.clone())),
             is_full: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
+            records_max: AtomicUsize::new(usize::MAX),
         });
         let namespace = Namespace::new("t").expect("a slug");
         let topics = Topics::create(&*log, &namespace, Partitions { intake: 1, events: 1 }).expect("creates");
@@ -206,6 +214,7 @@ impl Loop {
         Worker::open(self.around.clone(), words).expect("opens")
     }
 
+    /// Past the log's bound on one append, which holds for what the loop makes.
     fn send(&self, words: &[&str]) {
         let mut batch = BatchBuilder::new();
         words.iter().for_each(|word| batch.push(b"k", Some(word.as_bytes()), START));
@@ -324,4 +333,15 @@ fn states_are_stored_when_old_enough_and_never_before_their_commit() {
     let id = world.topics.partition(Topic::Events, PartitionId(0));
     let committed = world.log.committed(&Group("t.words".into()), id).expect("reads").expect("committed");
     assert_eq!(watermark.progress.next, committed.offset);
+}
+
+#[test]
+fn a_commit_larger_than_the_log_takes_is_made_again_in_smaller_ones() {
+    let world = Loop::new(Options::default());
+    let mut worker = world.open();
+    world.log.records_max.store(3, Ordering::Relaxed);
+    world.send(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]);
+    run(&mut worker);
+    assert_eq!(world.said().len(), 10);
+    assert_eq!(world.said()[9], "a b c d e f g h i j");
 }
