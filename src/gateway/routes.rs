@@ -22,6 +22,7 @@ pub(super) const ALIASES: &[(&str, &[&str])] = &[
 ];
 
 pub(super) fn router(gateway: Shared) -> Router {
+    let extra = gateway.app.extra.clone().unwrap_or_default();
     let mut router = Router::new();
     for (path, aliases) in ALIASES {
         let method = || match *path {
@@ -55,6 +56,7 @@ pub(super) fn router(gateway: Shared) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(gateway)
+        .merge(extra)
 }
 
 async fn not_found(request: Request) -> Response<Body> {

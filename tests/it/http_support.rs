@@ -115,7 +115,7 @@ pub async fn start_on(options: Options, sources: Sources, log: Arc<dyn LogWriter
         metrics: None,
         sources,
         options,
-        extra: None,
+        extra: Some(axum::Router::new().route("/admin/v1/echo", axum::routing::get(|| async { "of the app" }))),
     };
     let shutdown = async {
         let _ = stopped.await;
