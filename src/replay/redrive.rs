@@ -3,7 +3,7 @@
 //! A record that failed in intake goes to `intake` again, marked with the position it first had; one that failed in the profile fold goes to
 //! `events` as it was. Nothing goes twice: what was sent again before is found in the topic and left alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -111,7 +111,10 @@ pub fn redrive(
         }
     })?;
     let Some(since) = selected.iter().map(|letter| letter.at).min() else { return Ok(Redriven::default()) };
-    let sent = sent_before(log, &topics, since)?;
+    let mut sent = sent_before(log, &topics, since)?;
+    if is_trimmed(log, &topics, since)? {
+        add_applied(log, &topics, &selected, since, &mut sent)?;
+    }
     let mut redriven = Redriven::default();
     for letter in selected {
         if sent.contains(&(letter.topic.clone(), letter.origin)) {
@@ -154,6 +157,52 @@ fn again(topics: &Topics, letter: Letter) -> Result<Option<Again>, Error> {
     };
     let partition = partition_of(&letter.key, topics.count(topic));
     Ok(Some(Again { topic, partition, key: letter.key, value, timestamp }))
+}
+
+/// Whether `intake` no longer reaches back to `since`, so that what was sent again may be gone from it.
+fn is_trimmed(log: &dyn LogReader, topics: &Topics, since: Millis) -> Result<bool, Error> {
+    for partition in topics.partitions(Topic::Intake) {
+        let start = log.watermarks(partition)?.start;
+        if start > Offset(0) && log.offset_at(partition, since)? <= start {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Adds the letters of `intake` whose message was applied after them: `events` keeps what became of it for ever.
+fn add_applied(
+    log: &dyn LogReader,
+    topics: &Topics,
+    selected: &[Letter],
+    since: Millis,
+    sent: &mut BTreeSet<(String, Origin)>,
+) -> Result<(), Error> {
+    let tenant_of = |key: &[u8]| key.iter().position(|byte| *byte == 0).unwrap_or(key.len());
+    let mut wanted: BTreeMap<(&[u8], &str), Vec<&Letter>> = BTreeMap::new();
+    for letter in selected.iter().filter(|letter| letter.topic == Topic::Intake.as_str() && !letter.message_id.is_empty()) {
+        wanted.entry((&letter.key[..tenant_of(&letter.key)], &letter.message_id)).or_default().push(letter);
+    }
+    for partition in topics.partitions(Topic::Events) {
+        let from = log.offset_at(partition, since)?;
+        each_record(log, partition, Some(from), |record| {
+            let Ok(EventsRecord::Event(event)) = schema::decode(record.value.unwrap_or_default()) else { return Ok(()) };
+            let tenant = &record.key[..tenant_of(record.key)];
+            for letter in wanted.get(&(tenant, event.message_id)).into_iter().flatten() {
+                // Message ids are told apart by key: the same one on another device is another message.
+                let is_its = match letter.key.get(tenant.len() + 1..) {
+                    Some([b'a', b':', id @ ..]) => id == event.anonymous_id.as_bytes(),
+                    Some([b'u', b':', id @ ..]) => id == event.user_id.as_bytes(),
+                    _ => false,
+                };
+                if is_its {
+                    sent.insert((letter.topic.clone(), letter.origin));
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// What was sent again since then: (topic, position it first had). In `events`, where a record carries no such mark, it is the position of
