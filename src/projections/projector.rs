@@ -200,7 +200,7 @@ impl Projector {
         let mut pause = RETRY_PAUSE.start;
         let mut rebuilt = false;
         while !self.stopping() {
-            let error = match self.serve().await {
+            let mut error = match self.serve().await {
                 Ok(()) => {
                     (pause, rebuilt) = (RETRY_PAUSE.start, false);
                     continue;
@@ -209,9 +209,17 @@ impl Projector {
             };
             metrics::failed(self.generations.namespace());
             if error.wants_rebuild() && !rebuilt {
-                rebuilt = true;
-                self.rebuild(&error).await?;
-            } else if lasting(&error) {
+                let attempt = self.rebuild(&error).await;
+                match attempt {
+                    Ok(()) => {
+                        rebuilt = true;
+                        continue;
+                    }
+                    // A full disk or an operator's own rebuild may pass: then it is tried again.
+                    Err(failure) => error = failure,
+                }
+            }
+            if lasting(&error) {
                 return Err(error);
             } else {
                 tracing::warn!(%error, "projector tries again");

@@ -64,6 +64,9 @@ pub enum Opened {
 }
 
 fn backend(error: ::fjall::Error) -> Error {
+    if matches!(error, ::fjall::Error::Locked) {
+        return Error::InUse;
+    }
     if let ::fjall::Error::Io(io) = &error
         && io.kind() == std::io::ErrorKind::StorageFull
     {
@@ -89,8 +92,8 @@ impl FjallStore {
     pub fn open_or_rebuild(folder: &Path, options: FjallOptions) -> Result<(Self, Opened), Error> {
         let reason = match Self::open(folder, options.clone()) {
             Ok(store) => return Ok((store, Opened::Intact)),
-            // Held by another process: nothing is wrong with it, so it must not be moved away.
-            Err(error) if error.to_string().to_lowercase().contains("lock") => return Err(error),
+            // Held by another process, or on a full disk: nothing is wrong with it, so it must not be moved away.
+            Err(error @ (Error::InUse | Error::NoSpace)) => return Err(error),
             Err(error) => error.to_string(),
         };
         let moved_to =

@@ -39,6 +39,8 @@ pub struct Flush {
 pub enum Error {
     #[error("state store: {0}; it can be rebuilt from the log: stop, remove the `state` folder and start again")]
     Backend(String),
+    #[error("the state folder is in use by another process")]
+    InUse,
     #[error("the disk is full: state cannot be flushed")]
     NoSpace,
 }
