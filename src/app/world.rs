@@ -71,7 +71,7 @@ impl World {
 
     /// What a health check holds on to.
     pub fn vitals(&self) -> Vitals {
-        Vitals { namespace: self.namespace.clone(), watch: self.watch.clone(), projector: self.projector.clone() }
+        Vitals { namespace: self.namespace.clone(), clock: self.clock, watch: self.watch.clone(), projector: self.projector.clone() }
     }
 
     /// Stops folding first, so that the read model ends with everything that was committed.
@@ -86,6 +86,7 @@ impl World {
 #[derive(Clone)]
 pub struct Vitals {
     pub namespace: Namespace,
+    clock: NamespaceClock,
     watch: Watch,
     projector: projections::Handle,
 }
@@ -121,8 +122,12 @@ impl Vitals {
         reasons
     }
 
-    /// How old the oldest record is that intake has not folded.
+    /// How old the oldest record is that intake has not folded. Nothing in event time: its clock is as old as its history, and nobody there
+    /// waits for the present.
     pub fn intake_lag_ms(&self, now: crate::domain::Millis) -> u64 {
+        if self.clock == NamespaceClock::Event {
+            return 0;
+        }
         let behind = self.watch.status().into_iter().filter(|partition| partition.stage == "intake" && partition.lag_records() > 0);
         behind.filter_map(|partition| partition.time).map(|time| now.since_ms(crate::domain::Millis(time)).max(0) as u64).max().unwrap_or(0)
     }

@@ -64,7 +64,7 @@ pub enum Command {
     /// Check, draw and test topology files.
     #[command(subcommand)]
     Topology(Topology),
-    /// Fold the log again, without side effects.
+    /// Digests of what the log holds, to compare two histories by.
     Replay(Replay),
     /// Check every byte of the data folder; declare a hole where bytes are damaged.
     Doctor(Doctor),
@@ -103,9 +103,6 @@ pub struct Demo {
     /// Events per HTTP request.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=2500))]
     pub batch: u32,
-    /// Remove an earlier run of this dataset's demonstration and start over. Needs a folder that no server is using.
-    #[arg(long)]
-    pub again: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
@@ -327,7 +324,8 @@ pub enum Topology {
 pub struct Replay {
     #[command(flatten)]
     pub at: InNamespace,
-    /// Print the digest of each topic: equal for equal histories, whatever the batching, threads, restarts and faults were.
+    /// The digest of each topic, which is what is printed anyway: equal for equal histories, whatever the batching, threads, restarts and
+    /// faults were.
     #[arg(long)]
     pub digest: bool,
     /// Fail with exit code 4 unless the digest is this one.

@@ -6,7 +6,9 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::args;
+use super::exit::Exit;
 use super::output::{Rows, print_json};
+use crate::app::Folder;
 use crate::config::Config;
 use crate::domain::Namespace;
 use crate::projections::{self, Limits};
@@ -14,7 +16,11 @@ use crate::projections::{self, Limits};
 /// Runs one statement on a namespace's read model.
 pub async fn rows(config: &Config, namespace: &Namespace, sql: &str) -> anyhow::Result<Rows> {
     let limits = Limits { time_ms_max: config.read.query_timeout_ms, rows_max: config.read.query_rows_max };
-    let found = projections::query(&config.data.dir.join("read"), namespace, sql, limits).await?;
+    let found = projections::query(&Folder::new(&config.data.dir).read(), namespace, sql, limits).await;
+    let found = found.map_err(|error| match error {
+        projections::Error::Missing(_) => Exit::not_found(error.to_string()),
+        error => error.into(),
+    })?;
     if found.truncated {
         eprintln!("only the first {} rows are shown; raise read.query_rows_max or narrow the query", limits.rows_max);
     }

@@ -46,7 +46,9 @@ fn effective(cli: &Cli) -> anyhow::Result<Effective> {
     if let Command::Up(args::Up { listen: Some(listen) }) = &cli.command {
         flags.push(("server.listen", listen.clone(), "--listen"));
     }
-    Ok(config::load(cli.global.config.as_deref(), std::env::vars(), &flags)?)
+    // Variables that are not text are no settings of ours; `std::env::vars` would panic at them.
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(config::load(cli.global.config.as_deref(), variables, &flags)?)
 }
 
 /// A server logs what happens; other commands speak for themselves and log only what goes wrong, unless a level was asked for.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use super::exit::Exit;
 use super::output::Rows;
 use crate::app::admin::Incoming;
 use crate::domain::{Millis, Offset, PartitionId, partition_of};
@@ -21,7 +22,7 @@ use crate::schema::{self, container};
 const FETCH_BYTES: usize = 1024 * 1024;
 /// Records per imported transaction.
 const IMPORT_RECORDS: usize = 1_000;
-/// How long one wait for new records lasts before a follower looks whether it was interrupted.
+/// How long one wait for new records lasts; an interrupt ends the process meanwhile.
 const FOLLOW_WAIT: Duration = Duration::from_millis(500);
 
 pub fn find(log: &dyn LogReader, name: &str) -> anyhow::Result<TopicInfo> {
@@ -31,7 +32,7 @@ pub fn find(log: &dyn LogReader, name: &str) -> anyhow::Result<TopicInfo> {
         .iter()
         .find(|topic| topic.spec.name.as_str() == name)
         .cloned()
-        .with_context(|| format!("there is no topic {name}; there are: {}", known()))
+        .ok_or_else(|| Exit::not_found(format!("there is no topic {name}; there are: {}", known())))
 }
 
 fn partitions(topic: &TopicInfo) -> impl Iterator<Item = TopicPartition> + use<> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
+use super::exit::Exit;
 use super::people::reader;
 use crate::config::Config;
 use crate::domain::{Namespace, Offset};
@@ -22,7 +23,7 @@ const PROJECTED: [Topic; 6] =
 
 pub async fn run(config: &Config, log: &dyn LogReader, namespace: &str, at_most: Duration) -> anyhow::Result<()> {
     let name = Namespace::new(namespace)?;
-    let Some(topics) = Topics::find(log, &name)? else { bail!("there is no namespace {namespace}") };
+    let topics = Topics::find(log, &name)?.ok_or_else(|| Exit::not_found(format!("there is no namespace {namespace}")))?;
     let deadline = Instant::now() + at_most;
     for (stage, input) in [("intake", Topic::Intake), ("profiles", Topic::Events)] {
         let goals = ends(log, &topics, input)?;

@@ -2,7 +2,7 @@
 //!
 //! An unknown key is an error with the nearest known one, in the file and in the environment alike.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -136,7 +136,9 @@ fn nearest(wanted: &str) -> String {
 /// Sets `key` from text, read as the type its default has (as TOML where that is a list).
 fn set(table: &mut Table, key: &str, text: &str, origin: Origin) -> Result<Origin, Error> {
     let default = lookup(table, key).cloned();
-    let wrong = |want: &str| Error::Value { origin: origin.clone(), message: format!("{key} wants {want}, got {text:?}") };
+    // Lists hold keys, which are secret: only plain values are repeated.
+    let got = if matches!(default, Some(Value::Array(_)) | None) { String::new() } else { format!(", got {text:?}") };
+    let wrong = |want: &str| Error::Value { origin: origin.clone(), message: format!("{key} wants {want}{got}") };
     let value = match default {
         Some(Value::Integer(_)) => Value::Integer(text.parse().map_err(|_| wrong("a whole number"))?),
         Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_| wrong("true or false"))?),
@@ -185,6 +187,15 @@ fn validate(config: &Config) -> Result<(), Error> {
     let refuse = |message: String| Err(Error::Conflict(message));
     if config.topology.partitions == 0 || config.topology.partitions > 256 {
         return refuse(format!("topology.partitions is {}, it takes 1 to 256", config.topology.partitions));
+    }
+    let mut names = BTreeSet::new();
+    for namespace in &config.namespaces {
+        if !names.insert(&namespace.name) {
+            return refuse(format!("namespace {} is configured twice", namespace.name));
+        }
+        if let Some(partitions) = namespace.partitions.filter(|partitions| !(1..=256).contains(partitions)) {
+            return refuse(format!("namespace {}: partitions is {partitions}, it takes 1 to 256", namespace.name));
+        }
     }
     config.gateway.check().map_err(|error| Error::Conflict(error.to_string()))?;
     let mut seen = BTreeMap::new();
@@ -243,11 +254,15 @@ mod tests {
             (&[("FLYWHEEL_TOPOLOGY__PARTITIONS", "many")], "topology.partitions wants a whole number, got \"many\""),
             (&[("FLYWHEEL_TOPOLOGY__PARTITIONS", "0")], "it takes 1 to 256"),
             (&[("FLYWHEEL_GATEWAY__CONNECTIONS_MAX", "0")], "at least 1"),
+            (&[("FLYWHEEL_NAMESPACES", r#"[{name="a",clock="wall"},{name="a",clock="event"}]"#)], "a is configured twice"),
+            (&[("FLYWHEEL_NAMESPACES", r#"[{name="a",clock="wall",partitions=0}]"#)], "it takes 1 to 256"),
         ];
         for (env, expected) in cases {
             let message = from_env(env).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
+        let broken = from_env(&[("FLYWHEEL_API_KEYS", "[{api_key = sesame}]")]).unwrap_err().to_string();
+        assert!(broken.contains("a TOML list") && !broken.contains("sesame"), "{broken}");
     }
 
     #[test]

@@ -185,6 +185,8 @@ fn stated_time(text: &[u8]) -> Result<Millis, Refusal> {
         Value::Number(ms) => ms.as_i64().map(Millis),
         _ => None,
     };
+    // A clock never goes back: microseconds taken for milliseconds would end the namespace's history.
+    let time = time.filter(|time| time.to_rfc3339().is_some());
     time.ok_or_else(|| Refusal::InvalidRequest(format!("{} is not a time: RFC 3339 or milliseconds since 1970", body.time)))
 }
 

@@ -97,6 +97,9 @@ impl Gateway {
 
     pub(super) fn refuse(&self, refusal: Refusal) -> Response<Body> {
         self.metrics.refused(refusal.code());
+        if let Refusal::ReadFailed(error) = &refusal {
+            tracing::error!(error, "reading for a request failed");
+        }
         refusal.into_response()
     }
 

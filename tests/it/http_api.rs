@@ -74,11 +74,19 @@ async fn an_importer_states_the_time_to_every_partition() {
         ("/v1/namespaces/main/time", r#"{"time":"1997-01-31"}"#, 400),
         ("/v1/namespaces/none/time", r#"{"time":"1997-01-31"}"#, 404),
         ("/v1/namespaces/past/time", r#"{"time":"soon"}"#, 400),
+        ("/v1/namespaces/past/time", r#"{"time":854668800000000}"#, 400),
         ("/v1/namespaces/past/time", "{}", 400),
     ];
     for (path, body, status) in refused {
         assert_eq!(running.send(&post(path, body)).await.status, status, "{path} {body}");
     }
+}
+
+#[tokio::test]
+async fn routes_of_the_apps_own_are_served() {
+    let running = start(Options::default()).await;
+    assert_eq!(running.send(&get("/admin/v1/echo")).await.text(), "of the app");
+    assert_eq!(running.send(&get("/admin/v1/none")).await.json()["code"], "not_found");
 }
 
 #[tokio::test]
