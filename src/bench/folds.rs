@@ -92,9 +92,14 @@ pub struct History {
 }
 
 pub fn write_history(dir: &Path, people: People, count: u64) -> anyhow::Result<History> {
+    write_history_in("bench", dir, people, count)
+}
+
+/// The same in a namespace of any name.
+pub fn write_history_in(namespace: &str, dir: &Path, people: People, count: u64) -> anyhow::Result<History> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let log = EmbeddedLog::open(Arc::new(RealFs), &dir.join("log"), Options::default(), clock)?;
-    let namespace = Namespace::new("bench")?;
+    let namespace = Namespace::new(namespace)?;
     let topics = Topics::create(&*log, &namespace, Partitions { intake: PARTITIONS, events: PARTITIONS })?;
     let history = History { log, topics };
     history.append(people, 0, count)?;
@@ -104,7 +109,7 @@ pub fn write_history(dir: &Path, people: People, count: u64) -> anyhow::Result<H
 impl History {
     /// Appends `count` more events, numbered from `first`.
     pub fn append(&self, people: People, first: u64, count: u64) -> anyhow::Result<()> {
-        let tenant = TenantId::new("bench")?;
+        let tenant = TenantId::new("default")?;
         let draw = Draw::new(people);
         let mut random = ChaCha8Rng::seed_from_u64(first ^ 0x5eed);
         let mut builders: Vec<BatchBuilder> = (0..PARTITIONS).map(|_| BatchBuilder::new()).collect();
@@ -279,7 +284,7 @@ pub fn cold(dir: &Path) -> anyhow::Result<Vec<Figure>> {
     let setup = format!(
         "{COLD_USERS} users on disk (built at {:.0} events/s), {COLD_EVENTS} uniform events, {} MB of state cache in all, {cores} cores",
         f64::from(COLD_USERS) / seeded.wall,
-        COLD_CACHE_BYTES * PARTITIONS as usize >> 20,
+        (COLD_CACHE_BYTES * PARTITIONS as usize) >> 20,
     );
     let mut figures = vec![
         Figure::new("features.cold", rate, "events/s per core", FSYNC_LOG, setup.clone()),

@@ -50,7 +50,8 @@ pub async fn run(config: &Config, asked: &args::Bench) -> anyhow::Result<()> {
     if only("api.c1000") {
         spine::api(scratch.path("api")?.as_path(), time.min(Duration::from_secs(30)), &Figure::print).await?;
     }
-    let mut folds: Vec<(&str, fn(&Path) -> anyhow::Result<Vec<Figure>>)> = Vec::new();
+    type Measure = fn(&Path) -> anyhow::Result<Vec<Figure>>;
+    let mut folds: Vec<(&str, Measure)> = Vec::new();
     if only("features") || only("features.cpu") {
         folds.push(("features", folds::features));
     }

@@ -48,16 +48,15 @@ pub struct Joined {
 impl Sessions {
     /// Adds an event; reports two closed sessions that it joins.
     pub(crate) fn add(&mut self, time: Millis, gap_ms: i64) -> Option<Joined> {
-        match self.kept.last_mut() {
-            Some(last) if time >= last.start => {
-                if time.since_ms(last.end) <= gap_ms {
-                    last.end = last.end.max(time);
-                    last.events = last.events.saturating_add(1);
-                    return None;
-                }
-            }
-            Some(_) => return self.add_late(time, gap_ms),
-            None => {}
+        if self.kept.last().is_some_and(|last| time < last.start) {
+            return self.add_late(time, gap_ms);
+        }
+        if let Some(last) = self.kept.last_mut()
+            && time.since_ms(last.end) <= gap_ms
+        {
+            last.end = last.end.max(time);
+            last.events = last.events.saturating_add(1);
+            return None;
         }
         self.kept.push(Session { start: time, end: time, events: 1 });
         self.trim();

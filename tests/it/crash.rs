@@ -60,7 +60,7 @@ fn batch(client: u64, at: u64) -> serde_json::Value {
         let time = START + number as i64 * 60_000;
         let timestamp = flywheel::domain::Millis(time).to_rfc3339();
         json!({
-            "type": "track", "event": if number % 3 == 0 { "Order Completed" } else { "Product Viewed" },
+            "type": "track", "event": if number.is_multiple_of(3) { "Order Completed" } else { "Product Viewed" },
             "userId": format!("person-{person}"), "messageId": format!("m-{client}-{number}"), "timestamp": timestamp,
             "properties": {"order_id": format!("{client}-{number}"), "total": 1.25, "currency": "USD"},
         })
@@ -170,7 +170,7 @@ async fn twenty_kills_lose_nothing_and_apply_nothing_twice() {
 
 fn check_totals(world: &World, dir: &Path, batches: u64) {
     let sent = CLIENTS * batches * BATCH;
-    let orders: u64 = (0..batches * BATCH).filter(|number| number % 3 == 0).count() as u64 * CLIENTS;
+    let orders: u64 = (0..batches * BATCH).filter(|number: &u64| number.is_multiple_of(3)).count() as u64 * CLIENTS;
     let ask = |sql: &str| query_one(dir, &world.config, "crash", sql);
     assert_eq!(ask("SELECT count(*) FROM events"), json!(sent), "every acknowledged event once");
     assert_eq!(ask("SELECT count(DISTINCT message_id) FROM events"), json!(sent), "and none twice");

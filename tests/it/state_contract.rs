@@ -123,7 +123,7 @@ fn the_disk_store_finds_everything_again_after_closing() {
         store.flush(&t, flush).expect("flushes");
     }
     let store = FjallStore::open(&path, FjallOptions::default()).expect("opens again");
-    assert_eq!(store.tables().expect("lists"), [t.clone()]);
+    assert_eq!(store.tables().expect("lists"), std::slice::from_ref(&t));
     assert_eq!(store.get_many(&t, &[b"a"]).expect("reads"), [Some(bytes("1"))]);
     assert_eq!(store.due(&t, Millis(1), None, 10).expect("reads"), [wake(1, "a")]);
     assert_eq!(store.watermark(&t).expect("reads"), Some(bytes("w")));

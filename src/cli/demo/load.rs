@@ -1,5 +1,6 @@
 //! Sends the history to a server in this process, month by month, and measures what it sustained.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ const CONNECTIONS: usize = 8;
 const WAIT_AT_MOST: Duration = Duration::from_secs(300);
 /// How often the sampler looks for its event in SQL: the measurement's resolution.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Batches followed at once, so that looking costs little.
+const FOLLOWED_MAX: usize = 32;
 
 /// What loading measured.
 #[derive(Debug, Clone)]
@@ -98,21 +102,38 @@ fn first_of(month: &str) -> Millis {
     Millis::parse(&format!("{month}-01")).expect("a month of the calendar")
 }
 
-/// Follows one acknowledged batch after another until it can be read in SQL; batches acknowledged meanwhile are passed over.
+/// Follows acknowledged batches, in their order, until each can be read in SQL. Beyond [`FOLLOWED_MAX`] at once they are passed over.
 async fn sample(
     mut acknowledged: mpsc::UnboundedReceiver<(String, Instant)>,
     reader: Reader,
     scene: Scene,
 ) -> anyhow::Result<Histogram<u64>> {
     let mut seen = Histogram::new(3)?;
-    while let Some((event, at)) = acknowledged.recv().await {
-        let event: serde_json::Value = serde_json::from_str(&event)?;
-        let id = event["messageId"].as_str().unwrap_or_default();
-        while !reader.is_visible(&scene.tenant, id).await.unwrap_or(false) {
-            tokio::time::sleep(LOOK_EVERY).await;
+    let mut followed: VecDeque<(String, Instant)> = VecDeque::new();
+    let mut is_open = true;
+    while is_open || !followed.is_empty() {
+        loop {
+            match acknowledged.try_recv() {
+                Ok((event, at)) if followed.len() < FOLLOWED_MAX => {
+                    let event: serde_json::Value = serde_json::from_str(&event)?;
+                    followed.push_back((event["messageId"].as_str().unwrap_or_default().to_owned(), at));
+                }
+                Ok(_) => {}
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    is_open = false;
+                    break;
+                }
+            }
         }
-        seen.record(at.elapsed().as_micros() as u64)?;
-        while acknowledged.try_recv().is_ok() {}
+        while let Some((message, at)) = followed.front() {
+            if !reader.is_visible(&scene.tenant, message).await.unwrap_or(false) {
+                break;
+            }
+            seen.record(at.elapsed().as_micros() as u64)?;
+            followed.pop_front();
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     Ok(seen)
 }
