@@ -1,9 +1,11 @@
 //! The data folder: what lies where, and how another process finds the server that runs on it.
 //!
-//!     DATA/log          the embedded log, the only truth
-//!     DATA/state        snapshots of the folds; deleted, it is rebuilt
-//!     DATA/read         one SQLite file per namespace; deleted, it is rebuilt
-//!     DATA/server.json  address and admin token of the running server, readable by its owner only
+//! ```text
+//! DATA/log          the embedded log, the only truth
+//! DATA/state        snapshots of the folds; deleted, it is rebuilt
+//! DATA/read         one SQLite file per namespace; deleted, it is rebuilt
+//! DATA/server.json  address and admin token of the running server, readable by its owner only
+//! ```
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
