@@ -228,18 +228,6 @@ impl Profile {
         self.traits.iter()
     }
 
-    /// Appends every known trait as one JSON object.
-    pub fn traits_json(&self, out: &mut String) {
-        let mut separator = '{';
-        for (name, value) in self.traits().filter(|(_, value)| *value != "null") {
-            out.push(separator);
-            // Names stand as they stood between their quotes, escapes included.
-            out.extend(["\"", name, "\":", value]);
-            separator = ',';
-        }
-        out.push_str(if separator == '{' { "{}" } else { "}" });
-    }
-
     /// A trait's JSON text.
     pub fn trait_json(&self, name: &str) -> Option<&str> {
         self.traits.get(name)

@@ -149,7 +149,14 @@ fn traits_into<'a>(seen: &mut Observation<'a>, event: &RawEvent<'a>) {
         if matches!(key, "timezone" | "timeZone" | "time_zone") {
             seen.time_zone = json::text(raw);
         }
-        let name = if event.kind == "group" { Cow::Owned(format!("group.{key}")) } else { Cow::Borrowed(key) };
+        // Python's json writes every name beyond ASCII in escapes: `größe` must be one trait, whoever sent it.
+        let key = if key.contains('\\') {
+            json::text(&format!("\"{key}\"")).map(|text| text.into_owned().into())
+        } else {
+            Some(Cow::Borrowed(key))
+        };
+        let Some(key) = key else { continue };
+        let name = if event.kind == "group" { Cow::Owned(format!("group.{key}")) } else { key };
         seen.traits.push((name, raw));
     }
 }

@@ -291,3 +291,17 @@ fn the_fullest_profile_keeps_within_its_bytes() {
     assert!(profile.event_types().count() <= TYPES_MAX + 1);
     assert!(profile.event_count("Order Completed", None, Millis(START)) > 900, "declared events keep a counter of their own");
 }
+
+#[test]
+fn a_trait_whose_name_came_in_escapes_is_the_same_trait() {
+    let rules = rules();
+    let identify = |name: &str, time: i64| Owned {
+        kind: "identify",
+        name: String::new(),
+        time: START + time,
+        properties: format!(r#"{{"{name}":{time}}}"#),
+        context: String::new(),
+    };
+    let profile = fold(&[identify("größe", 1), identify(r"gr\u00f6\u00dfe", 2)], &rules);
+    assert_eq!(profile.traits().collect::<Vec<_>>(), [("größe", "2")]);
+}

@@ -67,10 +67,13 @@ fn backend(error: ::fjall::Error) -> Error {
     if matches!(error, ::fjall::Error::Locked) {
         return Error::InUse;
     }
-    if let ::fjall::Error::Io(io) = &error
-        && io.kind() == std::io::ErrorKind::StorageFull
-    {
-        return Error::NoSpace;
+    // It may lie below an error of the tree within.
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull) {
+            return Error::NoSpace;
+        }
+        cause = error.source();
     }
     Error::Backend(error.to_string())
 }
