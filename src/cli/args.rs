@@ -164,7 +164,7 @@ pub struct Wait {
 
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// A message id, a user id, or `u:ID` / `a:ID`.
+    /// A message id, a user id, or `u:ID` (user) / `a:ID` (anonymous device).
     pub what: String,
     #[command(flatten)]
     pub at: InNamespace,
@@ -200,7 +200,8 @@ pub enum Topic {
         #[arg(long)]
         to: Option<String>,
     },
-    /// Append an exported file to a topic: keys, timestamps and bodies as they were, at new offsets.
+    /// Append an exported file to a topic: keys, timestamps and bodies as they were, at new offsets. Nothing is compared with what is
+    /// there: a file imported twice into `events` counts twice. What goes to `intake` is deduplicated as if it were sent.
     Import { topic: String, file: PathBuf },
 }
 

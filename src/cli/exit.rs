@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::{log, projections};
+
 /// What was asked for is not there.
 pub const NOT_FOUND: u8 = 3;
 /// A check did not pass.
@@ -36,6 +38,50 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(is_broken_pipe) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
-    ExitCode::from(error.downcast_ref::<Exit>().map_or(FAILED, |exit| exit.code))
+    eprintln!("error: {}", text(error));
+    ExitCode::from(code(error))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        return exit.code;
+    }
+    let is_not_there = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(projections::Error::Missing(_)))
+            || matches!(cause.downcast_ref(), Some(log::Error::UnknownTopic(_)))
+    };
+    if error.chain().any(is_not_there) { NOT_FOUND } else { FAILED }
+}
+
+/// The error and its causes, but none that the text before it already says.
+fn text(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow!("no such table: nope").context("read model: no such table: nope").context("query");
+        assert_eq!(text(&error), "query: read model: no such table: nope");
+    }
+
+    #[test]
+    fn what_is_not_there_has_a_code_of_its_own() {
+        let missing = || anyhow::Error::from(projections::Error::Missing("main".to_owned()));
+        assert_eq!([code(&missing()), code(&missing().context("profile")), code(&anyhow!("else"))], [NOT_FOUND, NOT_FOUND, FAILED]);
+        assert_eq!(code(&Err::<(), _>(Exit::check_failed("no")).context("doctor").unwrap_err()), CHECK_FAILED);
+    }
 }

@@ -86,6 +86,9 @@ fn send_again(config: &Config, namespace: &Namespace, selection: &Selection, dry
 pub async fn rebuild(config: &Config, namespace: &str, json: bool) -> anyhow::Result<()> {
     let name = Namespace::new(namespace)?;
     let log = reader(config)?;
+    if stream::Topics::find(&*log, &name)?.is_none() {
+        return Err(Exit::not_found(format!("there is no namespace {name}")));
+    }
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} records, {per_sec}").expect("the template is valid"));
     let mut progress = |progress: projections::Progress| {

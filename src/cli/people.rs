@@ -112,7 +112,12 @@ pub async fn segment(config: &Config, asked: &args::Segment, json: bool) -> anyh
         args::Segment::Members { segment, at, tenant, limit, after } => {
             let mut rows = Rows::new(&["subject", "since"]);
             let reader = reader(config, &at.namespace)?;
-            for member in reader.members(&TenantId::new(tenant)?, segment, after.as_deref(), *limit).await? {
+            let tenant = TenantId::new(tenant)?;
+            let members = reader.members(&tenant, segment, after.as_deref(), *limit).await?;
+            if members.is_empty() && reader.segment_sizes(&tenant, segment).await?.is_empty() {
+                return Err(never_in(segment));
+            }
+            for member in members {
                 rows.push(vec![json!(member.subject), json!(member.since.to_string())]);
             }
             rows.print(json);
@@ -128,9 +133,7 @@ pub async fn segment(config: &Config, asked: &args::Segment, json: bool) -> anyh
             for name in names {
                 let sizes = reader.segment_sizes(&tenant, &name).await?;
                 if sizes.is_empty() {
-                    return Err(Exit::not_found(format!(
-                        "nobody was ever in a segment {name:?}; `flywheel segment list` names those there are"
-                    )));
+                    return Err(never_in(&name));
                 }
                 let points: Vec<(String, f64)> = sizes.iter().map(|size| (size.day.clone(), size.members as f64)).collect();
                 if json {
@@ -145,6 +148,10 @@ pub async fn segment(config: &Config, asked: &args::Segment, json: bool) -> anyh
         }
     }
     Ok(())
+}
+
+fn never_in(segment: &str) -> anyhow::Error {
+    Exit::not_found(format!("nobody was ever in a segment {segment:?}; `flywheel segment list` names those there are"))
 }
 
 /// The last point and evenly spaced ones before it.
@@ -167,7 +174,14 @@ pub async fn trace(config: &Config, asked: &args::Trace, json: bool) -> anyhow::
             rows.push(row);
         }
     }
-    for outcome in found.outcomes.iter().chain(&found.dead_letters) {
+    // A dead letter is in the outcomes too; its own row says why.
+    let is_told = |outcome: &TracedOutcome| {
+        let same = |letter: &TracedOutcome| {
+            (&letter.stage, letter.partition, letter.offset) == (&outcome.stage, outcome.partition, outcome.offset)
+        };
+        found.dead_letters.iter().any(same)
+    };
+    for outcome in found.outcomes.iter().filter(|outcome| !is_told(outcome)).chain(&found.dead_letters) {
         rows.push(outcome_row(outcome));
     }
     rows.print(json);

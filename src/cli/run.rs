@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use serde_json::json;
+use tokio::task::block_in_place;
 use tracing_subscriber::EnvFilter;
 
 use super::args::{self, Cli, Command};
@@ -76,11 +77,12 @@ async fn dispatch(cli: &Cli, effective: Effective) -> anyhow::Result<()> {
         Command::Query(asked) => query::run(config, asked, json).await,
         Command::DeadLetter(asked) => keep::dead_letters(config, asked, json).await,
         Command::Projections(args::Projections::Rebuild { at }) => keep::rebuild(config, &at.namespace, json).await,
-        Command::Topology(asked) => topologies(asked, json),
-        Command::Replay(asked) => keep::replay(config, asked, json),
-        Command::Doctor(asked) => keep::doctor(config, asked, json),
-        Command::Backup(asked) => keep::backup(config, &asked.to, json),
-        Command::Restore(asked) => keep::restore(config, &asked.from, json),
+        // These wait for a log's own threads, which a runtime's thread may do only when it says so.
+        Command::Topology(asked) => block_in_place(|| topologies(asked, json)),
+        Command::Replay(asked) => block_in_place(|| keep::replay(config, asked, json)),
+        Command::Doctor(asked) => block_in_place(|| keep::doctor(config, asked, json)),
+        Command::Backup(asked) => block_in_place(|| keep::backup(config, &asked.to, json)),
+        Command::Restore(asked) => block_in_place(|| keep::restore(config, &asked.from, json)),
         Command::Bench(asked) => bench::run(config, asked).await,
         Command::Config(args::Config::Show) => {
             show(&effective, json);
@@ -139,7 +141,7 @@ async fn topics(config: &Config, asked: &args::Topic, json: bool) -> anyhow::Res
             let target = topic::find(&*log, name)?;
             let bar = indicatif::ProgressBar::new_spinner();
             let handle = tokio::runtime::Handle::current();
-            let append = |records| tokio::task::block_in_place(|| handle.block_on(writer.append(&target, records)));
+            let append = |records| block_in_place(|| handle.block_on(writer.append(&target, records)));
             let imported = topic::import(&target, file, append, |done| bar.set_position(done))?;
             bar.finish_and_clear();
             if json {

@@ -16,6 +16,8 @@ use crate::domain::partition_of;
 /// Longest wait between two tries; a server that is gone for longer than [`TRIES_MAX`] of these ends the run.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const TRIES_MAX: u32 = 30;
+/// After so many, a second or two, whoever waits hears of it.
+const TRIES_TOLD: u32 = 4;
 
 /// Events a worker may hold before the reader of the file waits.
 const QUEUE_EVENTS: usize = 1_000;
@@ -163,6 +165,9 @@ impl Poster {
                     let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
                     let text = answer.text().await.unwrap_or_default();
                     last = format!("{status}: {text}");
+                    if status == reqwest::StatusCode::UNAUTHORIZED {
+                        bail!("{url} does not take this write key ({last}); pass --write-key with that of a [[sources]] entry");
+                    }
                     if status.is_client_error() && !matches!(status.as_u16(), 408 | 429) {
                         bail!("{url} refused a batch of {} events with {last}", events.len());
                     }
@@ -174,6 +179,9 @@ impl Poster {
                 }
             };
             self.progress.retries.fetch_add(1, Ordering::Relaxed);
+            if attempt == TRIES_TOLD {
+                eprintln!("{url} took nothing in {TRIES_TOLD} tries ({last}); trying on");
+            }
             let backoff = Duration::from_millis(100 << attempt.min(6)).min(BACKOFF_MAX);
             tokio::time::sleep(wait.unwrap_or(backoff)).await;
         }

@@ -1,14 +1,21 @@
 //! `flywheel up`: serve until told to stop, then stop in order.
 
 use anyhow::Context;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{Engine, Server, takes_development_key};
 use crate::config::Config;
+use crate::{projections, stream};
+
+/// Upper bounds of latency histograms, in seconds. Buckets, unlike quantiles, add up over servers.
+const LATENCY_BUCKETS: [f64; 12] = [0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 5.0];
 
 pub async fn run(config: &Config) -> anyhow::Result<()> {
-    let metrics = PrometheusBuilder::new().install_recorder().context("metrics")?;
+    let metrics = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?;
+    let metrics = metrics.install_recorder().context("metrics")?;
+    stream::metrics::describe();
+    projections::metrics::describe();
     let starting = config.clone();
     let engine = tokio::task::spawn_blocking(move || Engine::start(&starting)).await??;
     let namespaces: Vec<String> = engine.worlds.iter().map(|world| world.namespace.to_string()).collect();

@@ -2,14 +2,14 @@
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-pub(super) const REQUESTS: &str = "gateway_requests_total";
-pub(super) const REQUEST_SECONDS: &str = "gateway_request_seconds";
-pub(super) const EVENTS: &str = "gateway_events_total";
-pub(super) const BODY_BYTES: &str = "gateway_body_bytes_total";
-pub(super) const INFLIGHT_BYTES: &str = "gateway_inflight_bytes";
-pub(super) const RETRIES: &str = "gateway_retries_total";
-pub(super) const CONNECTIONS: &str = "gateway_connections";
-pub(super) const CONNECTIONS_ENDED: &str = "gateway_connections_ended_total";
+pub(super) const REQUESTS: &str = "flywheel_gateway_requests_total";
+pub(super) const REQUEST_SECONDS: &str = "flywheel_gateway_request_seconds";
+pub(super) const EVENTS: &str = "flywheel_gateway_events_total";
+pub(super) const BODY_BYTES: &str = "flywheel_gateway_body_bytes_total";
+pub(super) const INFLIGHT_BYTES: &str = "flywheel_gateway_inflight_bytes";
+pub(super) const RETRIES: &str = "flywheel_gateway_retries_total";
+pub(super) const CONNECTIONS: &str = "flywheel_gateway_connections";
+pub(super) const CONNECTIONS_ENDED: &str = "flywheel_gateway_connections_ended_total";
 
 /// `X-Retry-Count` as a label: a client may send any number, a metric may not have any number of labels.
 const ATTEMPTS: [&str; 6] = ["0", "1", "2", "3", "4", "5"];

@@ -47,12 +47,13 @@ impl Peer {
 }
 
 /// Serves until `shutdown` resolves and the drain is over.
-pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+pub async fn serve(listener: TcpListener, mut app: App, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    let extra = app.extra.take().unwrap_or_default();
     let gateway: Shared = Arc::new(Gateway::new(app)?);
     let watchdog = Arc::new(Watchdog::new(&gateway.app.options));
     let (close, closing) = watch::channel(false);
     let server = Server {
-        router: routes::router(gateway.clone()),
+        router: routes::router(gateway.clone()).merge(extra),
         http: http(&gateway),
         request_ids: Arc::new(RequestIds::new()),
         watchdog: watchdog.clone(),

@@ -8,6 +8,13 @@ pub const COMMITS_TOTAL: &str = "flywheel_projections_commits_total";
 pub const LAG_RECORDS: &str = "flywheel_projections_lag_records";
 pub const ERRORS_TOTAL: &str = "flywheel_projections_errors_total";
 
+pub fn describe() {
+    metrics::describe_counter!(RECORDS_TOTAL, "records that reached the read model");
+    metrics::describe_counter!(COMMITS_TOTAL, "transactions of the read model");
+    metrics::describe_gauge!(LAG_RECORDS, "records that are not in the read model yet");
+    metrics::describe_counter!(ERRORS_TOTAL, "attempts to write the read model that failed; each is made again");
+}
+
 pub(super) fn committed(namespace: &Namespace, step: &Step) {
     let namespace = namespace.to_string();
     metrics::counter!(RECORDS_TOTAL, "namespace" => namespace.clone()).increment(step.records as u64);

@@ -12,7 +12,7 @@ mod bulk;
 mod checkpoint;
 mod day;
 mod generation;
-mod metrics;
+pub mod metrics;
 mod person;
 mod projector;
 mod query;

@@ -37,7 +37,7 @@ pub enum Error {
     Version { topic: &'static str, version: u8, known: u8 },
     #[error("a {topic} record does not decode as schema version {version}: {detail}")]
     Decode { topic: &'static str, version: u8, detail: String },
-    #[error("a {topic} record cannot be encoded: {detail}")]
+    #[error("this is no {topic} record: {detail}")]
     Encode { topic: &'static str, detail: String },
     #[error("no schema for topic {0:?}; the last part of a topic's name is one of the registry's")]
     Topic(String),

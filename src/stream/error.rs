@@ -12,7 +12,7 @@ pub enum Error {
     Schema(#[from] schema::Error),
     #[error(
         "{what}: state of fold version {found} has applied up to {flushed}, but {committed} is committed, and this build folds as version {ours}. \
-         Either stop it cleanly with the build that wrote it and then start this one, or start with `--rebuild-state` to fold the log again"
+         Either stop it cleanly with the build that wrote it and then start this one, or start with stream.rebuild_state = true (FLYWHEEL_STREAM__REBUILD_STATE=true) once to fold the log again"
     )]
     FoldVersion { what: String, found: u32, ours: u32, flushed: u64, committed: u64 },
     #[error("{what}: the state must be built again, but records below {start} are no longer in the log; restore a backup that has both")]

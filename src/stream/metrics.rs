@@ -5,16 +5,16 @@ use crate::domain::{Namespace, Tally};
 use super::status::Shared;
 
 /// Records by how they ended; labels `namespace`, `stage`, `outcome`, `reason`.
-pub const RECORDS_TOTAL: &str = "stream_records_total";
+pub const RECORDS_TOTAL: &str = "flywheel_stream_records_total";
 /// Records in the partition that are not committed yet; labels `namespace`, `stage`, `partition`.
-pub const LAG_RECORDS: &str = "stream_lag_records";
+pub const LAG_RECORDS: &str = "flywheel_stream_lag_records";
 /// The committed offset; labels as the lag.
-pub const WATERMARK_OFFSET: &str = "stream_watermark_offset";
+pub const WATERMARK_OFFSET: &str = "flywheel_stream_watermark_offset";
 /// The time that the fold has reached, in seconds since the epoch; labels as the lag.
-pub const PARTITION_TIME_SECONDS: &str = "stream_partition_time_seconds";
+pub const PARTITION_TIME_SECONDS: &str = "flywheel_stream_partition_time_seconds";
 /// People whose profile could not be written or who could not be woken because a feature, score or segment panicked; labels `namespace`,
 /// `what` (`write`, `wake`).
-pub const PANICS_TOTAL: &str = "stream_panics_total";
+pub const PANICS_TOTAL: &str = "flywheel_stream_panics_total";
 
 pub fn describe() {
     metrics::describe_counter!(RECORDS_TOTAL, "records by how they ended");

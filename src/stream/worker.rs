@@ -83,6 +83,8 @@ pub struct Worker<F: Fold> {
     last_flush: Millis,
     last_tick: Option<Millis>,
     careful_until: Option<Offset>,
+    /// The second whose first dead letter was logged.
+    told_second: Option<i64>,
     shared: Arc<Shared>,
 }
 
@@ -119,6 +121,7 @@ impl<F: Fold> Worker<F> {
             last_flush: now,
             last_tick: None,
             careful_until: None,
+            told_second: None,
             shared,
         };
         worker.publish()?;
@@ -288,7 +291,12 @@ impl<F: Fold> Worker<F> {
     }
 
     fn reject(&mut self, record: &RecordRef<'_>, fault: &Fault) -> Result<Applied, Error> {
-        tracing::error!(stage = self.fold.stage(), offset = record.offset.0, reason = %fault.reason, detail = %fault.detail, "record kept as a dead letter");
+        // Any client can send what is refused: one line a second says so, all of them are in the topic.
+        let second = Some(record.append_time.0.div_euclid(1_000));
+        if self.told_second != second {
+            self.told_second = second;
+            tracing::warn!(stage = self.fold.stage(), offset = record.offset.0, reason = %fault.reason, detail = %fault.detail, "record kept as a dead letter, as may be others of this second: `flywheel dead-letter list`");
+        }
         let (topic, partition) = self.fold.input();
         let source = Source { stage: self.fold.stage(), topic, partition };
         let message_id = catch_unwind(AssertUnwindSafe(|| self.fold.message_id(record))).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! One integration binary; each file is one contract or behaviour of the whole.
 
+mod command_line;
+mod configuration;
 mod crash;
 mod digest;
 mod features;

@@ -73,7 +73,8 @@ pub fn stderr_of(dir: &Path) -> String {
 
 fn command(dir: &Path, config: &Path) -> Command {
     let mut command = Command::new(BINARY);
-    command.arg("--data").arg(dir).arg("--config").arg(config);
+    // What this run of the tests is told is no setting of the product.
+    command.env_remove("FLYWHEEL_UPDATE_DOCS").arg("--data").arg(dir).arg("--config").arg(config);
     command
 }
 

@@ -81,6 +81,11 @@ pub async fn state_time(url: &str, api_key: Option<&str>, namespace: &str, time:
         None => request,
     };
     let answer = request.send().await?;
+    if answer.status() == reqwest::StatusCode::UNAUTHORIZED {
+        bail!(
+            "the events are acknowledged, but {url} wants --api-key with that of an [[api_keys]] entry of this namespace to state its time"
+        );
+    }
     if !answer.status().is_success() {
         bail!("{url} answered {}: {}", answer.status(), answer.text().await.unwrap_or_default());
     }

@@ -1,0 +1,126 @@
+//! The command line on a real process: what changes the log works with a server and without, and every way to fail has its exit code.
+
+use std::path::{Path, PathBuf};
+
+use crate::running::{Server, flywheel, output_of, query_one};
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("flywheel.toml"), "").expect("the folder is writable");
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.path("flywheel.toml")
+    }
+
+    fn run(&self, data: &Path, args: &[&str]) -> (i32, String) {
+        let output = flywheel(data, &self.config(), args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().expect("no signal"), text)
+    }
+
+    /// Sends lines of NDJSON to the server on `data` and waits until they are in the read models.
+    fn send(&self, data: &Path, lines: &str) {
+        let file = self.path("events.ndjson");
+        std::fs::write(&file, lines).expect("the folder is writable");
+        output_of(data, &self.config(), &["send", file.to_str().expect("a path of text")]);
+        output_of(data, &self.config(), &["wait"]);
+    }
+}
+
+const GOOD: &str = r#"{"type":"track","messageId":"good","userId":"ada","event":"Order Completed","properties":{"total":5}}"#;
+const BAD: &str = r#"{"type":"track","messageId":"bad","userId":"ada"}"#;
+
+#[test]
+fn the_log_is_changed_through_a_server_and_without_one() {
+    let place = Place::new();
+    let data = place.path("data");
+    let server = Server::start(&data, &place.config());
+    place.send(&data, &format!("{GOOD}\n{GOOD}\n{BAD}\n"));
+    for (message, said) in [("good", "duplicate"), ("good", "applied"), ("bad", "missing_field")] {
+        let (code, trace) = place.run(&data, &["trace", message]);
+        assert!(code == 0 && trace.contains(said), "{trace}");
+    }
+    // Through the server: sent once, and not again.
+    let redriven = output_of(&data, &place.config(), &["dead-letter", "redrive", "--json"]);
+    assert!(redriven.contains("\"sent\": 1"), "{redriven}");
+    output_of(&data, &place.config(), &["wait"]);
+    let letters = query_one(&data, &place.config(), "main", "SELECT count(*) FROM dead_letters WHERE message_id = 'bad'");
+    assert_eq!(letters, 2, "refused for the same reason a second time");
+    let export = place.path("intake.ndjson");
+    let export = export.to_str().expect("a path of text");
+    output_of(&data, &place.config(), &["topic", "export", "main.intake", "-o", export]);
+    output_of(&data, &place.config(), &["topic", "import", "main.intake", export]);
+    output_of(&data, &place.config(), &["wait"]);
+    assert_eq!(query_one(&data, &place.config(), "main", "SELECT count(*) FROM events"), 1, "intake recognises what it had");
+    server.stop();
+    // And directly, when none runs.
+    let (code, said) = place.run(&data, &["dead-letter", "redrive"]);
+    assert!(code == 0, "{said}");
+    let (code, said) = place.run(&data, &["topic", "import", "main.intake", export]);
+    assert!(code == 0 && said.contains("records appended"), "{said}");
+}
+
+#[test]
+fn a_restored_folder_is_waited_for_and_says_the_same() {
+    let place = Place::new();
+    let data = place.path("data");
+    let server = Server::start(&data, &place.config());
+    place.send(&data, &format!("{GOOD}\n"));
+    let copy = place.path("copy");
+    output_of(&data, &place.config(), &["backup", copy.to_str().expect("a path of text")]);
+    let digest = |data: &Path| output_of(data, &place.config(), &["replay", "--digest", "--json"]);
+    let before = digest(&data);
+    server.stop();
+    let restored = place.path("restored");
+    output_of(&restored, &place.config(), &["restore", copy.to_str().expect("a path of text")]);
+    let server = Server::start(&restored, &place.config());
+    // The read models of a restored folder are built anew; waiting includes that.
+    output_of(&restored, &place.config(), &["wait"]);
+    assert_eq!(query_one(&restored, &place.config(), "main", "SELECT orders FROM profiles WHERE user_id = 'ada'"), 1);
+    assert_eq!(digest(&restored), before);
+    server.stop();
+}
+
+#[test]
+fn exit_codes_say_what_kind_of_failure_it_was() {
+    let place = Place::new();
+    let data = place.path("data");
+    assert_eq!(place.run(&data, &["topic", "list"]).0, 3, "no folder yet");
+    let server = Server::start(&data, &place.config());
+    place.send(&data, &format!("{GOOD}\n"));
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["topology", "test"], 0, "spine"),
+        (&["nosuch"], 2, "unrecognized"),
+        (&["completions", "nosuch"], 2, "possible values"),
+        (&["up", "--listen", "127.0.0.1:0"], 1, "in use by process"),
+        (&["query", "DELETE FROM events"], 1, "SELECT"),
+        (&["query", "SELECT * FROM nosuch"], 1, "no such table"),
+        (&["query", "SELECT 1", "-n", "nosuch"], 3, "no read model"),
+        (&["wait", "-n", "nosuch"], 3, "no namespace"),
+        (&["projections", "rebuild", "-n", "nosuch"], 3, "no namespace"),
+        (&["replay", "-n", "nosuch"], 3, "no namespace"),
+        (&["topic", "tail", "main.nosuch"], 3, "main.events"),
+        (&["trace", "nosuch"], 3, "no message or person"),
+        (&["profile", "nosuch"], 3, "there is no u:nosuch"),
+        (&["segment", "members", "nosuch"], 3, "segment list"),
+        (&["segment", "plot", "nosuch"], 3, "segment list"),
+        (&["replay", "--expect", "nosuch"], 4, "expected nosuch"),
+        (&["send", "nosuch.csv"], 1, "nosuch.csv"),
+    ];
+    for (args, code, said) in cases {
+        let (got, text) = place.run(&data, args);
+        assert!(got == *code && text.contains(said), "{args:?}: {got}: {text}");
+    }
+    server.stop();
+}

@@ -1,0 +1,81 @@
+//! docs/configuration.md is what `flywheel config show` says: every key, its default, its variable and its meaning.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use flywheel::config;
+
+const HEAD: &str = "\
+# Configuration
+
+Defaults, then `flywheel.toml` in the folder that a command runs in (or the file that `--config` or `FLYWHEEL_CONFIG` names), then variables, then
+flags (`--data`, `up --listen`). A key that does not exist, in the file or in a `FLYWHEEL_` variable, is refused with the nearest one that does.
+`flywheel config show` prints the values in force and where each came from; write keys and API keys are shown as `***`. A running server reads its
+configuration when it starts.
+
+A key `section.key` is `key` below `[section]` in the file and `FLYWHEEL_SECTION__KEY` in the environment. Lists are given to a variable as TOML:
+`FLYWHEEL_SOURCES='[{name = \"web\", write_key = \"...\", tenant = \"acme\", namespace = \"main\"}]'`.
+
+The table is generated: `FLYWHEEL_UPDATE_DOCS=1 cargo test configuration`.
+
+| key | default | meaning |
+|---|---|---|
+";
+
+const TAIL: &str = r#"
+## Lists
+
+```toml
+# Who may send, and into which world. Write keys are no secret: browsers show them.
+[[sources]]
+name = "web"
+write_key = "choose-a-long-random-one"
+tenant = "acme"
+namespace = "main"
+disabled = false        # true refuses its events and says so
+
+# Who may read profiles over HTTP and state the time of an event-time namespace. Secret.
+[[api_keys]]
+api_key = "another-long-random-one"
+tenant = "acme"
+namespace = "main"
+
+# A world beside `main`. Its clock, once there is a folder, is fixed, and so is the number of its partitions.
+[[namespaces]]
+name = "history"
+clock = "event"         # time is what --state-time says; "wall" for live traffic
+topology = "shop.toml"  # a file, or a shipped one's name; topology.default if absent
+partitions = 4          # topology.partitions if absent
+```
+"#;
+
+fn generated() -> String {
+    let effective = config::load(Some(Path::new("/dev/null")), [], &[]).expect("defaults are valid");
+    let mut text = HEAD.to_owned();
+    for (key, value, _, doc) in effective.rows() {
+        let doc = doc.replace('|', "\\|");
+        writeln!(text, "| `{key}` | `{value}` | {doc} |").expect("a string takes all");
+    }
+    text + TAIL
+}
+
+/// `FLYWHEEL_UPDATE_DOCS=1` writes the document anew.
+#[test]
+fn the_table_in_docs_is_the_one_that_config_show_prints() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let generated = generated();
+    if std::env::var_os("FLYWHEEL_UPDATE_DOCS").is_some() {
+        std::fs::write(path, &generated).expect("the tree is writable");
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(written == generated, "docs/configuration.md is not what src/config/keys.rs says; run this test with FLYWHEEL_UPDATE_DOCS=1");
+}
+
+#[test]
+fn the_example_lists_are_a_configuration() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let example = TAIL.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("the block");
+    std::fs::write(file.path(), example).expect("the file is writable");
+    let effective = config::load(Some(file.path()), [], &[]).expect("the example is valid");
+    assert_eq!(effective.config.namespaces.len(), 1);
+}
