@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::format::{NOTE_AT, NOTE_BYTES, encode_note};
 use super::manifest::Manifest;
 use super::open::LOCK_NAME;
-use super::scan::{self, Item, Scan};
+use super::scan::{self, Item, Scan, ScannedFile};
 use super::{doctor, io_error, recover, segment, wal};
 use crate::domain::Incarnation;
 use crate::env::fs::Fs;
@@ -103,9 +104,10 @@ fn copy_wal(fs: &dyn Fs, dir: &Path, to: &Path, manifest: &Manifest) -> Result<O
     let end = recover::end_of(&scanned, manifest.sorted_through).sequence;
     let until = if is_live { end.min(attested) } else { end };
     let mut bytes = 0;
-    for (number, len) in kept_lengths(&scanned, until) {
+    for (file, len) in kept_lengths(&scanned, until) {
+        let number = file.file.number;
         let (source, target) = (wal::path_of(dir, number), wal::path_of(to, number));
-        match copy(fs, &source, &target, len) {
+        match copy(fs, &source, &target, len).and_then(|copied| note_as_scanned(fs, &target, file, until).map(|()| copied)) {
             Ok(copied) => bytes += copied,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("copying", &source, &error)),
@@ -114,12 +116,19 @@ fn copy_wal(fs: &dyn Fs, dir: &Path, to: &Path, manifest: &Manifest) -> Result<O
     Ok(Some((scanned.files.len(), bytes)))
 }
 
-fn kept_lengths(scanned: &Scan, until: u64) -> Vec<(u64, u64)> {
-    let length = |file: &scan::ScannedFile| {
+fn kept_lengths(scanned: &Scan, until: u64) -> impl Iterator<Item = (&ScannedFile, u64)> {
+    scanned.files.iter().map(move |file| {
         let cut = file.items.iter().find(|item| item.first_sequence() >= until).map(Item::at);
-        (file.file.number, cut.unwrap_or(file.end))
-    };
-    scanned.files.iter().map(length).collect()
+        (file, cut.unwrap_or(file.end))
+    })
+}
+
+/// The writer may have noted later frames as synced between the scan and the copy: those are not in the copy, so neither is their note.
+fn note_as_scanned(fs: &dyn Fs, copy: &Path, scanned: &ScannedFile, until: u64) -> std::io::Result<()> {
+    let note = scanned.note.map_or([0; NOTE_BYTES], |synced| encode_note(scanned.file.number, synced.min(until - 1)));
+    let copy = fs.open(copy, true)?;
+    copy.write_all_at(&note, NOTE_AT)?;
+    copy.sync_data()
 }
 
 fn remove_wal(fs: &dyn Fs, to: &Path) -> Result<(), Error> {

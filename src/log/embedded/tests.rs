@@ -441,3 +441,31 @@ fn a_backup_of_a_running_log_opens_as_a_new_incarnation_with_all_that_was_acknow
     assert_eq!(read(&*log, partition, 0), numbered(&["a", "b"]));
     assert_eq!(log.committed(&group, partition).unwrap(), Some(committed));
 }
+
+#[test]
+fn a_backup_is_sound_at_whatever_moment_it_is_taken() {
+    let folder = Folder::new();
+    let log = folder.open_with(Options::default()).unwrap();
+    let partition = partitions_of(&log, "events", 1)[0];
+    let copies = tempfile::tempdir().unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // One after another, so that the writer is idle now and then and notes how far it has synced.
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                append(&log, partition, &["a"]).unwrap();
+                let end = log.watermarks(partition).unwrap().end;
+                assert!(!log.wait(&[(partition, end)], std::time::Duration::from_millis(8)).unwrap(), "nobody else appends");
+            }
+        });
+        for nth in 0..60 {
+            let copy = copies.path().join(nth.to_string());
+            let report = log.backup(&copy).and_then(|_| doctor::check(&RealFs, &copy));
+            if !report.as_ref().is_ok_and(doctor::Report::is_sound) || nth == 59 {
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+                assert!(report.as_ref().is_ok_and(doctor::Report::is_sound), "{nth}: {report:?}");
+            }
+            std::fs::remove_dir_all(&copy).unwrap();
+        }
+    });
+}
