@@ -47,13 +47,12 @@ impl Peer {
 }
 
 /// Serves until `shutdown` resolves and the drain is over.
-pub async fn serve(listener: TcpListener, mut app: App, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
-    let extra = app.extra.take().unwrap_or_default();
+pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
     let gateway: Shared = Arc::new(Gateway::new(app)?);
     let watchdog = Arc::new(Watchdog::new(&gateway.app.options));
     let (close, closing) = watch::channel(false);
     let server = Server {
-        router: routes::router(gateway.clone()).merge(extra),
+        router: routes::router(gateway.clone()),
         http: http(&gateway),
         request_ids: Arc::new(RequestIds::new()),
         watchdog: watchdog.clone(),
