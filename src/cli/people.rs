@@ -7,7 +7,7 @@ use super::exit::Exit;
 use super::output::{Rows, bars, print_json};
 use crate::app::Folder;
 use crate::config::Config;
-use crate::domain::{Namespace, Subject, TenantId};
+use crate::domain::{Money, Namespace, Subject, TenantId};
 use crate::projections::{Reader, TracedEvent, TracedOutcome};
 
 /// Points of a plot; a longer history is thinned to this many.
@@ -36,7 +36,7 @@ pub async fn profile(config: &Config, asked: &args::Profile, json: bool) -> anyh
     if json {
         print_json(&profile);
     } else {
-        print!("{}", described(&profile, 0));
+        print!("{}", described(&readable(&profile), 0));
     }
     Ok(())
 }
@@ -70,6 +70,50 @@ pub fn described(value: &Value, depth: usize) -> String {
         plain => out.push_str(&format!("{indent}{}\n", plain_text(plain))),
     }
     out
+}
+
+/// The same profile as a person reads it: money in units, what belongs together on one line, no more digits than mean something.
+pub fn readable(profile: &Value) -> Value {
+    let mut profile = profile.clone();
+    let number = |value: &Value| value.as_i64().unwrap_or_default();
+    let money = |value: &Value| Money(value.as_i64().unwrap_or_default());
+    let named = |list: &Value, name: &str, text: &dyn Fn(&Value) -> String| {
+        let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
+        Value::Object(items.iter().map(|item| (plain_text(&item[name]), json!(text(item)))).collect())
+    };
+    profile["currencies"] = named(&profile["currencies"], "currency", &|one| {
+        format!("{} in {} orders, {} refunded", money(&one["revenue"]), number(&one["orders"]), money(&one["refunds"]))
+    });
+    profile["event_counts"] = named(&profile["event_counts"], "event", &|one| {
+        let [total, d7, d30, d90] = ["total", "d7", "d30", "d90"].map(|window| number(&one[window]));
+        format!("{total} ({d7} in 7 days, {d30} in 30, {d90} in 90)")
+    });
+    profile["funnels"] = named(&profile["funnels"], "funnel", &|one| format!("step {} of {}", number(&one["step"]), number(&one["steps"])));
+    profile["scores"] = named(&profile["scores"], "score", &|one| {
+        let reasons = one["reasons"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let reasons = reasons
+            .iter()
+            .map(|reason| format!("{} {:+.3}", plain_text(&reason["feature"]), reason["effect"].as_f64().unwrap_or_default()));
+        let model = format!("{} v{}", plain_text(&one["model"]), number(&one["version"]));
+        let because = reasons.collect::<Vec<_>>().join(", ");
+        let value = one["value"].as_f64().unwrap_or_default();
+        if because.is_empty() { format!("{value:.3} by {model}") } else { format!("{value:.3} by {model}: {because}") }
+    });
+    round(&mut profile);
+    profile
+}
+
+/// Four decimals; what is smaller is noise to a reader, and `--json` has it all.
+fn round(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let rounded = number.as_f64().map(|number| (number * 1e4).round() / 1e4);
+            *value = json!(rounded);
+        }
+        Value::Array(items) => items.iter_mut().for_each(round),
+        Value::Object(members) => members.values_mut().for_each(round),
+        _ => {}
+    }
 }
 
 /// The same profile without the features that are zero, false or never: what there is to see at a glance.
@@ -228,4 +272,32 @@ fn outcome_row(outcome: &TracedOutcome) -> Vec<Value> {
         json!(format!("intake/{}/{}", outcome.partition, outcome.offset)),
         json!(outcome.detail),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_reads_as_people_write_numbers() {
+        let profile = json!({
+            "user_id": "ada", "consent": null, "features": {"engagement": 0.236_666_666_666_666_64, "orders": 3},
+            "currencies": [{"currency": "USD", "orders": 3, "refunds": 0, "revenue": 37_550_000}],
+            "event_counts": [{"event": "Order Completed", "total": 3, "d7": 0, "d30": 1, "d90": 2}],
+            "funnels": [{"funnel": "checkout", "step": 1, "steps": 4}],
+            "scores": [{"score": "churn", "model": "own-pauses", "version": 1, "value": 0.998_71,
+                        "reasons": [{"feature": "days_since_seen", "effect": 0.598_71}]}],
+        });
+        let text = described(&readable(&profile), 0);
+        for line in [
+            "  USD  37.55 in 3 orders, 0.00 refunded",
+            "  Order Completed  3 (0 in 7 days, 1 in 30, 2 in 90)",
+            "  checkout  step 1 of 4",
+            "  churn  0.999 by own-pauses v1: days_since_seen +0.599",
+            "  engagement  0.2367",
+        ] {
+            assert!(text.lines().any(|given| given == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("consent"), "{text}");
+    }
 }

@@ -67,7 +67,7 @@ pub async fn run(
         if this != month {
             sender.flush().await?;
             if !month.is_empty() {
-                state_time(&options.url, None, scene.namespace.as_str(), first_of(&this)).await?;
+                state_time(&options.url, Some(&scene.write_key), scene.namespace.as_str(), first_of(&this)).await?;
             }
             bar.set_message(this.clone());
             month = this;
@@ -79,7 +79,7 @@ pub async fn run(
     let url = options.url.clone();
     // The last holder of the channel: the sampler ends when it has seen what was acknowledged.
     drop(options);
-    state_time(&url, None, scene.namespace.as_str(), history.end).await?;
+    state_time(&url, Some(&scene.write_key), scene.namespace.as_str(), history.end).await?;
     wait::run(config, &*log, scene.namespace.as_str(), WAIT_AT_MOST).await?;
     let seconds = started.elapsed().as_secs_f64();
     bar.finish_and_clear();

@@ -12,7 +12,7 @@ use anyhow::Context;
 use super::args::{self, Dataset};
 use super::output::grouped;
 use crate::app::{Engine, Folder, Plan};
-use crate::config::{Config, Source};
+use crate::config::{ApiKey, Config, Source};
 use crate::domain::{Namespace, SourceId, TenantId};
 use crate::projections::Reader;
 use crate::stream::{NamespaceClock, Partitions, topology};
@@ -57,7 +57,8 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
     let folder = Folder::new(&config.data.dir);
     let reader = Reader::new(&folder.read(), &scene.namespace);
     if is_complete(&reader, &scene, &history).await {
-        eprintln!("{} already holds this history, whole; nothing is sent again. This is what it holds:", folder.root().display());
+        let root = folder.root().display();
+        eprintln!("{root} already holds this history, whole; nothing is sent again (with another --data it is). This is what it holds:");
         return show::run(config, &scene, &history, &reader, None, json).await;
     }
     let mut config = config.clone();
@@ -69,6 +70,8 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
         namespace: scene.namespace.clone(),
         disabled: false,
     });
+    // The clock is stated with a key of its own, whatever keys the configuration has.
+    config.api_keys.push(ApiKey { api_key: scene.write_key.clone(), tenant: scene.tenant.clone(), namespace: scene.namespace.clone() });
     let plan = Plan {
         namespace: scene.namespace.clone(),
         clock: NamespaceClock::Event,

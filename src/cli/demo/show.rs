@@ -8,7 +8,7 @@ use super::load::Loaded;
 use super::{Dataset, Scene};
 use crate::cli::exit::Exit;
 use crate::cli::output::{Rows, bars, grouped, print_json};
-use crate::cli::people::{described, telling};
+use crate::cli::people::{described, readable, telling};
 use crate::cli::query;
 use crate::config::Config;
 use crate::domain::{Money, Subject};
@@ -47,7 +47,7 @@ pub async fn run(
         }
         for user in &people {
             let profile = reader.profile(&scene.tenant, &Subject::user(user)).await?.context("a listed person has a profile")?;
-            println!("\ncustomer {user}\n{}", described(&telling(&profile), 1));
+            println!("\ncustomer {user}\n{}", described(&readable(&telling(&profile)), 1));
         }
         if let Some(loaded) = loaded {
             print_speed(loaded);
