@@ -135,7 +135,9 @@ pub fn doctor(config: &Config, asked: &args::Doctor, json: bool) -> anyhow::Resu
     if asked.declare_holes {
         let declared = doctors::declare(Arc::new(RealFs), &folder.log(), Arc::new(SystemClock))?;
         match declared {
-            Some(incarnation) => eprintln!("declared; the log is in incarnation {incarnation} now, and everything derived is built anew"),
+            Some(incarnation) => eprintln!(
+                "declared; the log is in incarnation {incarnation} now: `flywheel up` builds states and read models anew from what is there"
+            ),
             None => eprintln!("nothing to declare"),
         }
     }

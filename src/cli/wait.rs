@@ -12,7 +12,7 @@ use super::people::reader;
 use crate::config::Config;
 use crate::domain::{Namespace, Offset};
 use crate::log::{Group, LogReader, TopicPartition};
-use crate::projections;
+use crate::projections::{self, PartitionStatus};
 use crate::stream::{Topic, Topics};
 
 /// Between two looks; a stage commits every few tens of milliseconds.
@@ -50,7 +50,11 @@ pub async fn run(config: &Config, log: &dyn LogReader, namespace: &str, at_most:
                 status => status?,
             };
             let applied = |partition: u32| {
-                let found = status.iter().find(|row| row.topic == topic.as_str() && row.partition == partition);
+                // Rows of another life of the log are about to be replaced.
+                let is_it = |row: &&PartitionStatus| {
+                    row.topic == topic.as_str() && row.partition == partition && row.incarnation == topics.incarnation(topic)
+                };
+                let found = status.iter().find(is_it);
                 found.map_or(Offset(0), |row| row.next_offset)
             };
             Ok(goals.iter().all(|(partition, end)| applied(partition.partition.0) >= *end))

@@ -14,7 +14,7 @@ use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
 use super::generation::Generations;
 use super::query::{self, Limits, Rows};
 use super::{Error, day, person};
-use crate::domain::{Millis, Money, Namespace, Offset, Subject, TenantId};
+use crate::domain::{Incarnation, Millis, Money, Namespace, Offset, Subject, TenantId};
 
 /// Few: reads are short, and each connection is a thread.
 const CONNECTIONS_MAX: u32 = 4;
@@ -130,6 +130,8 @@ pub struct PartitionStatus {
     pub next_offset: Offset,
     pub lag: u64,
     pub updated_at: Option<Millis>,
+    /// Of the log whose offsets these are.
+    pub incarnation: Incarnation,
 }
 
 impl Reader {
@@ -281,13 +283,14 @@ impl Reader {
 
     /// How far the read model has come, for a process that is not the one projecting.
     pub async fn status(&self) -> Result<Vec<PartitionStatus>, Error> {
-        let sql = "SELECT topic, partition, next_offset, lag, updated_at FROM processing_status ORDER BY topic, partition";
+        let sql = "SELECT topic, partition, next_offset, lag, updated_at, incarnation FROM processing_status ORDER BY topic, partition";
         let status = |row: &SqliteRow| PartitionStatus {
             topic: row.get(0),
             partition: row.get(1),
             next_offset: Offset(row.get::<i64, _>(2) as u64),
             lag: row.get::<i64, _>(3) as u64,
             updated_at: row.get::<Option<i64>, _>(4).map(Millis),
+            incarnation: Incarnation(row.get(5)),
         };
         Ok(self.rows(sql.to_owned(), &[]).await?.iter().map(status).collect())
     }
