@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     Appended, COMMIT_METADATA_BYTES_MAX, Cleanup, Committed, Error, Fetched, Group, LogReader, LogWriter, Ownership, RECORD_BYTES_MAX,
-    RecordBatch, Retention, Ticket, TopicId, TopicInfo, TopicPartition, TopicSpec, Transaction, Watermarks,
+    RecordBatch, Retention, Ticket, TopicId, TopicInfo, TopicPartition, TopicSpec, Transaction, Watermarks, agreed,
 };
 use crate::domain::{Incarnation, Millis, Offset, PartitionId};
 use crate::env::Clock;
@@ -234,13 +234,9 @@ impl LogReader for MemoryLog {
 impl LogWriter for MemoryLog {
     fn create_topic(&self, spec: &TopicSpec) -> Result<TopicInfo, Error> {
         let mut state = self.open_state()?;
-        if let Some(existing) = state.topics.iter().find(|info| info.spec.name == spec.name) {
-            return if existing.spec == *spec {
-                Ok(existing.clone())
-            } else {
-                let (have, want) = (format!("{:?}", existing.spec), format!("{spec:?}"));
-                Err(Error::TopicDisagrees { name: spec.name.clone(), have, want })
-            };
+        if let Some(existing) = state.topics.iter_mut().find(|info| info.spec.name == spec.name) {
+            *existing = agreed(existing, spec)?;
+            return Ok(existing.clone());
         }
         let id = TopicId(state.topics.len() as u32);
         let info = TopicInfo { id, spec: spec.clone(), incarnation: Incarnation(1) };

@@ -260,6 +260,16 @@ impl Error {
     }
 }
 
+/// The topic that has `spec`'s name, as creating it once more leaves it; an error if what is there cannot become what is asked for.
+fn agreed(existing: &TopicInfo, spec: &TopicSpec) -> Result<TopicInfo, Error> {
+    let agreed = TopicInfo { spec: TopicSpec { retention: spec.retention, ..existing.spec.clone() }, ..existing.clone() };
+    if agreed.spec != *spec {
+        let (have, want) = (format!("{:?}", existing.spec), format!("{spec:?}"));
+        return Err(Error::TopicDisagrees { name: spec.name.clone(), have, want });
+    }
+    Ok(agreed)
+}
+
 /// Reading. Needs no lock: the command line reads beside a running server.
 pub trait LogReader: Send + Sync {
     fn topics(&self) -> Result<Vec<TopicInfo>, Error>;
@@ -280,7 +290,8 @@ pub trait LogReader: Send + Sync {
 
 /// Writing. One process per folder.
 pub trait LogWriter: LogReader {
-    /// Creates a topic, or returns the one that exists and agrees.
+    /// Creates a topic, or returns the one that exists and agrees on partitions and cleanup. Its retention becomes what `spec` says: unlike
+    /// those it can change under records that are there.
     fn create_topic(&self, spec: &TopicSpec) -> Result<TopicInfo, Error>;
 
     /// Takes over (group, partition): every commit under an older ownership is refused from now on.

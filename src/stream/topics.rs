@@ -54,8 +54,8 @@ impl Topic {
             // The history everything is derived from.
             Topic::Events => (Retention::Forever, Cleanup::Delete),
             Topic::Profiles => (Retention::Forever, Cleanup::Compact),
-            // Read models hold the whole history; readers outside have a year and some to catch up.
-            Topic::SegmentChanges => (days(400), Cleanup::Delete),
+            // Few records, and a read model is rebuilt from nothing else: who has long been in a segment is known from when they entered.
+            Topic::SegmentChanges => (Retention::Forever, Cleanup::Delete),
             Topic::Definitions => (Retention::Forever, Cleanup::Delete),
             // Long enough to notice, fix and send again.
             Topic::DeadLetters => (days(90), Cleanup::Delete),
@@ -84,8 +84,7 @@ impl Default for Partitions {
 /// |---|---|
 /// | `intake` | 7 days |
 /// | `identities`, `profiles` | the newest of each key, for ever |
-/// | `events`, `definitions` | for ever |
-/// | `segment_changes` | 400 days |
+/// | `events`, `segment_changes`, `definitions` | for ever |
 /// | `dead_letters` | 90 days |
 /// | `outcomes` | 30 days |
 pub fn topics(namespace: &Namespace, partitions: Partitions) -> Vec<TopicSpec> {
@@ -109,7 +108,8 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Creates what is missing. Topics that exist keep the partition count they have: changing it is repartitioning.
+    /// Creates what is missing. Topics that exist keep the partition count they have: changing it is repartitioning. They are kept for as
+    /// long as this build says.
     pub fn create(log: &dyn LogWriter, namespace: &Namespace, partitions: Partitions) -> Result<Self, Error> {
         let existing = log.topics()?;
         let have = |topic: Topic| existing.iter().find(|info| info.spec.name == TopicName::new(namespace, topic.as_str()));

@@ -110,6 +110,13 @@ impl Index {
         self.topics.push(info);
     }
 
+    /// The same topic under another retention.
+    pub(super) fn replace_topic(&mut self, info: TopicInfo) {
+        if let Some(topic) = self.topics.iter_mut().find(|topic| topic.id == info.id) {
+            *topic = info;
+        }
+    }
+
     pub(super) fn set_incarnation(&mut self, incarnation: Incarnation) {
         for topic in &mut self.topics {
             topic.incarnation = incarnation;

@@ -122,7 +122,7 @@ use crate::env::Clock;
 use crate::env::fs::{Fs, Lock};
 use crate::log::{
     Appended, COMMIT_METADATA_BYTES_MAX, Committed, Error, Fetched, Group, LogReader, LogWriter, Ownership, RECORD_BYTES_MAX, RecordBatch,
-    Ticket, TopicId, TopicInfo, TopicPartition, TopicSpec, Transaction, Watermarks,
+    Ticket, TopicId, TopicInfo, TopicPartition, TopicSpec, Transaction, Watermarks, agreed,
 };
 
 /// A log opened for writing. Dropping it waits for what was handed in and frees the folder.
@@ -297,6 +297,21 @@ fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+impl EmbeddedLog {
+    /// Keeps a topic for as long as `info` says from here on, also after a restart.
+    fn retain(&self, info: &TopicInfo) -> Result<(), Error> {
+        self.shared.edit_manifest(
+            |next| {
+                let topic = next.topics.iter_mut().find(|topic| topic.id == info.id.0)?;
+                *topic = Topic::new(info.id, &info.spec);
+                Some(())
+            },
+            |index, ()| index.replace_topic(info.clone()),
+        )?;
+        Ok(())
+    }
+}
+
 impl LogReader for EmbeddedLog {
     fn topics(&self) -> Result<Vec<TopicInfo>, Error> {
         Ok(self.shared.view.topics())
@@ -328,11 +343,11 @@ impl LogWriter for EmbeddedLog {
         let _creating = self.creating.lock();
         let topics = self.shared.view.topics();
         if let Some(existing) = topics.iter().find(|info| info.spec.name == spec.name) {
-            if existing.spec == *spec {
-                return Ok(existing.clone());
+            let agreed = agreed(existing, spec)?;
+            if agreed != *existing {
+                self.retain(&agreed)?;
             }
-            let (have, want) = (format!("{:?}", existing.spec), format!("{spec:?}"));
-            return Err(Error::TopicDisagrees { name: spec.name.clone(), have, want });
+            return Ok(agreed);
         }
         let manifest = self.shared.manifest.lock();
         let incarnation = Incarnation(manifest.incarnation);

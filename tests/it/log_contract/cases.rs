@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use flywheel::domain::{Millis, Offset, PartitionId};
 use flywheel::log::{
-    Advice, BatchBuilder, COMMIT_METADATA_BYTES_MAX, Cleanup, Committed, Error, RECORD_BYTES_MAX, Retention, TopicId, TopicPartition,
-    TopicSpec, Transaction,
+    Advice, BatchBuilder, COMMIT_METADATA_BYTES_MAX, Cleanup, Committed, Error, RECORD_BYTES_MAX, Retention, TopicId, TopicInfo,
+    TopicPartition, TopicSpec, Transaction,
 };
 
 use super::world::{START, World, batches, commits, compacted, short_lived, spec, text};
@@ -486,13 +486,27 @@ pub fn a_topic_that_disagrees_is_refused(world: &mut World) {
     let others = [
         TopicSpec { partitions: 3, ..agreed.clone() },
         TopicSpec { cleanup: Cleanup::Compact, ..agreed.clone() },
-        TopicSpec { retention: Retention::Age(Duration::from_secs(1)), ..agreed.clone() },
+        TopicSpec { partitions: 3, retention: Retention::Age(Duration::from_secs(1)), ..agreed.clone() },
     ];
     for other in others {
         let refused = world.log.create_topic(&other).unwrap_err();
         assert!(matches!(refused, Error::TopicDisagrees { .. }) && refused.advice() == Advice::Reject, "{refused}");
     }
-    world.log.create_topic(&agreed).unwrap();
+    assert_eq!(world.log.create_topic(&agreed).unwrap().spec, agreed);
+    assert_eq!(world.log.topics().unwrap()[0].spec, agreed, "a refusal changes nothing");
+}
+
+pub fn a_topic_created_again_is_kept_as_long_as_is_asked_last(world: &mut World) {
+    let first = TopicSpec { retention: Retention::Age(Duration::from_secs(1)), ..spec("events", 2) };
+    let info = world.log.create_topic(&first).unwrap();
+    for retention in [Retention::Forever, Retention::Age(Duration::from_secs(2))] {
+        let again = TopicSpec { retention, ..first.clone() };
+        let expect = TopicInfo { spec: again.clone(), ..info.clone() };
+        assert_eq!(world.log.create_topic(&again).unwrap(), expect);
+        assert_eq!(world.log.topics().unwrap(), [expect.clone()]);
+        world.reopen();
+        assert_eq!(world.log.topics().unwrap(), [expect]);
+    }
 }
 
 pub fn what_does_not_exist_is_refused(world: &mut World) {

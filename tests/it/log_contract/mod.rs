@@ -62,6 +62,7 @@ suite! {
         what_is_too_large_is_refused
         a_topic_is_created_once_and_found_again
         a_topic_that_disagrees_is_refused
+        a_topic_created_again_is_kept_as_long_as_is_asked_last
         what_does_not_exist_is_refused
         everything_is_there_after_reopening
     ]
