@@ -222,7 +222,7 @@ pub enum Error {
     NoSpace,
     #[error("too many bytes wait to be written; try again shortly")]
     Overloaded,
-    #[error("a record of {bytes} bytes is larger than {max}")]
+    #[error("an append of {bytes} bytes is larger than the {max} that are taken at once")]
     TooLarge { bytes: usize, max: usize },
     #[error("the log is closed")]
     Closed,

@@ -74,6 +74,11 @@ pub trait Fold: Send {
     /// Forgets everything in memory; goes on from what is stored (`None`: from nothing, after removing whatever is stored).
     fn restore(&mut self, stored: Option<&Watermark>, incarnation: Incarnation) -> Result<(), Error>;
 
+    /// A commit within one record was larger than the log takes: from now on stop with [`Applied::More`] earlier. False if that is not possible.
+    fn take_less(&mut self) -> bool {
+        false
+    }
+
     /// Loads the states that these records need. Called once per batch, before any of it is applied.
     fn prepare(&mut self, records: &[RecordRef<'_>]) -> Result<(), Error>;
 

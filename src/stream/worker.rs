@@ -165,7 +165,10 @@ impl<F: Fold> Worker<F> {
         let fetched = self.around.log.fetch(self.input, self.position.next, self.around.options.fetch_bytes_max)?;
         let before = self.position.clone();
         let stop = self.committed.clone();
-        let done = self.fold_batch(&fetched, Some(&stop));
+        let mut done = self.fold_batch(&fetched, Some(&stop));
+        // What was written in those commits must not be left over for the next one, which would be as large as all of them.
+        let nothing_new = Seal { folded: None, end_asked: None, tick_due: false };
+        done = done.and_then(|()| self.fold.seal(&nothing_new, &mut self.out));
         self.account.clear();
         self.out.clear();
         self.out.set_silent(false);
@@ -204,6 +207,16 @@ impl<F: Fold> Worker<F> {
                 Err(Error::Log(crate::log::Error::TooLarge { bytes, max })) if self.finished > 1 => {
                     tracing::warn!(stage = self.fold.stage(), bytes, max, "a commit is larger than the log takes; making smaller ones");
                     self.records_max = self.finished / 2;
+                    self.start_over()?;
+                    return Ok(Stepped::Worked);
+                }
+                Err(Error::Log(crate::log::Error::TooLarge { bytes, max })) if self.position.cursor.is_some() && self.fold.take_less() => {
+                    tracing::warn!(
+                        stage = self.fold.stage(),
+                        bytes,
+                        max,
+                        "part of a record is more than the log takes; taking smaller parts"
+                    );
                     self.start_over()?;
                     return Ok(Stepped::Worked);
                 }

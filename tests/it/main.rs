@@ -17,6 +17,7 @@ mod spine;
 mod spine_world;
 mod state_contract;
 mod stream_identity;
+mod stream_large;
 mod stream_loop;
 mod stream_recovery;
 mod stream_time;

@@ -114,13 +114,22 @@ impl Fold for Words {
 }
 
 /// A log whose disk is full while `is_full`.
-struct Filling {
+pub struct Filling {
     log: MemoryLog,
     is_full: AtomicBool,
     /// How many appends it refused.
     refused: AtomicUsize,
     /// The largest append it takes.
     records_max: AtomicUsize,
+    /// The same in bytes, as the embedded log has it.
+    pub bytes_max: AtomicUsize,
+}
+
+impl Filling {
+    pub fn over(log: MemoryLog) -> Self {
+        let unlimited = || AtomicUsize::new(usize::MAX);
+        Self { log, is_full: AtomicBool::new(false), refused: AtomicUsize::new(0), records_max: unlimited(), bytes_max: unlimited() }
+    }
 }
 
 impl LogReader for Filling {
@@ -161,6 +170,11 @@ impl LogWriter for Filling {
         if records > records_max {
             return Err(log::Error::TooLarge { bytes: records, max: records_max });
         }
+        let bytes: usize = transaction.batches.iter().map(|(_, batch)| batch.data().len()).sum();
+        let bytes_max = self.bytes_max.load(Ordering::Relaxed);
+        if bytes > bytes_max {
+            return Err(log::Error::TooLarge { bytes, max: bytes_max });
+        }
         self.log.append(transaction)
     }
     fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), log::Error> {
@@ -183,12 +197,7 @@ struct Loop {
 impl Loop {
     fn new(options: Options) -> Self {
         let clock = ManualClock::at(START);
-        let log = Arc::new(Filling {
-            log: MemoryLog::new(Arc::new(clock.clone())),
-            is_full: AtomicBool::new(false),
-            refused: AtomicUsize::new(0),
-            records_max: AtomicUsize::new(usize::MAX),
-        });
+        let log = Arc::new(Filling::over(MemoryLog::new(Arc::new(clock.clone()))));
         let namespace = Namespace::new("t").expect("a slug");
         let topics = Topics::create(&*log, &namespace, Partitions { intake: 1, events: 1 }).expect("creates");
         let around = Surroundings {

@@ -63,7 +63,7 @@ fn state_of_another_fold_version_is_refused_with_both_ways_out() {
     change_watermarks(&world, |watermark| watermark.fold_version = 77);
     let refusal = refusal(&world);
     assert!(refusal.contains("version 77") && refusal.contains("Stop it cleanly".to_lowercase().as_str()), "{refusal}");
-    assert!(refusal.contains("--rebuild-state"), "{refusal}");
+    assert!(refusal.contains("FLYWHEEL_STREAM__REBUILD_STATE=true"), "{refusal}");
 }
 
 #[test]

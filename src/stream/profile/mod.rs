@@ -50,7 +50,11 @@ pub struct ProfileFold {
     topics: Topics,
     partition: PartitionId,
     clock: NamespaceClock,
+    /// The most people of one tick or sweep that a commit holds; less than `wakes_per_commit_max` after one that was too large.
     wakes_per_commit: usize,
+    wakes_per_commit_max: usize,
+    /// What a commit should hold: see [`Options::output_bytes_max`].
+    output_bytes_max: usize,
     table: Table,
     cache: Cache<Person>,
     /// Who is to be stored.
@@ -102,6 +106,8 @@ impl ProfileFold {
             partition: setup.partition,
             clock: setup.clock,
             wakes_per_commit: options.wakes_per_commit_max.max(1),
+            wakes_per_commit_max: options.wakes_per_commit_max.max(1),
+            output_bytes_max: options.output_bytes_max,
             table: Table(Arc::from("")),
             cache: Cache::new(options.cache_bytes_max),
             dirty: Vec::new(),
@@ -171,6 +177,19 @@ impl ProfileFold {
         }
     }
 
+    /// Whether the commit at hand has as much to write as one should hold: people differ in size, so counting them is not enough.
+    fn is_commit_full(&self, out: &Outputs) -> bool {
+        out.bytes() + self.unsealed_bytes() >= self.output_bytes_max
+    }
+
+    /// What made the commits of one record too large is over with it.
+    fn at_full_pace_again(&mut self, applied: Applied) -> Applied {
+        if !matches!(applied, Applied::More(_)) {
+            self.wakes_per_commit = self.wakes_per_commit_max;
+        }
+        applied
+    }
+
     /// Brings a topology into force.
     fn switch(&mut self, digest: Digest) -> Result<(), Error> {
         let topology = self.library.get(digest)?;
@@ -235,6 +254,12 @@ impl Fold for ProfileFold {
         Ok(())
     }
 
+    fn take_less(&mut self) -> bool {
+        let can = self.wakes_per_commit > 1;
+        self.wakes_per_commit = (self.wakes_per_commit / 2).max(1);
+        can
+    }
+
     fn prepare(&mut self, records: &[RecordRef<'_>]) -> Result<(), Error> {
         self.cache.evict(|person| !person.is_dirty && !person.is_touched);
         self.batch.clear();
@@ -279,8 +304,14 @@ impl Fold for ProfileFold {
             Err(error) => return Ok(Applied::Rejected(Fault::new(crate::domain::DeadReason::Undecodable, error.to_string()))),
         };
         match (decoded, slot) {
-            (EventsRecord::Tick(tick), _) => self.tick(&tick, window, out),
-            (EventsRecord::Activated(activated), _) => self.activated(&activated, window, out),
+            (EventsRecord::Tick(tick), _) => {
+                let applied = self.tick(&tick, window, out)?;
+                Ok(self.at_full_pace_again(applied))
+            }
+            (EventsRecord::Activated(activated), _) => {
+                let applied = self.activated(&activated, window, out)?;
+                Ok(self.at_full_pace_again(applied))
+            }
             (decoded, Some(slot)) => {
                 // Stored with a later position than its table's watermark, which stores without whole flushes may leave behind.
                 if record.offset < self.cache.get(slot).applied {

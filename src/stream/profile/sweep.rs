@@ -53,8 +53,10 @@ impl ProfileFold {
             Some(Cursor::Sweep { after }) => Some(after),
             _ => None,
         };
-        let page = self.store.scan(&self.table, Some(after), self.wakes_per_commit)?;
-        let is_last = page.len() < self.wakes_per_commit;
+        // No more than the commit will hold: whoever is left over is read again.
+        let at_most = self.wakes_per_commit.min(self.output_bytes_max / self.record_bytes + 1);
+        let page = self.store.scan(&self.table, Some(after), at_most)?;
+        let is_last = page.len() < at_most;
         let mut done = after.clone();
         for (key, state) in page {
             if until.is_some_and(|until| key > *until) {
@@ -74,6 +76,9 @@ impl ProfileFold {
                 self.leave_removed(slot, at, out)?;
             }
             self.changed(slot);
+            if self.is_commit_full(out) {
+                return Ok(Applied::More(Cursor::Sweep { after: done }));
+            }
         }
         let is_reached = until.is_some_and(|until| done >= *until);
         if is_last && !is_reached { Ok(CONTROL) } else { Ok(Applied::More(Cursor::Sweep { after: done })) }

@@ -85,7 +85,7 @@ impl ProfileFold {
                 changed.insert(Wake { due, key: wake.key.clone() });
             }
             last = Some(wake);
-            if until == last {
+            if until == last || self.is_commit_full(out) {
                 return Ok(last.map_or(Ran::All, Ran::Upto));
             }
         }
