@@ -105,6 +105,14 @@ pub fn bars(points: &[(String, f64)], width: usize) -> String {
     out
 }
 
+/// A series as one character a point, scaled to its largest.
+pub fn spark(values: &[f64]) -> String {
+    const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = values.iter().copied().fold(0.0, f64::max);
+    let step = |value: &f64| if most > 0.0 { STEPS[(value / most * 7.0).round() as usize] } else { STEPS[0] };
+    values.iter().map(step).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -124,6 +132,12 @@ mod tests {
     fn bars_scale_to_the_longest() {
         let drawn = bars(&[("1997-01".into(), 10.0), ("1997-02".into(), 1234.0)], 8);
         assert_eq!(drawn, "1997-01 ▏        10\n1997-02 ████████ 1,234\n");
+    }
+
+    #[test]
+    fn a_spark_line_reaches_from_nothing_to_its_largest() {
+        assert_eq!(spark(&[0.0, 1.0, 7.0]), "▁▂█");
+        assert_eq!(spark(&[0.0, 0.0]), "▁▁");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::dataset::{History, Truth};
 use super::load::Loaded;
 use super::{Dataset, Scene};
 use crate::cli::exit::Exit;
-use crate::cli::output::{Rows, bars, grouped, print_json};
+use crate::cli::output::{Rows, bars, grouped, print_json, spark};
 use crate::cli::people::{described, readable, telling};
 use crate::cli::query;
 use crate::config::Config;
@@ -42,9 +42,7 @@ pub async fn run(
     } else {
         print_checks(&checks);
         print_outcomes(&found);
-        for (name, sizes) in &months {
-            println!("\n{name}: members at the end of each month\n{}", bars(sizes, PLOT_WIDTH));
-        }
+        print_segments(scene, &months);
         for user in &people {
             let profile = reader.profile(&scene.tenant, &Subject::user(user)).await?.context("a listed person has a profile")?;
             println!("\ncustomer {user}\n{}", described(&readable(&telling(&profile)), 1));
@@ -55,6 +53,33 @@ pub async fn run(
         print_next(config, scene, people.first().map_or("00001", String::as_str));
     }
     if checks.iter().all(Check::equal) { Ok(()) } else { Err(Exit::check_failed("the counts do not reconcile with the file")) }
+}
+
+/// Every segment through the months on one line each, and one of them drawn large.
+fn print_segments(scene: &Scene, months: &[(String, Vec<(String, f64)>)]) {
+    let (Some(first), Some(last)) = (
+        months.iter().filter_map(|(_, sizes)| sizes.first()).map(|(month, _)| month).min(),
+        months.iter().filter_map(|(_, sizes)| sizes.last()).map(|(month, _)| month).max(),
+    ) else {
+        return;
+    };
+    let length = months.iter().map(|(_, sizes)| sizes.len()).max().unwrap_or(0);
+    let mut rows = Rows::new(&["segment", &format!("{first} to {last}"), "most", "now"]);
+    for (name, sizes) in months {
+        let values: Vec<f64> = sizes.iter().map(|(_, members)| *members).collect();
+        // A segment that nobody was in at first begins further to the right.
+        let line = format!("{}{}", " ".repeat(length - values.len()), spark(&values));
+        let most = values.iter().copied().fold(0.0, f64::max) as u64;
+        rows.push(vec![json!(name), json!(line), json!(most), json!(values.last().map_or(0, |now| *now as u64))]);
+    }
+    println!("segments, members at the end of each month\n{}", rows.to_table());
+    let drawn = match scene.dataset {
+        Dataset::Cdnow => "lapsing",
+        Dataset::Clickstream => "active",
+    };
+    if let Some((name, sizes)) = months.iter().find(|(name, _)| name == drawn) {
+        println!("\n{name}\n{}", bars(sizes, PLOT_WIDTH));
+    }
 }
 
 /// One count as the file has it and as the read model has it.
