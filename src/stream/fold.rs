@@ -74,6 +74,12 @@ pub trait Fold: Send {
     /// Forgets everything in memory; goes on from what is stored (`None`: from nothing, after removing whatever is stored).
     fn restore(&mut self, stored: Option<&Watermark>, incarnation: Incarnation) -> Result<(), Error>;
 
+    /// Before records that were never folded. True if from here on it decides otherwise than its stored state says: that is stored first,
+    /// so that a silent re-read decides as was committed.
+    fn go_live(&mut self) -> Result<bool, Error> {
+        Ok(false)
+    }
+
     /// A commit within one record was larger than the log takes: from now on stop with [`Applied::More`] earlier. False if that is not possible.
     fn take_less(&mut self) -> bool {
         false

@@ -195,6 +195,9 @@ impl<F: Fold> Worker<F> {
         if !fetched.is_empty() && self.should_linger(&fetched, now) {
             return Ok(Stepped::Lingering { until: self.last_commit + self.around.options.linger_ms });
         }
+        if !fetched.is_empty() && self.fold.go_live()? {
+            self.flush()?;
+        }
         if let Err(error) = self.fold_batch(&fetched, None) {
             return match error {
                 Error::Record(fault) => self.be_careful(&fault),

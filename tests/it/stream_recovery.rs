@@ -166,3 +166,22 @@ fn intake_state_is_built_again_from_what_is_left_of_intake_and_the_ties() {
     world.run();
     assert_eq!(world.event_ids(&crate::spine_world::user("u1")).last().map(String::as_str), Some("m2"), "still u1's device");
 }
+
+#[test]
+fn intake_settings_that_changed_are_stored_before_anything_is_decided_under_them() {
+    let with = |settings: &str| crate::spine_world::topology(&format!("{BUYERS}\n[intake]\n{settings}\n"));
+    let mut world = World::new(NamespaceClock::Event, BUYERS);
+    world.topology = with("disabled_sources = [\"web\"]");
+    world.open();
+    world.send(&[track("old", "u1", "Order Completed", START)]);
+    world.run();
+    // Killed with a record decided under the new settings and nothing stored since.
+    world.topology = with("disabled_sources = []");
+    let mut spine = world.open();
+    world.send(&[track("new", "u1", "Order Completed", START + 1)]);
+    world.drive(&mut spine);
+    drop(spine);
+    world.send(&[track("new", "u1", "Order Completed", START + 1)]);
+    world.run();
+    assert_eq!(world.event_ids(&crate::spine_world::user("u1")), ["new"], "known as a duplicate when read again");
+}

@@ -122,17 +122,6 @@ impl IntakeFold {
         })
     }
 
-    /// New settings hold from here on; what is re-read was decided under those before.
-    fn switch_if_live(&mut self, out: &Outputs) -> Result<(), Error> {
-        let digest = self.current.digest.to_hex();
-        if out.is_silent() || self.memo.in_force.as_ref() == Some(&digest) {
-            return Ok(());
-        }
-        self.rules = rules(&self.current, self.clock)?;
-        self.memo.in_force = Some(digest);
-        Ok(())
-    }
-
     /// The ties of every key of this partition, from their own topic.
     fn load_ties(&mut self) -> Result<(), Error> {
         let partition = self.topics.partition(Topic::Identities, self.partition);
@@ -284,6 +273,17 @@ impl Fold for IntakeFold {
         Ok(())
     }
 
+    /// New settings hold from here on; what is re-read was decided under those before.
+    fn go_live(&mut self) -> Result<bool, Error> {
+        let digest = self.current.digest.to_hex();
+        if self.memo.in_force.as_ref() == Some(&digest) {
+            return Ok(false);
+        }
+        self.rules = rules(&self.current, self.clock)?;
+        self.memo.in_force = Some(digest);
+        Ok(true)
+    }
+
     fn prepare(&mut self, records: &[RecordRef<'_>]) -> Result<(), Error> {
         self.keys.evict(|key| !key.is_dirty);
         self.batch.clear();
@@ -321,7 +321,6 @@ impl Fold for IntakeFold {
     }
 
     fn apply(&mut self, at: usize, record: &RecordRef<'_>, _: Window<'_>, out: &mut Outputs) -> Result<Applied, Error> {
-        self.switch_if_live(out)?;
         let prepared = self.batch[at];
         self.dedup.begin_record();
         if self.undo.is_some() {
