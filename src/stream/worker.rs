@@ -90,7 +90,7 @@ pub struct Worker<F: Fold> {
 
 impl<F: Fold> Worker<F> {
     /// Takes over the partition and finds out where to go on from.
-    pub fn open(around: Surroundings, mut fold: F) -> Result<Self, Error> {
+    pub fn open(mut around: Surroundings, mut fold: F) -> Result<Self, Error> {
         let (topic, partition) = fold.input();
         let input = around.topics.partition(topic, partition);
         let incarnation = around.topics.incarnation(topic);
@@ -98,6 +98,8 @@ impl<F: Fold> Worker<F> {
         let ownership = around.log.acquire(&group, input)?;
         let opened = open(&around, &mut fold, &ownership, incarnation)?;
         let Opened { committed, flushed } = opened;
+        // Asked for once: what this start has built is not built again after each record that fails.
+        around.options.rebuild_state = false;
         let now = around.clock.now();
         let shared = Arc::new(Shared::new(fold.stage(), partition, committed.next));
         let account = Account::new(fold.stage(), partition, fold.keeps_account());
@@ -276,6 +278,8 @@ impl<F: Fold> Worker<F> {
         let past = stop.map_or(fetched.next, |stop| fetched.next.min(stop.next));
         if past > self.position.next {
             self.position = Progress::at(past);
+            // To be committed like any other step: states stored beyond the commit would not be trusted at the next start.
+            self.uncommitted += u64::from(stop.is_none());
         }
         Ok(())
     }
@@ -422,6 +426,9 @@ impl<F: Fold> Worker<F> {
 
     fn flush(&mut self) -> Result<(), Error> {
         self.settle()?;
+        if self.position > self.committed {
+            return Ok(());
+        }
         let memo = Default::default();
         let progress = self.position.clone();
         let watermark = Watermark { incarnation: self.incarnation, fold_version: self.fold.version(), progress, memo };

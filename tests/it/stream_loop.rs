@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,8 @@ struct Words {
     undo: Option<(Bytes, String)>,
     is_careful: bool,
     restores: Arc<AtomicUsize>,
+    /// Those of them that found nothing stored to go on from.
+    rebuilds: Arc<AtomicUsize>,
     flushes: Arc<AtomicUsize>,
 }
 
@@ -48,6 +50,7 @@ impl Fold for Words {
     }
     fn restore(&mut self, stored: Option<&Watermark>, incarnation: Incarnation) -> Result<(), Error> {
         self.restores.fetch_add(1, Ordering::Relaxed);
+        self.rebuilds.fetch_add(usize::from(stored.is_none()), Ordering::Relaxed);
         self.words.clear();
         if stored.is_some() {
             let text = |state: Bytes| String::from_utf8_lossy(&state).into_owned();
@@ -123,12 +126,21 @@ pub struct Filling {
     records_max: AtomicUsize,
     /// The same in bytes, as the embedded log has it.
     pub bytes_max: AtomicUsize,
+    /// So many offsets at each partition's end are a declared hole.
+    hole: AtomicU64,
 }
 
 impl Filling {
     pub fn over(log: MemoryLog) -> Self {
         let unlimited = || AtomicUsize::new(usize::MAX);
-        Self { log, is_full: AtomicBool::new(false), refused: AtomicUsize::new(0), records_max: unlimited(), bytes_max: unlimited() }
+        Self {
+            log,
+            is_full: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
+            records_max: unlimited(),
+            bytes_max: unlimited(),
+            hole: AtomicU64::new(0),
+        }
     }
 }
 
@@ -137,9 +149,14 @@ impl LogReader for Filling {
         self.log.topics()
     }
     fn watermarks(&self, partition: TopicPartition) -> Result<Watermarks, log::Error> {
-        self.log.watermarks(partition)
+        let Watermarks { start, end } = self.log.watermarks(partition)?;
+        Ok(Watermarks { start, end: Offset(end.0 + self.hole.load(Ordering::Relaxed)) })
     }
     fn fetch(&self, partition: TopicPartition, from: Offset, bytes_max: usize) -> Result<Fetched, log::Error> {
+        let end = self.log.watermarks(partition)?.end;
+        if from >= end {
+            return Ok(Fetched { batches: Vec::new(), next: self.watermarks(partition)?.end });
+        }
         self.log.fetch(partition, from, bytes_max)
     }
     fn offset_at(&self, partition: TopicPartition, time: Millis) -> Result<Offset, log::Error> {
@@ -191,6 +208,8 @@ struct Loop {
     around: Surroundings,
     clock: ManualClock,
     restores: Arc<AtomicUsize>,
+    /// Those of them that found nothing stored to go on from.
+    rebuilds: Arc<AtomicUsize>,
     flushes: Arc<AtomicUsize>,
 }
 
@@ -208,7 +227,7 @@ impl Loop {
             options: Options { linger_ms: 0, retry_pause_ms: 1, ..options },
             stopping: Arc::new(Stopping::default()),
         };
-        Self { log, topics, around, clock, restores: Arc::default(), flushes: Arc::default() }
+        Self { log, topics, around, clock, restores: Arc::default(), rebuilds: Arc::default(), flushes: Arc::default() }
     }
 
     fn open(&self) -> Worker<Words> {
@@ -218,6 +237,7 @@ impl Loop {
             undo: None,
             is_careful: false,
             restores: Arc::clone(&self.restores),
+            rebuilds: Arc::clone(&self.rebuilds),
             flushes: Arc::clone(&self.flushes),
         };
         Worker::open(self.around.clone(), words).expect("opens")
@@ -353,4 +373,36 @@ fn a_commit_larger_than_the_log_takes_is_made_again_in_smaller_ones() {
     run(&mut worker);
     assert_eq!(world.said().len(), 10);
     assert_eq!(world.said()[9], "a b c d e f g h i j");
+}
+
+#[test]
+fn a_declared_hole_is_committed_before_states_beyond_it_are_stored() {
+    let world = Loop::new(Options { flush_age_ms_max: 5_000, ..Options::default() });
+    let mut worker = world.open();
+    world.send(&["a"]);
+    run(&mut worker);
+    world.log.hole.store(3, Ordering::Relaxed);
+    run(&mut worker);
+    world.clock.advance(5_000);
+    run(&mut worker);
+    assert_eq!(world.flushes.load(Ordering::Relaxed), 1);
+    drop(worker);
+    let rebuilds = world.rebuilds.load(Ordering::Relaxed);
+    let mut worker = world.open();
+    run(&mut worker);
+    assert_eq!(world.rebuilds.load(Ordering::Relaxed), rebuilds, "what was stored is trusted");
+    assert_eq!(worker.position().1, Offset(4));
+}
+
+#[test]
+fn a_rebuild_that_was_asked_for_is_done_once_and_not_again_for_each_bad_record() {
+    let world = Loop::new(Options { rebuild_state: true, flush_age_ms_max: 0, ..Options::default() });
+    let mut worker = world.open();
+    world.send(&["a"]);
+    run(&mut worker);
+    world.send(&["boom", "b"]);
+    run(&mut worker);
+    assert_eq!(world.restores.load(Ordering::Relaxed), 2, "at the start and after the bad record");
+    assert_eq!(world.rebuilds.load(Ordering::Relaxed), 1, "at the start");
+    assert_eq!(world.said(), ["a", "a b"]);
 }
