@@ -59,6 +59,8 @@ fn logging(cli: &Cli, effective: &Effective) {
     let level = if quiet { "warn" } else { observe.log_level.as_str() };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    // Lines that cannot be written are lost. To complain of that on the same full disk would be a panic of whoever wrote the line.
+    let builder = builder.log_internal_errors(false);
     if observe.log_json { builder.json().init() } else { builder.init() }
 }
 

@@ -4,6 +4,9 @@
 //! keyspace `~watermarks`. A flush is one fjall batch, so it is whole or absent after a crash; after a power cut the database may have
 //! lost its newest flushes, which only makes the next start re-read more. A database that will not open is moved aside by
 //! [`FjallStore::open_or_rebuild`] and begun anew.
+//!
+//! After a write that failed, as on a full disk, a fjall database takes no more writes until it is opened again. Its flushes are whole or
+//! absent all the same, so the store does that by itself at the next call, and the folds find what they had stored.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +15,7 @@ use std::sync::Arc;
 use ::fjall::config::{BlockSizePolicy, BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Flush, StateStore, Table, Wake};
@@ -45,6 +48,14 @@ struct Handles {
 }
 
 pub struct FjallStore {
+    folder: PathBuf,
+    options: FjallOptions,
+    /// Absent while it could not be opened again. Every call holds it for reading, so who opens it again is alone with it.
+    open: RwLock<Option<Open>>,
+}
+
+/// The database as it is open.
+struct Open {
     options: FjallOptions,
     database: Database,
     watermarks: Keyspace,
@@ -64,8 +75,10 @@ pub enum Opened {
 }
 
 fn backend(error: ::fjall::Error) -> Error {
-    if matches!(error, ::fjall::Error::Locked) {
-        return Error::InUse;
+    match error {
+        ::fjall::Error::Locked => return Error::InUse,
+        ::fjall::Error::Poisoned => return Error::Poisoned,
+        _ => {}
     }
     // It may lie below an error of the tree within.
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
@@ -80,15 +93,8 @@ fn backend(error: ::fjall::Error) -> Error {
 
 impl FjallStore {
     pub fn open(folder: &Path, options: FjallOptions) -> Result<Self, Error> {
-        let database = Database::builder(folder)
-            .cache_size(options.block_cache_bytes)
-            .worker_threads(options.worker_threads.max(1))
-            .max_journaling_size(256 << 20)
-            .open()
-            .map_err(backend)?;
-        let small = || KeyspaceCreateOptions::default().max_memtable_size(1 << 20);
-        let watermarks = database.keyspace(WATERMARKS, small).map_err(backend)?;
-        Ok(Self { options, database, watermarks, handles: Mutex::default() })
+        let open = RwLock::new(Some(Open::open(folder, options.clone())?));
+        Ok(Self { folder: folder.to_owned(), options, open })
     }
 
     /// Opens the folder or, if it will not open, moves it aside and begins an empty one: the folds re-read their logs.
@@ -107,7 +113,47 @@ impl FjallStore {
 
     /// Bytes on disk, journals included.
     pub fn disk_bytes(&self) -> Result<u64, Error> {
-        self.database.disk_space().map_err(backend)
+        self.with(|open| open.database.disk_space().map_err(backend))
+    }
+
+    /// Runs a call on the database; if that takes no more since a failed write, opens it again and runs the call once more.
+    fn with<T>(&self, call: impl Fn(&Open) -> Result<T, Error>) -> Result<T, Error> {
+        let first = self.open.read().as_ref().map(&call);
+        match first {
+            Some(Err(Error::Poisoned)) | None => {}
+            Some(done) => return done,
+        }
+        let mut open = self.open.write();
+        // Another caller may have been first.
+        if let Some(again) = open.as_ref() {
+            match call(again) {
+                Err(Error::Poisoned) => tracing::warn!("the state store is opened again after a write that failed"),
+                done => return done,
+            }
+        }
+        // The folder's lock is free only once the old one is gone.
+        *open = None;
+        let again = open.insert(Open::open(&self.folder, self.options.clone()).map_err(while_reopening)?);
+        call(again)
+    }
+}
+
+/// The database that is being dropped may hold its lock for a moment longer.
+fn while_reopening(error: Error) -> Error {
+    if matches!(error, Error::InUse) { Error::Poisoned } else { error }
+}
+
+impl Open {
+    fn open(folder: &Path, options: FjallOptions) -> Result<Self, Error> {
+        let database = Database::builder(folder)
+            .cache_size(options.block_cache_bytes)
+            .worker_threads(options.worker_threads.max(1))
+            .max_journaling_size(256 << 20)
+            .open()
+            .map_err(backend)?;
+        let small = || KeyspaceCreateOptions::default().max_memtable_size(1 << 20);
+        let watermarks = database.keyspace(WATERMARKS, small).map_err(backend)?;
+        Ok(Self { options, database, watermarks, handles: Mutex::default() })
     }
 
     fn state_options(&self) -> KeyspaceCreateOptions {
@@ -164,12 +210,42 @@ fn read_wake(bytes: &[u8]) -> Result<Wake, Error> {
 
 impl StateStore for FjallStore {
     fn get_many(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Error> {
+        self.with(|open| open.get_many(table, keys))
+    }
+
+    fn flush(&self, table: &Table, flush: Flush) -> Result<(), Error> {
+        self.with(|open| open.flush(table, &flush))
+    }
+
+    fn watermark(&self, table: &Table) -> Result<Option<Bytes>, Error> {
+        self.with(|open| open.watermark(table))
+    }
+
+    fn due(&self, table: &Table, until: Millis, after: Option<&Wake>, limit: usize) -> Result<Vec<Wake>, Error> {
+        self.with(|open| open.due(table, until, after, limit))
+    }
+
+    fn scan(&self, table: &Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        self.with(|open| open.scan(table, after, limit))
+    }
+
+    fn drop_table(&self, table: &Table) -> Result<(), Error> {
+        self.with(|open| open.drop_table(table))
+    }
+
+    fn tables(&self) -> Result<Vec<Table>, Error> {
+        self.with(Open::tables)
+    }
+}
+
+impl Open {
+    fn get_many(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Error> {
         let Some(handles) = self.handles(table, false, false)? else { return Ok(vec![None; keys.len()]) };
         let get = |key: &&[u8]| Ok(handles.states.get(key).map_err(backend)?.map(|state| Bytes::copy_from_slice(&state)));
         keys.iter().map(get).collect()
     }
 
-    fn flush(&self, table: &Table, flush: Flush) -> Result<(), Error> {
+    fn flush(&self, table: &Table, flush: &Flush) -> Result<(), Error> {
         let with_wakes = !flush.wakes_set.is_empty() || !flush.wakes_cleared.is_empty();
         let handles = self.handles(table, true, with_wakes)?.expect("created");
 

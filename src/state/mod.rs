@@ -43,6 +43,15 @@ pub enum Error {
     InUse,
     #[error("the disk is full: state cannot be flushed")]
     NoSpace,
+    #[error("the state store took no more after a write that failed; it is opened again")]
+    Poisoned,
+}
+
+impl Error {
+    /// Whether the same call may succeed later, with nothing lost until then.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Error::NoSpace | Error::Poisoned)
+    }
 }
 
 pub trait StateStore: Send + Sync {

@@ -149,14 +149,22 @@ impl<F: Fold> Worker<F> {
 
     /// Does the next piece of work, if there is one.
     pub fn step(&mut self) -> Result<Stepped, Error> {
-        if self.is_catching_up() { self.catch_up() } else { self.go_on() }
+        match if self.is_catching_up() { self.catch_up() } else { self.go_on() } {
+            Err(Error::State(error)) if error.may_pass() => self.await_state(error),
+            stepped => stepped,
+        }
     }
 
     /// Finishes what is under way and stores everything, so that the next start has nothing to re-read.
     pub fn stop(&mut self) -> Result<(), Error> {
         self.settle()?;
         if !self.is_catching_up() && self.flushed != self.position {
-            self.flush()?;
+            match self.flush() {
+                Err(Error::State(error)) if error.may_pass() => {
+                    tracing::warn!(stage = self.fold.stage(), %error, "stopped without storing everything; the next start re-reads it");
+                }
+                flushed => flushed?,
+            }
         }
         self.publish()
     }
@@ -421,7 +429,38 @@ impl<F: Fold> Worker<F> {
         let is_old = now < self.last_flush || now >= self.last_flush + options.flush_age_ms_max;
         let is_large = self.fold.dirty_bytes() >= options.flush_bytes_max;
         let has_moved = self.flushed != self.position;
-        if has_moved && (is_sweeping || is_large || is_old) { self.flush() } else { Ok(()) }
+        if !has_moved || !(is_sweeping || is_large || is_old) {
+            return Ok(());
+        }
+        loop {
+            match self.flush() {
+                Err(Error::State(error)) if error.may_pass() => self.pause(&error),
+                flushed => return flushed,
+            }
+            // Merely old, it can wait in memory while the fold goes on. The log has it all, so that a stop need not wait either.
+            if !(is_sweeping || is_large) || self.around.stopping.is_asked() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn pause(&self, error: &crate::state::Error) {
+        tracing::warn!(stage = self.fold.stage(), %error, "state refused; trying again");
+        self.around.stopping.wait(self.around.options.retry_pause_ms);
+    }
+
+    /// States could not be read in the midst of a step: what is in memory may be half a record's work, so once they can be, go back to
+    /// what is stored. Asked to stop meanwhile, it ends with the error, since nothing in memory may be stored.
+    fn await_state(&mut self, mut error: crate::state::Error) -> Result<Stepped, Error> {
+        while !self.around.stopping.is_asked() {
+            self.pause(&error);
+            match self.start_over() {
+                Ok(()) => return Ok(Stepped::Worked),
+                Err(Error::State(again)) if again.may_pass() => error = again,
+                Err(other) => return Err(other),
+            }
+        }
+        Err(error.into())
     }
 
     fn flush(&mut self) -> Result<(), Error> {

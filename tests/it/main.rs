@@ -5,6 +5,7 @@ mod configuration;
 mod crash;
 mod digest;
 mod features;
+mod full_disk;
 mod http_api;
 mod http_conformance;
 mod http_hostile;

@@ -154,16 +154,18 @@ impl Dedup {
     /// Stores all marks and drops the tables that nothing asks any more. Before the watermark that covers them: a mark without its
     /// watermark is recognised as the record's own.
     pub(super) fn flush(&mut self) -> Result<(), Error> {
-        for (day, marks) in std::mem::take(&mut self.pending) {
-            let mut rows: Vec<([u8; 16], Offset)> = marks.into_iter().map(|(hash, offset)| (hash.row(), offset)).collect();
+        while let Some((&day, marks)) = self.pending.first_key_value() {
+            let mut rows: Vec<([u8; 16], Offset)> = marks.iter().map(|(hash, offset)| (hash.row(), *offset)).collect();
             rows.sort_unstable();
             let row =
                 |(hash, offset): ([u8; 16], Offset)| (Bytes::copy_from_slice(&hash), Some(Bytes::copy_from_slice(&offset.0.to_le_bytes())));
             let states = rows.into_iter().map(row).collect();
             self.store.flush(&self.table(day), Flush { states, ..Flush::default() })?;
+            // Only now: a store that refuses, as on a full disk, is asked again with all of it.
             self.days.insert(day);
+            self.pending_count -= self.pending.remove(&day).map_or(0, |marks| marks.len());
         }
-        (self.pending_count, self.last) = (0, None);
+        self.last = None;
         let Some(newest) = self.days.last().copied() else { return Ok(()) };
         while let Some(oldest) = self.days.first().copied().filter(|day| *day < newest - 1) {
             self.store.drop_table(&self.table(oldest))?;

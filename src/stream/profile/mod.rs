@@ -401,7 +401,11 @@ impl Fold for ProfileFold {
         let watermark = Watermark { memo: self.memo.encode().into(), ..watermark };
         flush.watermark = Some(watermark.encode());
         flush.states.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        self.store.flush(&self.table, flush)?;
+        if let Err(error) = self.store.flush(&self.table, flush) {
+            // Refused, as on a full disk: they are stored with the next flush.
+            self.dirty = dirty;
+            return Err(error.into());
+        }
         for slot in dirty {
             let person = self.cache.get_mut(slot);
             person.is_dirty = false;
