@@ -33,9 +33,14 @@ impl KeyState {
         *self == Self::default()
     }
 
+    /// Of an anonymous key whose records may be gone: events may have been sent, and handing over nothing does no harm.
+    pub fn forgotten() -> Self {
+        Self { sent_events: true, ..Self::default() }
+    }
+
     /// What can be known of a key from `identities` alone, where the rest was lost: that it was tied, so events were sent before.
     pub fn with_ties<'t>(ties: impl Iterator<Item = (&'t str, crate::domain::Millis)>) -> Self {
-        let mut state = Self { sent_events: true, ..Self::default() };
+        let mut state = Self::forgotten();
         for (user, from) in ties {
             state.ties.tie(user, from);
         }

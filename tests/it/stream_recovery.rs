@@ -185,3 +185,24 @@ fn intake_settings_that_changed_are_stored_before_anything_is_decided_under_them
     world.run();
     assert_eq!(world.event_ids(&crate::spine_world::user("u1")), ["new"], "known as a duplicate when read again");
 }
+
+#[test]
+fn who_was_silent_for_longer_than_intake_keeps_still_hands_over_after_the_state_was_lost() {
+    let world = World::new(NamespaceClock::Event, BUYERS);
+    world.open();
+    world.send(&[track("m1", "a:d1", "Order Completed", START)]);
+    world.run();
+    world.clock.set(START + 30 * DAY_MS);
+    flywheel::log::LogWriter::clean(&world.log, START + 30 * DAY_MS).expect("cleans");
+    let lost: Vec<Table> = world.state.tables().expect("lists").into_iter().filter(|table| !table.0.contains(".profiles.")).collect();
+    lost.iter().for_each(|table| world.state.drop_table(table).expect("drops"));
+    // Built again, and once more taken up from what is stored.
+    world.run();
+    world.send(&[track("m2", "u9", "Page", START + 1)]);
+    world.run();
+    world.send(&[crate::spine_world::identify("i", "d1", "u1", START + DAY_MS)]);
+    world.run();
+    assert_eq!(world.event_ids(&crate::spine_world::anonymous("d1")), ["m1", "handover"]);
+    assert_eq!(world.event_ids(&crate::spine_world::user("u1")), ["expect", "i", "absorb"]);
+    assert!(world.changes().iter().any(|change| change.starts_with("u:u1 +buyer")), "{:?}", world.changes());
+}

@@ -75,6 +75,9 @@ struct Memo {
     time: Option<i64>,
     /// The topology whose settings were in force.
     in_force: Option<String>,
+    /// Built again when part of `intake` was gone: of a key that it does not know it cannot say that nothing was sent before.
+    #[serde(default)]
+    has_gaps: bool,
 }
 
 #[derive(Default)]
@@ -218,6 +221,10 @@ fn rules(topology: &Topology, clock: NamespaceClock) -> Result<Rules, Error> {
     Rules::new(&topology.intake, clock).map_err(|error| bad(error.to_string()))
 }
 
+fn is_anonymous(key: &[u8]) -> bool {
+    SubjectKey::from_bytes(Bytes::copy_from_slice(key)).is_ok_and(|key| !key.subject().is_user())
+}
+
 fn bad_key() -> Applied {
     Applied::Rejected(Fault::new(DeadReason::Undecodable, "the record's key is not that of a subject"))
 }
@@ -265,6 +272,8 @@ impl Fold for IntakeFold {
             for table in self.store.tables()?.into_iter().filter(|table| table.0.starts_with(&prefix)) {
                 self.store.drop_table(&table)?;
             }
+            let input = self.topics.partition(Topic::Intake, self.partition);
+            self.memo.has_gaps = self.log.watermarks(input)?.start > Offset(0);
             self.load_ties()?;
         }
         let in_force = self.memo.in_force.as_deref().and_then(Digest::from_hex);
@@ -306,10 +315,12 @@ impl Fold for IntakeFold {
         }
         missing.sort_unstable_by_key(|(_, key)| *key);
         let keys: Vec<&[u8]> = missing.iter().map(|(_, key)| *key).collect();
-        for ((slot, _), state) in missing.iter().zip(self.store.get_many(&self.table, &keys)?) {
+        for ((slot, key), state) in missing.iter().zip(self.store.get_many(&self.table, &keys)?) {
             if let Some(state) = state {
                 let corrupt = |detail: String| Error::Corrupt { what: "a stored intake key".into(), detail };
                 self.keys.get_mut(*slot).state = KeyState::decode(&state).map_err(|error| corrupt(error.to_string()))?;
+            } else if self.memo.has_gaps && is_anonymous(key) {
+                self.keys.get_mut(*slot).state = KeyState::forgotten();
             }
         }
         let asked: Vec<Asked> = self.batch.iter().flatten().map(|prepared| prepared.message).collect();
