@@ -54,7 +54,8 @@ pub(super) enum Refusal {
     NotDurable,
     #[error("the server is shutting down or cannot write its log")]
     Unavailable,
-    #[error("reading failed: {0}")]
+    /// Why is logged: it names what is inside, which is nobody's business outside.
+    #[error("reading failed; the server's log says why")]
     ReadFailed(String),
 }
 

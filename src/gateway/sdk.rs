@@ -199,7 +199,7 @@ impl Gateway {
     fn envelope<'a>(&self, head: &'a Parts, peer: &'a Peer, route: &'static str) -> Envelope<'a> {
         let forwarded = if self.app.options.trust_forwarded_for { forwarded_for(&head.headers) } else { None };
         let asks_historical =
-            head.headers.contains_key(HISTORICAL_HEADER) || head.uri.query().is_some_and(|q| q.contains("historical=true"));
+            head.headers.contains_key(HISTORICAL_HEADER) || auth::query(head.uri.query(), "historical").as_deref() == Some("true");
         Envelope {
             route,
             received_at: self.app.clock.now(),

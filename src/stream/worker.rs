@@ -374,7 +374,6 @@ impl<F: Fold> Worker<F> {
         let tally = self.account.seal(&mut self.out, now)?;
         let records = self.finished;
         balanced(&format!("{} up to {}", self.fold.stage(), self.position.next), records, &tally)?;
-        metrics::batch(&self.around.topics.namespace, self.fold.stage(), &tally);
         let mark = Mark { incarnation: self.incarnation, time: self.fold.time(), cursor: self.position.cursor.clone() };
         let committed = Committed { offset: self.position.next, metadata: mark.encode() };
         let transaction = Transaction { batches: self.out.take(), commits: vec![(self.ownership.clone(), committed)] };
@@ -383,6 +382,8 @@ impl<F: Fold> Worker<F> {
         self.in_flight = Some(InFlight { ticket, transaction, progress: self.position.clone(), records });
         (self.uncommitted, self.finished) = (0, 0);
         self.last_commit = now;
+        // Only now: one that the log found too large is folded again and handed in as smaller ones.
+        metrics::batch(&self.around.topics.namespace, self.fold.stage(), &tally);
         self.shared.count(&tally);
         Ok(())
     }

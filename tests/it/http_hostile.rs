@@ -147,6 +147,10 @@ async fn a_historical_import_waits_while_intake_lags() {
         assert_eq!(answer.json()["code"], "historical_waits");
     }
     assert_eq!(running.send(&post("/v1/batch", BATCH).key()).await.status, 200, "what happens now goes on");
+    for other in ["not_historical=true", "historical=trueish", "page=historical%3Dtrue"] {
+        let answer = running.send(&post(&format!("/v1/batch?{other}"), BATCH).key()).await;
+        assert_eq!(answer.status, 200, "{other} says something else");
+    }
     *running.world.lag_ms.lock() = 10;
     assert_eq!(running.send(&post("/v1/batch", &flagged).key()).await.status, 200);
 }
