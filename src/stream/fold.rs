@@ -80,7 +80,8 @@ pub trait Fold: Send {
         Ok(false)
     }
 
-    /// A commit within one record was larger than the log takes: from now on stop with [`Applied::More`] earlier. False if that is not possible.
+    /// A commit of one record, or part of one, was larger than the log takes: from now on stop with [`Applied::More`] earlier. False if
+    /// that is not possible.
     fn take_less(&mut self) -> bool {
         false
     }

@@ -223,7 +223,7 @@ impl<F: Fold> Worker<F> {
                     self.start_over()?;
                     return Ok(Stepped::Worked);
                 }
-                Err(Error::Log(crate::log::Error::TooLarge { bytes, max })) if self.position.cursor.is_some() && self.fold.take_less() => {
+                Err(Error::Log(crate::log::Error::TooLarge { bytes, max })) if self.fold.take_less() => {
                     tracing::warn!(
                         stage = self.fold.stage(),
                         bytes,
