@@ -93,7 +93,7 @@ fn backend(error: ::fjall::Error) -> Error {
 
 impl FjallStore {
     pub fn open(folder: &Path, options: FjallOptions) -> Result<Self, Error> {
-        let open = RwLock::new(Some(Open::open(folder, options.clone())?));
+        let open = RwLock::new(Some(Open::at(folder, options.clone())?));
         Ok(Self { folder: folder.to_owned(), options, open })
     }
 
@@ -133,7 +133,7 @@ impl FjallStore {
         }
         // The folder's lock is free only once the old one is gone.
         *open = None;
-        let again = open.insert(Open::open(&self.folder, self.options.clone()).map_err(while_reopening)?);
+        let again = open.insert(Open::at(&self.folder, self.options.clone()).map_err(while_reopening)?);
         call(again)
     }
 }
@@ -144,7 +144,7 @@ fn while_reopening(error: Error) -> Error {
 }
 
 impl Open {
-    fn open(folder: &Path, options: FjallOptions) -> Result<Self, Error> {
+    fn at(folder: &Path, options: FjallOptions) -> Result<Self, Error> {
         let database = Database::builder(folder)
             .cache_size(options.block_cache_bytes)
             .worker_threads(options.worker_threads.max(1))

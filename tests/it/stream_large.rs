@@ -12,7 +12,7 @@ use crate::stream_loop::Filling;
 const QUIET: &str = "[[segment]]\nname = \"quiet\"\nwhen = \"days_since_seen >= 1\"\n";
 const SEEN: &str = "[[segment]]\nname = \"seen\"\nwhen = \"days_since_seen >= 0\"\n";
 
-const PEOPLE: usize = 60;
+const PEOPLE: usize = 300;
 /// What an append may hold: a few of these people.
 const APPEND_BYTES_MAX: usize = 64 << 10;
 

@@ -182,14 +182,6 @@ impl ProfileFold {
         out.bytes() + self.unsealed_bytes() >= self.output_bytes_max
     }
 
-    /// What made the commits of one record too large is over with it.
-    fn at_full_pace_again(&mut self, applied: Applied) -> Applied {
-        if !matches!(applied, Applied::More(_)) {
-            self.wakes_per_commit = self.wakes_per_commit_max;
-        }
-        applied
-    }
-
     /// Brings a topology into force.
     fn switch(&mut self, digest: Digest) -> Result<(), Error> {
         let topology = self.library.get(digest)?;
@@ -304,14 +296,8 @@ impl Fold for ProfileFold {
             Err(error) => return Ok(Applied::Rejected(Fault::new(crate::domain::DeadReason::Undecodable, error.to_string()))),
         };
         match (decoded, slot) {
-            (EventsRecord::Tick(tick), _) => {
-                let applied = self.tick(&tick, window, out)?;
-                Ok(self.at_full_pace_again(applied))
-            }
-            (EventsRecord::Activated(activated), _) => {
-                let applied = self.activated(&activated, window, out)?;
-                Ok(self.at_full_pace_again(applied))
-            }
+            (EventsRecord::Tick(tick), _) => self.tick(&tick, window, out),
+            (EventsRecord::Activated(activated), _) => self.activated(&activated, window, out),
             (decoded, Some(slot)) => {
                 // Stored with a later position than its table's watermark, which stores without whole flushes may leave behind.
                 if record.offset < self.cache.get(slot).applied {
@@ -412,6 +398,8 @@ impl Fold for ProfileFold {
             person.wake_stored = person.wake;
         }
         self.dirty_bytes = 0;
+        // What was too large is behind us. Not before: a commit that starts over must come back to the smaller parts.
+        self.wakes_per_commit = self.wakes_per_commit_max;
         Ok(())
     }
 
