@@ -22,6 +22,15 @@ const CONNECTIONS_MAX: u32 = 4;
 /// How many of a person's events a trace shows, the newest.
 const TRACE_EVENTS_MAX: i64 = 200;
 
+/// Whether outcome `o` of message `?1` can be shown to be tenant `?2`'s: an outcome names no tenant and tenants choose their message ids, so
+/// the same one may be several tenants'. It is if its dead letter says so, or if nobody else's data is in this namespace.
+const IS_OF_TENANT: &str = "\
+    EXISTS (SELECT 1 FROM dead_letters AS d WHERE d.message_id = ?1 AND d.tenant_id = ?2 AND d.stage = o.stage \
+            AND d.origin_partition = o.log_partition AND d.origin_offset = o.log_offset) \
+    OR (EXISTS (SELECT 1 FROM daily_totals WHERE tenant_id = ?2) \
+        AND NOT EXISTS (SELECT 1 FROM daily_totals WHERE tenant_id <> ?2) \
+        AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE tenant_id <> ?2))";
+
 /// A cheap handle; clones share the pool.
 #[derive(Clone)]
 pub struct Reader {
@@ -165,7 +174,7 @@ impl Reader {
     pub async fn trace(&self, tenant: &TenantId, what: &str) -> Result<Trace, Error> {
         let by_message = Trace {
             events: self.traced_events("message_id = ?", tenant, what).await?,
-            outcomes: self.traced_outcomes(what).await?,
+            outcomes: self.traced_outcomes(tenant, what).await?,
             dead_letters: self.traced_dead_letters("message_id = ?", tenant, what).await?,
         };
         if !by_message.is_empty() {
@@ -209,10 +218,12 @@ impl Reader {
         Ok(events)
     }
 
-    async fn traced_outcomes(&self, message_id: &str) -> Result<Vec<TracedOutcome>, Error> {
-        let sql = "SELECT stage, message_id, kind, reason, NULL, at, log_partition, log_offset FROM outcomes WHERE message_id = ? \
-                   ORDER BY at, log_partition, log_offset LIMIT 1000";
-        Ok(self.rows(sql.to_owned(), &[message_id]).await?.iter().map(traced_outcome).collect())
+    async fn traced_outcomes(&self, tenant: &TenantId, message_id: &str) -> Result<Vec<TracedOutcome>, Error> {
+        let sql = format!(
+            "SELECT stage, message_id, kind, reason, NULL, at, log_partition, log_offset FROM outcomes AS o WHERE message_id = ?1 AND ({IS_OF_TENANT}) \
+             ORDER BY at, log_partition, log_offset LIMIT 1000"
+        );
+        Ok(self.rows(sql, &[message_id, tenant.as_str()]).await?.iter().map(traced_outcome).collect())
     }
 
     async fn traced_dead_letters(&self, filter: &'static str, tenant: &TenantId, what: &str) -> Result<Vec<TracedOutcome>, Error> {

@@ -59,7 +59,11 @@ impl World {
 
     /// Appends one record under `subject` (`u:..` or `a:..`).
     pub fn append<'a, T: Wire<'a>>(&self, topic: &str, partition: u32, subject: &str, record: &T) -> Offset {
-        let tenant = TenantId::new("acme").unwrap();
+        self.append_of("acme", topic, partition, subject, record)
+    }
+
+    pub fn append_of<'a, T: Wire<'a>>(&self, tenant: &str, topic: &str, partition: u32, subject: &str, record: &T) -> Offset {
+        let tenant = TenantId::new(tenant).unwrap();
         let key = match subject.split_once(':') {
             Some(("u", id)) => Subject::user(id).key(&tenant).bytes().clone(),
             Some((_, id)) => Subject::anonymous(id).key(&tenant).bytes().clone(),

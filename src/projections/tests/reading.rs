@@ -113,6 +113,51 @@ fn a_trace_finds_messages_people_and_what_was_not_applied() {
 }
 
 #[test]
+fn a_trace_shows_no_outcome_that_may_be_another_tenants() {
+    let world = World::new();
+    let [acme, other] = ["acme", "other"].map(|tenant| TenantId::new(tenant).unwrap());
+    let refused =
+        |offset, kind: &str| RecordOutcome { offset, message_id: "Page".to_owned(), kind: kind.to_owned(), reason: "a_reason".to_owned() };
+    let batch = BatchOutcomes {
+        stage: "intake".to_owned(),
+        partition: 1,
+        from_offset: 7,
+        to_offset: 9,
+        at: 4,
+        records: 2,
+        applied: 0,
+        duplicate: 1,
+        filtered: 0,
+        dead_lettered: 1,
+        control: 0,
+        exceptions: vec![refused(7, "duplicate"), refused(8, "dead_lettered")],
+    };
+    let letter = DeadLetter {
+        topic: "intake",
+        origin: Origin { incarnation: 1, partition: 1, offset: 8 },
+        stage: "intake",
+        reason: "a_reason",
+        detail: "",
+        message_id: "Page",
+        at: 4,
+        value: b"",
+    };
+    world.event(0, "u:ann", "Page", 1, "");
+    world.append("outcomes", 0, "", &batch);
+    world.append("dead_letters", 0, "u:ann", &letter);
+    world.project();
+    let reader = Reader::new(world.dir.path(), &world.namespace);
+    let traced = |tenant: &TenantId| {
+        let trace = block_on(reader.trace(tenant, "Page")).unwrap();
+        trace.outcomes.iter().map(|outcome| outcome.offset).collect::<Vec<_>>()
+    };
+    assert_eq!((traced(&acme), traced(&other)), (vec![7, 8], vec![]), "alone in the namespace, everything is the tenant's");
+    world.append_of("other", "events", 0, "u:bob", &EventsRecord::Event(event("Page", 1, "")));
+    world.project();
+    assert_eq!((traced(&acme), traced(&other)), (vec![8], vec![]), "whose duplicate it is nothing says");
+}
+
+#[test]
 fn segment_sizes_have_no_missing_days() {
     let world = World::new();
     let acme = TenantId::new("acme").unwrap();
