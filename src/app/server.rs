@@ -182,6 +182,9 @@ async fn clean(log: Arc<EmbeddedLog>, clock: Arc<dyn Clock>, interval_s: u64) {
 fn sources(config: &Config, worlds: &[World]) -> Sources {
     let mut sources = Sources::default();
     for source in config.sources_or_development() {
+        if config.sources.is_empty() {
+            sources.keyless = Some(Access { tenant: source.tenant.clone(), namespace: source.namespace.clone() });
+        }
         let entry = Source { tenant: source.tenant, namespace: source.namespace, source: source.name, disabled: source.disabled };
         sources.write_keys.insert(source.write_key, entry);
     }

@@ -65,6 +65,9 @@ pub const KEYS: &[Key] = &[
         "sources",
         "who may send: a list of {name, write_key, tenant, namespace, disabled}; none means the development key, on loopback only",
     ),
-    key("api_keys", "who may read profiles and state times: a list of {api_key, tenant, namespace}; none means this machine only"),
+    key(
+        "api_keys",
+        "who may read profiles and state times: a list of {api_key, tenant, namespace}; none means this machine only, and without `sources` only",
+    ),
     key("namespaces", "worlds besides `main`: a list of {name, clock = \"wall\" | \"event\", topology, partitions}"),
 ];

@@ -45,7 +45,7 @@ pub(super) struct Keys {
     by_write_key: HashMap<Box<str>, Arc<Resolved>>,
     by_api_key: HashMap<Digest, Access>,
     intakes: HashMap<Namespace, Intake>,
-    /// Where a keyless request from the machine itself reads: the first source's data.
+    /// Where a keyless request from the machine itself reads, if at all.
     local: Option<Access>,
     unknown: Mutex<Unknown>,
 }
@@ -71,9 +71,9 @@ impl Keys {
             let intake = *intakes.get(&source.namespace).ok_or_else(|| super::Error::NoNamespace(source.namespace.clone()))?;
             by_write_key.insert(key.as_str().into(), Arc::new(Resolved { source: source.clone(), intake }));
         }
-        let by_api_key = sources.api_keys.iter().map(|(key, access)| (Digest::of(key.as_bytes()), access.clone())).collect();
-        let local = sources.write_keys.values().next();
-        let local = local.map(|source| Access { tenant: source.tenant.clone(), namespace: source.namespace.clone() });
+        let by_api_key: HashMap<Digest, Access> =
+            sources.api_keys.iter().map(|(key, access)| (Digest::of(key.as_bytes()), access.clone())).collect();
+        let local = sources.keyless.clone().filter(|_| by_api_key.is_empty());
         Ok(Self { by_write_key, by_api_key, intakes, local, unknown: Mutex::default() })
     }
 
@@ -104,13 +104,13 @@ impl Keys {
         self.intakes.get(namespace).copied()
     }
 
-    /// Who reads: by API key or, where none is configured, the machine itself, unless a browser or a proxy speaks through it.
+    /// Who reads: by API key or, where neither keys nor sources are configured, the machine itself, unless a browser or a proxy speaks through it.
     pub(super) fn reader(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Access, Refusal> {
         if let Some(key) = basic_user(headers).or_else(|| bearer(headers)).or_else(|| x_api_key(headers)) {
             return self.by_api_key.get(&Digest::of(key.as_bytes())).cloned().ok_or(Refusal::InvalidApiKey);
         }
         let is_relayed = headers.contains_key(header::ORIGIN) || headers.contains_key("x-forwarded-for") || !has_local_host(headers);
-        if !self.by_api_key.is_empty() || !peer.to_canonical().is_loopback() || is_relayed {
+        if !peer.to_canonical().is_loopback() || is_relayed {
             return Err(Refusal::InvalidApiKey);
         }
         self.local.clone().ok_or(Refusal::InvalidApiKey)
@@ -118,7 +118,7 @@ impl Keys {
 
     /// Whether a reader may name its tenant and namespace itself: only the machine's own user, who can read the files anyway.
     pub(super) fn is_open(&self) -> bool {
-        self.by_api_key.is_empty()
+        self.local.is_some() && self.by_api_key.is_empty()
     }
 }
 

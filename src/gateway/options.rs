@@ -132,8 +132,11 @@ pub struct Access {
 pub struct Sources {
     /// By write key. Write keys are public: browsers carry them. They can only add events.
     pub write_keys: BTreeMap<String, Source>,
-    /// By API key. Secret. With none, reading and the importer's API are open to the machine itself only.
+    /// By API key. Secret.
     pub api_keys: BTreeMap<String, Access>,
+    /// What the machine itself may read without a key, and the importer's API with it, while there are no API keys. Only for a server that
+    /// nobody has set up yet: behind a proxy on the same machine everybody's requests look like its own.
+    pub keyless: Option<Access>,
     /// Every namespace, and whether its clock is event time: an importer states the time there.
     pub namespaces: BTreeMap<Namespace, Clocked>,
 }

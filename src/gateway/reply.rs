@@ -33,7 +33,9 @@ pub(super) enum Refusal {
     InvalidWriteKey,
     #[error("the source of this write key is disabled")]
     SourceDisabled,
-    #[error("this needs an API key, as the Basic user or a Bearer token; with none configured only the machine itself may ask")]
+    #[error(
+        "this needs an API key, as the Basic user or a Bearer token; with neither [[api_keys]] nor [[sources]] configured the machine itself may ask without"
+    )]
     InvalidApiKey,
     #[error("there is nothing at {0}")]
     NotFound(String),

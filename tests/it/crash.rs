@@ -42,6 +42,11 @@ impl World {
             write_key = "crash-key"
             tenant = "acme"
             namespace = "crash"
+
+            [[api_keys]]
+            api_key = "crash-secret"
+            tenant = "acme"
+            namespace = "crash"
         "#;
         std::fs::write(&config, text).expect("the config is written");
         Self { root, config }
@@ -148,7 +153,7 @@ async fn run(world: &World, dir: &Path, kills: usize, seed: u64, limit: Option<u
 async fn finish(world: &World, dir: &Path, server: &Server, batches: u64) {
     let end = flywheel::domain::Millis(START + (batches * BATCH) as i64 * 60_000).to_rfc3339();
     let target = format!("{}/v1/namespaces/crash/time", server.url);
-    let answer = reqwest::Client::new().post(target).json(&json!({"time": end})).send().await;
+    let answer = reqwest::Client::new().post(target).bearer_auth("crash-secret").json(&json!({"time": end})).send().await;
     assert!(answer.expect("the server answers").status().is_success());
     output_of(dir, &world.config, &["wait", "--namespace", "crash"]);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flywheel::domain::{Millis, Namespace, Offset, PartitionId, SourceId, Subject, SubjectKey, TenantId};
 use flywheel::env::ManualClock;
-use flywheel::gateway::{self, App, Clocked, NotReady, Options, ProfileAnswer, ProfileReader, Readiness, Source, Sources};
+use flywheel::gateway::{self, Access, App, Clocked, NotReady, Options, ProfileAnswer, ProfileReader, Readiness, Source, Sources};
 use flywheel::log::{Cleanup, LogReader, LogWriter, MemoryLog, Retention, TopicInfo, TopicName, TopicPartition, TopicSpec};
 use flywheel::schema::{self, records::IntakeRecord};
 use parking_lot::Mutex;
@@ -64,6 +64,7 @@ pub fn sources() -> Sources {
     sources.namespaces.insert(namespace("main"), Clocked::Wall);
     sources.namespaces.insert(namespace("past"), Clocked::Event);
     sources.write_keys.insert(KEY.to_owned(), source("main", "shop", false));
+    sources.keyless = Some(Access { tenant: TenantId::new("acme").expect("a slug"), namespace: namespace("main") });
     sources.write_keys.insert("wk_past".to_owned(), source("past", "import", false));
     sources.write_keys.insert("wk_off".to_owned(), source("main", "old", true));
     sources
