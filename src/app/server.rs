@@ -17,6 +17,7 @@ use crate::domain::{Namespace, Subject, TenantId};
 use crate::env::fs::RealFs;
 use crate::env::{Clock, SystemClock};
 use crate::gateway::{self, Access, Clocked, NotReady, ProfileAnswer, ProfileReader, Readiness, Source, Sources};
+use crate::log::LogWriter;
 use crate::log::embedded::{self, EmbeddedLog};
 use crate::projections::Reader;
 use crate::state::{FjallStore, Opened, StateStore};
@@ -111,7 +112,7 @@ impl Server {
             log: Arc::clone(&engine.log) as _,
             clock: Arc::clone(&engine.clock),
             profiles: Arc::new(Profiles::of(&engine)),
-            readiness: Arc::new(Health { vitals, clock: Arc::clone(&engine.clock) }),
+            readiness: Arc::new(Health { log: Arc::clone(&engine.log) as _, vitals, clock: Arc::clone(&engine.clock) }),
             metrics,
             sources: sources(&config, &engine.worlds),
             options: config.gateway.clone(),
@@ -127,7 +128,7 @@ impl Server {
         Ok(Self { engine, address, gateway, shutdown, cleaner })
     }
 
-    /// Serves until `until` resolves or a loop gives up, then stops in order.
+    /// Serves until `until` resolves, a loop gives up or the gateway ends, then stops in order.
     pub async fn run(self, until: impl Future<Output = ()>) -> Result<(), Error> {
         let vitals: Vec<Vitals> = self.engine.worlds.iter().map(World::vitals).collect();
         let failed = async {
@@ -137,6 +138,10 @@ impl Server {
                 if let Some(failure) = vitals.iter().find_map(Vitals::failure) {
                     return failure;
                 }
+                // It ends when told to, which is not yet. Without it nothing listens, and nobody would come to see why.
+                if self.gateway.is_finished() {
+                    return "the gateway has ended by itself".to_owned();
+                }
             }
         };
         let failure = tokio::select! {
@@ -144,22 +149,23 @@ impl Server {
             failure = failed => Some(failure),
         };
         let stopped = self.stop().await;
-        match failure {
-            Some(failure) => Err(Error::Stopped(failure)),
-            None => stopped,
+        match (failure, stopped) {
+            (Some(failure), Ok(())) => Err(Error::Stopped(failure)),
+            (Some(failure), Err(error)) => Err(Error::Stopped(format!("{failure}; {error}"))),
+            (None, stopped) => stopped,
         }
     }
 
     /// Drains requests, then folds, flushes and closes.
     pub async fn stop(self) -> Result<(), Error> {
         self.shutdown.send_replace(true);
-        let served = self.gateway.await.unwrap_or_else(|error| Err(gateway::Error::Options(format!("the gateway ended badly: {error}"))));
+        let served = self.gateway.await;
         self.cleaner.abort();
         self.engine.folder.remove_contact();
         let engine = self.engine;
         let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
         stopped.unwrap_or_else(|error| Err(Error::Stopped(error.to_string())))?;
-        Ok(served?)
+        Ok(served.map_err(|error| Error::Stopped(format!("the gateway ended badly: {error}")))??)
     }
 }
 
@@ -229,17 +235,53 @@ impl ProfileReader for Profiles {
 }
 
 struct Health {
+    log: Arc<dyn LogWriter>,
     vitals: Vec<Vitals>,
     clock: Arc<dyn Clock>,
 }
 
 impl Readiness for Health {
     fn not_ready(&self) -> Vec<NotReady> {
-        self.vitals.iter().flat_map(Vitals::not_ready).collect()
+        let log = self.log.health().err().map(|error| NotReady { component: "log".to_owned(), reason: error.to_string() });
+        log.into_iter().chain(self.vitals.iter().flat_map(Vitals::not_ready)).collect()
     }
 
     fn intake_lag_ms(&self, namespace: &Namespace) -> u64 {
         let vitals = self.vitals.iter().find(|vitals| vitals.namespace == *namespace);
         vitals.map_or(0, |vitals| vitals.intake_lag_ms(self.clock.now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn server(dir: &tempfile::TempDir) -> Server {
+        let mut config = Config::default();
+        config.data.dir = dir.path().to_owned();
+        config.server.listen = "127.0.0.1:0".to_owned();
+        let engine = tokio::task::spawn_blocking(move || Engine::start(&config)).await.unwrap().unwrap();
+        Server::start(engine, None).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_gateway_ends_stops_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = server(&dir).await;
+        server.gateway.abort();
+        let ended = server.run(std::future::pending()).await;
+        assert!(matches!(&ended, Err(Error::Stopped(why)) if why.contains("gateway")), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_takes_nothing_is_not_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = server(&dir).await;
+        let log = Arc::clone(&server.engine.log);
+        let health = Health { log: Arc::clone(&log) as _, vitals: Vec::new(), clock: Arc::clone(&server.engine.clock) };
+        assert_eq!(health.not_ready(), []);
+        log.close();
+        let reasons = health.not_ready();
+        assert_eq!((reasons.len(), reasons[0].component.as_str()), (1, "log"));
     }
 }

@@ -169,7 +169,7 @@ async fn handle(
     let is_cross_origin = routes::is_cross_origin(request.uri().path());
     let origin = if is_cross_origin { request.headers().get(header::ORIGIN).cloned() } else { None };
     let id = request_ids.of(request.headers());
-    let logged = tracing::enabled!(tracing::Level::DEBUG).then(|| (request.method().clone(), request.uri().path().to_owned()));
+    let logged = tracing::enabled!(tracing::Level::INFO).then(|| (request.method().clone(), request.uri().clone()));
     let mut response = if is_cross_origin && request.method() == Method::OPTIONS {
         cors::preflight(request.headers())
     } else {
@@ -180,9 +180,14 @@ async fn handle(
     if let Some(origin) = origin {
         cors::allow(origin, &mut response);
     }
-    if let Some((method, path)) = logged {
-        let (status, took_us) = (response.status().as_u16(), started.elapsed().as_micros() as u64);
-        tracing::debug!(request_id = id.to_str().unwrap_or(""), %method, path, status, took_us, "answered");
+    if let Some((method, uri)) = logged {
+        let (request_id, path, took_us) = (id.to_str().unwrap_or(""), uri.path(), started.elapsed().as_micros() as u64);
+        let status = response.status().as_u16();
+        // A client that reports an error has its id from the answer; what went well is of interest only to who looks closely.
+        match status {
+            400.. => tracing::info!(request_id, %method, path, status, took_us, "refused"),
+            _ => tracing::debug!(request_id, %method, path, status, took_us, "answered"),
+        }
     }
     response.headers_mut().insert(X_REQUEST_ID, id);
     watched.enter(Phase::Writing);

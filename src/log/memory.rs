@@ -257,6 +257,10 @@ impl LogWriter for MemoryLog {
         Ok(Ownership { group: group.clone(), partition, epoch })
     }
 
+    fn health(&self) -> Result<(), Error> {
+        self.open_state().map(drop)
+    }
+
     fn append(&self, transaction: Transaction) -> Result<Ticket, Error> {
         let (sender, ticket) = Ticket::new();
         let mut state = self.open_state()?;

@@ -300,6 +300,10 @@ pub trait LogWriter: LogReader {
     /// Hands in one atomic append and returns at once; the ticket resolves when it is durable and visible.
     fn append(&self, transaction: Transaction) -> Result<Ticket, Error>;
 
+    /// Why an append would be refused now, or the last one was: closed, failed, full, not keeping up. Appends are what finds a full disk and
+    /// what finds it freed.
+    fn health(&self) -> Result<(), Error>;
+
     /// Keeps everything from `offset` on until replaced or, with `None`, dropped. Pins survive restarts.
     fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), Error>;
 

@@ -60,6 +60,14 @@ async fn an_api_key_reads_its_own_tenant_only() {
 }
 
 #[tokio::test]
+async fn with_sources_configured_nobody_reads_without_a_key() {
+    let log = std::sync::Arc::new(flywheel::log::MemoryLog::new(std::sync::Arc::new(flywheel::env::ManualClock::at(NOW))));
+    let running = start_on(Options::default(), gateway::Sources { keyless: None, ..sources() }, log).await;
+    assert_eq!(running.send(&get("/api/v1/users/ann/profile")).await.status, 401, "a proxy on this machine sends just that");
+    assert_eq!(running.send(&post("/v1/namespaces/past/time", r#"{"time":1}"#)).await.status, 401);
+}
+
+#[tokio::test]
 async fn an_importer_states_the_time_to_every_partition() {
     let running = start(Options::default()).await;
     let answer = running.send(&post("/v1/namespaces/past/time", r#"{"time":"1997-01-31T00:00:00Z"}"#)).await;
@@ -99,6 +107,36 @@ async fn every_request_has_an_id_and_keeps_its_own() {
     let none = running.send(&get("/livez")).await;
     assert_ne!(too_long.header("x-request-id"), none.header("x-request-id"));
     assert!(none.header("x-request-id").is_some_and(|id| id.len() < 40));
+}
+
+/// What was logged, as text.
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_error_is_logged_with_the_id_that_its_answer_has() {
+    let lines = Lines::default();
+    let to = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO).with_writer(move || to.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let running = start(Options::default()).await;
+    running.send(&get("/livez").header("X-Request-Id", "went-well")).await;
+    running.send(&get("/nowhere?secret=1").header("X-Request-Id", "went-wrong")).await;
+    let logged = String::from_utf8(lines.0.lock().clone()).expect("text");
+    let line = logged.lines().find(|line| line.contains("went-wrong")).expect("the refusal is logged");
+    let fields = serde_json::from_str::<serde_json::Value>(line).expect("JSON")["fields"].clone();
+    assert_eq!((&fields["request_id"], &fields["status"], &fields["path"]), (&"went-wrong".into(), &404.into(), &"/nowhere".into()));
+    assert!(!logged.contains("went-well") && !logged.contains("secret"), "{logged}");
 }
 
 #[tokio::test]

@@ -282,6 +282,9 @@ impl LogWriter for FaultyLog {
         }
         Ok(ticket)
     }
+    fn health(&self) -> Result<(), Error> {
+        self.inner.health()
+    }
     fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), Error> {
         self.inner.pin(name, partition, offset)
     }

@@ -174,6 +174,9 @@ impl LogWriter for Filling {
     fn create_topic(&self, spec: &TopicSpec) -> Result<TopicInfo, log::Error> {
         self.log.create_topic(spec)
     }
+    fn health(&self) -> Result<(), log::Error> {
+        self.log.health()
+    }
     fn acquire(&self, group: &Group, partition: TopicPartition) -> Result<Ownership, log::Error> {
         self.log.acquire(group, partition)
     }

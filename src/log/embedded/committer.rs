@@ -42,9 +42,24 @@ pub(super) struct Queue {
     is_done: bool,
     /// Why appends have become impossible.
     pub failed: Option<Error>,
+    /// Why the last group was refused; nothing once one was taken.
+    refused: Option<Error>,
 }
 
 impl Queue {
+    pub(super) fn is_open(&self) -> Result<(), Error> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None if self.is_closed => Err(Error::Closed),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn health(&self) -> Result<(), Error> {
+        self.is_open()?;
+        self.refused.clone().map_or(Ok(()), Err)
+    }
+
     pub(super) fn push(&mut self, append: Pending) {
         self.pending_bytes += append.bytes;
         self.queued_bytes += append.bytes;
@@ -152,7 +167,10 @@ impl Committer {
         match result {
             Ok(placement) => {
                 self.shared.publish(&group, &placement);
-                self.shared.queues.state.lock().queued_bytes -= group.queued_bytes;
+                let mut queue = self.shared.queues.state.lock();
+                queue.queued_bytes -= group.queued_bytes;
+                queue.refused = None;
+                drop(queue);
                 for (sender, appended) in group.waiting {
                     // A caller that dropped its ticket does not care.
                     sender.send(Ok(appended)).ok();
@@ -170,6 +188,7 @@ impl Committer {
         let mut queue = self.shared.queues.state.lock();
         queue.queued_bytes -= group.queued_bytes + after.queued_bytes;
         queue.is_syncing = false;
+        queue.refused = Some(error.clone());
         let mut waiting = Vec::new();
         if is_final {
             tracing::error!(%error, "the log stops: whether the last appends are durable is unknown");

@@ -203,19 +203,14 @@ impl EmbeddedLog {
         }
         let (sender, ticket) = Ticket::new();
         let mut queue = self.shared.queues.state.lock();
-        if let Some(error) = &queue.failed {
-            return Err(error.clone());
-        }
-        if queue.is_closed {
-            return Err(Error::Closed);
-        }
+        queue.is_open()?;
         for (owner, _) in &transaction.commits {
             if queue.owners.get(&(owner.group.clone(), owner.partition)) != Some(&owner.epoch) {
                 return Err(Error::Fenced(owner.partition));
             }
         }
-        if !roll && self.shared.sorting.unsorted_files() > self.shared.options.wal_files_max {
-            return Err(self.shared.sorting.why_behind());
+        if !roll {
+            self.keeps_up()?;
         }
         if queue.queued_bytes > 0 && queue.queued_bytes + bytes > self.shared.options.queue_bytes_max {
             return Err(Error::Overloaded);
@@ -237,6 +232,12 @@ impl EmbeddedLog {
             Driver::Caller { .. } => {}
         }
         Ok(ticket)
+    }
+
+    /// Refuses while too much waits to be sorted.
+    fn keeps_up(&self) -> Result<(), Error> {
+        let is_behind = self.shared.sorting.unsorted_files() > self.shared.options.wal_files_max;
+        if is_behind { Err(self.shared.sorting.why_behind()) } else { Ok(()) }
     }
 
     fn check(&self, transaction: &Transaction) -> Result<(), Error> {
@@ -382,6 +383,11 @@ impl LogWriter for EmbeddedLog {
     fn append(&self, transaction: Transaction) -> Result<Ticket, Error> {
         self.check(&transaction)?;
         self.enqueue(transaction, None, false)
+    }
+
+    fn health(&self) -> Result<(), Error> {
+        self.shared.queues.state.lock().health()?;
+        self.keeps_up()
     }
 
     fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), Error> {

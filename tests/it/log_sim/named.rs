@@ -89,8 +89,10 @@ fn a_full_disk_refuses_for_certain_also_where_writes_are_copies() {
         let refused = append(&log, partition, 3_000).unwrap_err();
         assert_eq!(refused.advice(), Advice::Retry, "seed {seed}: {refused}");
         assert_eq!(readable(&log, partition), 1, "reads go on");
+        assert!(matches!(log.health(), Err(Error::NoSpace)), "seed {seed}: {:?}", log.health());
         fs.set_capacity(None);
         append(&log, partition, 600).unwrap();
+        log.health().unwrap();
         let fs = fs.crash(Crash::Power, seed);
         assert_eq!(readable(&open(&fs), partition), 2, "seed {seed}: the refused one is not there");
     }
