@@ -77,6 +77,7 @@ fn main() {
         properties: PROPERTIES,
         context: CONTEXT,
         origin: Origin { incarnation: 1, partition: 0, offset: 1 },
+        redriven_from: None,
     });
     let mut batch = BatchBuilder::new();
     measure("schema.encode", "an event into a batch", |_| {

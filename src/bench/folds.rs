@@ -133,6 +133,7 @@ impl History {
                 properties,
                 context: CONTEXT,
                 origin: Origin { incarnation: 1, partition: 0, offset: number as i64 },
+                redriven_from: None,
             });
             let key = Subject::user(&user).key(&tenant);
             let partition = partition_of(key.as_bytes(), PARTITIONS).0 as usize;

@@ -22,14 +22,16 @@ const CONNECTIONS_MAX: u32 = 4;
 /// How many of a person's events a trace shows, the newest.
 const TRACE_EVENTS_MAX: i64 = 200;
 
-/// Whether outcome `o` of message `?1` can be shown to be tenant `?2`'s: an outcome names no tenant and tenants choose their message ids, so
-/// the same one may be several tenants'. It is if its dead letter says so, or if nobody else's data is in this namespace.
+/// Whether outcome `o` of message `?1` can be shown to be tenant `?2`'s. Tenants choose their message ids, so the same one may be several
+/// tenants'. Outcomes before version 2 of their schema name no tenant: such a one is if its dead letter says so, or if nobody else's data is
+/// in this namespace.
 const IS_OF_TENANT: &str = "\
+    CASE WHEN o.tenant_id IS NOT NULL THEN o.tenant_id = ?2 ELSE \
     EXISTS (SELECT 1 FROM dead_letters AS d WHERE d.message_id = ?1 AND d.tenant_id = ?2 AND d.stage = o.stage \
             AND d.origin_partition = o.log_partition AND d.origin_offset = o.log_offset) \
     OR (EXISTS (SELECT 1 FROM daily_totals WHERE tenant_id = ?2) \
         AND NOT EXISTS (SELECT 1 FROM daily_totals WHERE tenant_id <> ?2) \
-        AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE tenant_id <> ?2))";
+        AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE tenant_id <> ?2)) END";
 
 /// A cheap handle; clones share the pool.
 #[derive(Clone)]

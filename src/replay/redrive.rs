@@ -1,7 +1,7 @@
 //! Dead letters: listed, and sent again once whatever refused them is fixed.
 //!
-//! A record that failed in intake goes to `intake` again, marked with the position it first had; one that failed in the profile fold goes to
-//! `events` as it was. Nothing goes twice: what was sent again before is found in the topic and left alone.
+//! A record that failed in intake goes to `intake` again, one that failed in the profile fold to `events`, either marked with the position
+//! it had: dedup, the profile fold and the read models tell a copy from its original by that. Nothing goes twice: what was sent again before is found in the topic and left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -151,8 +151,12 @@ fn again(topics: &Topics, letter: Letter) -> Result<Option<Again>, Error> {
             (received_at, Bytes::from(value))
         }
         _ => {
-            let Ok(EventsRecord::Event(event)) = schema::decode(&letter.value) else { return Ok(None) };
-            (Millis(event.event_time), letter.value.clone())
+            let Ok(EventsRecord::Event(mut event)) = schema::decode(&letter.value) else { return Ok(None) };
+            event.redriven_from = Some(letter.origin);
+            let event_time = Millis(event.event_time);
+            let mut value = Vec::new();
+            schema::encode(&EventsRecord::Event(event), &mut value)?;
+            (event_time, Bytes::from(value))
         }
     };
     let partition = partition_of(&letter.key, topics.count(topic));
@@ -205,8 +209,8 @@ fn add_applied(
     Ok(())
 }
 
-/// What was sent again since then: (topic, position it first had). In `events`, where a record carries no such mark, it is the position of
-/// a record that appears under the same origin a second time, after its letter.
+/// What was sent again since then: (topic, position it had). Copies in `events` of schema version 1 carry no mark and are told by their
+/// bytes, which are those of the letter.
 fn sent_before(log: &dyn LogReader, topics: &Topics, since: Millis) -> Result<BTreeSet<(String, Origin)>, Error> {
     let mut sent = BTreeSet::new();
     for partition in topics.partitions(Topic::Intake) {
@@ -235,6 +239,11 @@ fn sent_before(log: &dyn LogReader, topics: &Topics, since: Millis) -> Result<BT
         each_record(log, partition, Some(from), |record| {
             let here = Origin { incarnation, partition: partition.partition.0 as i32, offset: record.offset.0 as i64 };
             let value = record.value.unwrap_or_default();
+            if let Ok(EventsRecord::Event(event)) = schema::decode(value)
+                && let Some(origin) = event.redriven_from
+            {
+                sent.insert((Topic::Events.as_str().to_owned(), origin));
+            }
             for (origin, kept) in &failed {
                 if kept == value && *origin != here {
                     sent.insert((Topic::Events.as_str().to_owned(), *origin));

@@ -89,7 +89,11 @@ pub struct EventBody<'a> {
     pub properties: &'a str,
     /// JSON object: `context`, the batch's merged under the event's; empty if none.
     pub context: &'a str,
+    /// Where in `intake` it came from: an event and every copy of it have the same.
     pub origin: Origin,
+    /// Set on a copy, sent again after the fold refused the record at this position of `events`. Nothing before version 2.
+    #[serde(default)]
+    pub redriven_from: Option<Origin>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -209,6 +213,9 @@ pub struct RecordOutcome {
     pub message_id: String,
     pub kind: String,
     pub reason: String,
+    /// Whose record it was; empty if its key does not say, and before version 2.
+    #[serde(default)]
+    pub tenant: String,
 }
 
 /// Byte slices as Avro `bytes`, borrowed both ways.

@@ -125,12 +125,12 @@ macro_rules! topics {
 topics! {
     INTAKE: IntakeRecord<'a>, "intake", 1, &[];
     IDENTITIES: IdentityRecord, "identities", 1, &[];
-    EVENTS: EventsRecord<'a>, "events", 1, &[];
+    EVENTS: EventsRecord<'a>, "events", 2, &[(1, include_str!("../../schemas/history/events.1.avsc"))];
     PROFILES: ProfileRecord<'a>, "profiles", 1, &[];
     SEGMENT_CHANGES: SegmentChange<'a>, "segment_changes", 1, &[];
     DEFINITIONS: Definition<'a>, "definitions", 1, &[];
     DEAD_LETTERS: DeadLetter<'a>, "dead_letters", 1, &[];
-    OUTCOMES: BatchOutcomes, "outcomes", 1, &[];
+    OUTCOMES: BatchOutcomes, "outcomes", 2, &[(1, include_str!("../../schemas/history/outcomes.1.avsc"))];
 }
 
 /// The schemas of a topic named with or without its namespace: `intake`, `demo.intake`.

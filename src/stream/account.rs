@@ -6,6 +6,7 @@ use super::outputs::Outputs;
 use super::worker::balanced;
 use super::{Error, Topic};
 use crate::domain::{FilterReason, Millis, Offset, Outcome, PartitionId, Tally};
+use crate::log::RecordRef;
 use crate::schema::records::{BatchOutcomes, RecordOutcome};
 
 /// Keeps one account well below a record's bound, whatever the message ids.
@@ -33,7 +34,8 @@ impl Account {
         Self { stage, partition, is_kept, pages: Vec::new() }
     }
 
-    pub(super) fn count(&mut self, offset: Offset, outcome: Outcome, message_id: impl FnOnce() -> String) {
+    pub(super) fn count(&mut self, record: &RecordRef<'_>, outcome: Outcome, message_id: impl FnOnce() -> String) {
+        let offset = record.offset;
         if self.pages.last().is_none_or(|page| page.exception_bytes > EXCEPTION_BYTES_MAX) {
             self.pages.push(Page { from: offset, ..Page::default() });
         }
@@ -43,10 +45,10 @@ impl Account {
         page.tally.count(outcome);
         let is_exception = !matches!(outcome, Outcome::Applied | Outcome::Filtered(FilterReason::Control));
         if self.is_kept && is_exception {
-            let message_id = message_id();
-            page.exception_bytes += message_id.len() + 64;
+            let (message_id, tenant) = (message_id(), tenant_of(record.key).to_owned());
+            page.exception_bytes += message_id.len() + tenant.len() + 64;
             let (kind, reason) = (outcome.kind().to_owned(), outcome.reason().to_owned());
-            page.exceptions.push(RecordOutcome { offset: offset.0 as i64, message_id, kind, reason });
+            page.exceptions.push(RecordOutcome { offset: record.offset.0 as i64, message_id, kind, reason, tenant });
         }
     }
 
@@ -86,4 +88,10 @@ impl Account {
             exceptions: page.exceptions,
         }
     }
+}
+
+/// The tenant that a key begins with; nothing if it is no key of ours.
+fn tenant_of(key: &[u8]) -> &str {
+    let zero = key.iter().position(|byte| *byte == 0).unwrap_or(0);
+    std::str::from_utf8(&key[..zero]).unwrap_or_default()
 }

@@ -263,7 +263,7 @@ impl<F: Fold> Worker<F> {
             let until = stop.filter(|stop| stop.next == record.offset).and_then(|stop| stop.cursor.as_ref());
             match self.apply(at, record, until)? {
                 Applied::Done(outcome) => {
-                    self.account.count(record.offset, outcome, || self.fold.message_id(record));
+                    self.account.count(record, outcome, || self.fold.message_id(record));
                     self.position = Progress::at(record.offset.next());
                     self.uncommitted += 1;
                     self.finished += 1;
@@ -329,6 +329,7 @@ impl<F: Fold> Worker<F> {
         let source = Source { stage: self.fold.stage(), topic, partition };
         let message_id = catch_unwind(AssertUnwindSafe(|| self.fold.message_id(record))).unwrap_or_default();
         self.out.dead_letter(&source, record, fault, &message_id)?;
+        self.fold.refused(record);
         Ok(Applied::Done(Outcome::DeadLettered(fault.reason)))
     }
 

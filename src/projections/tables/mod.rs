@@ -3,6 +3,7 @@
 //! Invariant: what is added and then written is exact, whatever the batch's size; adding never touches the database. After a failed
 //! write the owner calls [`Tables::clear`] and reads the same records again.
 
+mod copies;
 mod daily;
 mod events;
 mod identities;
@@ -62,6 +63,7 @@ impl<'a> Who<'a> {
 #[derive(Debug)]
 pub struct Tables {
     events: events::Events,
+    copies: copies::Copies,
     daily: daily::Daily,
     profiles: profiles::Profiles,
     segments: segments::Segments,
@@ -73,6 +75,7 @@ impl Tables {
     pub fn new(rules: Arc<Rules>) -> Self {
         Self {
             events: events::Events::new(),
+            copies: copies::Copies::default(),
             daily: daily::Daily::new(rules),
             profiles: profiles::Profiles::new(),
             segments: segments::Segments::new(),
@@ -97,8 +100,12 @@ impl Tables {
             "events" => {
                 let schema::records::EventsRecord::Event(event) = schema::decode(value)? else { return Ok(Applied::Nothing) };
                 let Some(who) = Who::parse(record.key) else { return Ok(unreadable_key()) };
-                self.events.add(who, &event, partition, record.offset);
-                self.daily.add(who, &event);
+                if event.redriven_from.is_some() {
+                    self.copies.add(record, partition);
+                } else {
+                    self.events.add(who, &event, partition, record.offset);
+                    self.daily.add(who, &event);
+                }
             }
             "profiles" => {
                 let Some(who) = Who::parse(record.key) else { return Ok(unreadable_key()) };
@@ -133,6 +140,7 @@ impl Tables {
     /// Writes everything that was added, inside the caller's transaction.
     pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
         self.events.write(connection).await?;
+        self.copies.settle(connection, &mut self.events, &mut self.daily).await?;
         self.daily.write(connection).await?;
         self.profiles.write(connection).await?;
         self.segments.write(connection).await?;

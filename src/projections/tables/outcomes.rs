@@ -28,7 +28,7 @@ pub struct Outcomes {
 
 impl Outcomes {
     pub fn new() -> Self {
-        let outcome_columns = ["stage", "log_partition", "log_offset", "message_id", "kind", "reason", "at"];
+        let outcome_columns = ["stage", "log_partition", "log_offset", "message_id", "kind", "reason", "at", "tenant_id"];
         let coverage_columns = ["stage", "partition", "from_offset", "to_offset", "records"];
         let add_up = "ON CONFLICT DO UPDATE SET gaps = gaps + (excluded.from_offset > to_offset), \
                       to_offset = max(to_offset, excluded.to_offset), records = records + excluded.records";
@@ -74,7 +74,7 @@ impl Outcomes {
             ("control", batch.control),
         ]);
         for exception in &batch.exceptions {
-            let row: [Cell; 7] = [
+            let row: [Cell; 8] = [
                 batch.stage.as_str().into(),
                 i64::from(batch.partition).into(),
                 exception.offset.into(),
@@ -82,6 +82,7 @@ impl Outcomes {
                 exception.kind.as_str().into(),
                 exception.reason.as_str().into(),
                 batch.at.into(),
+                Cell::text_or_null(&exception.tenant),
             ];
             self.outcomes.extend(row);
             if let Some(count) = unlisted.get_mut(exception.kind.as_str()) {

@@ -111,7 +111,7 @@ fn lost(world: &World, at: i64) {
     world.append("dead_letters", 0, "u:ann", &letter);
     let exception = |offset, kind: &str, reason: &str| {
         let message_id = format!("m-{offset}");
-        RecordOutcome { offset, message_id, kind: kind.to_owned(), reason: reason.to_owned() }
+        RecordOutcome { offset, message_id, kind: kind.to_owned(), reason: reason.to_owned(), tenant: String::new() }
     };
     let outcomes = BatchOutcomes {
         stage: "intake".to_owned(),

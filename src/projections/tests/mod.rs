@@ -158,6 +158,7 @@ fn event<'a>(name: &'a str, at: i64, properties: &'a str) -> EventBody<'a> {
         properties,
         context: r#"{"sessionId":42}"#,
         origin,
+        redriven_from: None,
     }
 }
 

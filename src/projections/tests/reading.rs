@@ -116,8 +116,13 @@ fn a_trace_finds_messages_people_and_what_was_not_applied() {
 fn a_trace_shows_no_outcome_that_may_be_another_tenants() {
     let world = World::new();
     let [acme, other] = ["acme", "other"].map(|tenant| TenantId::new(tenant).unwrap());
-    let refused =
-        |offset, kind: &str| RecordOutcome { offset, message_id: "Page".to_owned(), kind: kind.to_owned(), reason: "a_reason".to_owned() };
+    let refused = |offset, kind: &str| RecordOutcome {
+        offset,
+        message_id: "Page".to_owned(),
+        kind: kind.to_owned(),
+        reason: "a_reason".to_owned(),
+        tenant: String::new(),
+    };
     let batch = BatchOutcomes {
         stage: "intake".to_owned(),
         partition: 1,
@@ -155,6 +160,13 @@ fn a_trace_shows_no_outcome_that_may_be_another_tenants() {
     world.append_of("other", "events", 0, "u:bob", &EventsRecord::Event(event("Page", 1, "")));
     world.project();
     assert_eq!((traced(&acme), traced(&other)), (vec![8], vec![]), "whose duplicate it is nothing says");
+    let mut said = batch.clone();
+    (said.from_offset, said.to_offset, said.exceptions[0].offset, said.exceptions[1].offset) = (9, 11, 9, 10);
+    said.exceptions[0].tenant = "acme".to_owned();
+    said.exceptions[1].tenant = "other".to_owned();
+    world.append("outcomes", 0, "", &said);
+    world.project();
+    assert_eq!((traced(&acme), traced(&other)), (vec![8, 9], vec![10]), "outcomes say whose they are");
 }
 
 #[test]

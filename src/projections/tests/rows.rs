@@ -105,6 +105,7 @@ fn outcomes_add_up_and_identities_are_replaced() {
         message_id: format!("m{offset}"),
         kind: kind.to_owned(),
         reason: reason.to_owned(),
+        tenant: "acme".to_owned(),
     };
     let mut batch = BatchOutcomes {
         stage: "intake".to_owned(),
@@ -132,6 +133,29 @@ fn outcomes_add_up_and_identities_are_replaced() {
     assert_eq!(totals, ["applied||12", "control||2", "duplicate||4", "filtered|bot|2"]);
     assert_eq!(world.sql("SELECT from_offset, to_offset, records, gaps FROM outcome_coverage"), ["0|22|20|1"]);
     assert_eq!(world.sql("SELECT anonymous_id, ordinal, user_id FROM identities"), ["x|0|ann", "x|1|bob"]);
+}
+
+#[test]
+fn a_copy_of_an_event_is_a_row_only_if_its_original_is_none() {
+    let world = World::new();
+    let order = |message_id, properties, redriven_from| {
+        EventsRecord::Event(EventBody { message_id, redriven_from, ..event("Order Completed", DAY, properties) })
+    };
+    let revenue = r#"{"revenue":2}"#;
+    let append = |record: EventsRecord<'_>| world.append("events", 0, "u:ann", &record);
+    let from = |offset| Some(Origin { incarnation: 1, partition: 0, offset });
+    append(order("m1", revenue, None));
+    append(order("m1", revenue, from(0)));
+    world.project();
+    append(order("m1", revenue, from(1)));
+    // What was damaged or unknown when it was projected is no row; the first of its copies is.
+    append(order("m2", revenue, from(77)));
+    append(order("m2", revenue, from(3)));
+    world.append_of("other", "events", 0, "u:ann", &order("m1", revenue, from(5)));
+    world.project();
+    assert_eq!(world.sql("SELECT tenant_id, message_id, log_offset FROM events ORDER BY 1, 2"), ["acme|m1|0", "acme|m2|3", "other|m1|5"]);
+    assert_eq!(world.sql("SELECT orders, revenue_micros FROM daily_revenue WHERE tenant_id = 'acme'"), ["2|4000000"]);
+    assert_eq!(world.sql("SELECT events FROM daily_totals WHERE tenant_id = 'acme'"), ["2"]);
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub(super) fn outputs(
                     properties: &event.properties,
                     context: &event.context,
                     origin,
+                    redriven_from: None,
                 };
                 out.push(Topic::Events, subject.key(tenant).as_bytes(), event.event_time, &EventsRecord::Event(body))?;
             }

@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::Error;
-use crate::domain::{Digest, Millis};
+use crate::domain::{Digest, Millis, Offset};
 use crate::segments::SegmentSet;
+
+/// How many refused events are remembered by their offset, 100 kB at most; copies of older ones are always applied.
+const REFUSED_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Memo {
@@ -23,14 +26,44 @@ pub(super) struct Memo {
     pending: Option<(String, i64)>,
     /// Every segment that ever was, and the digest it had last. A member has the bit of its place here; places are never used again.
     segments: Vec<(String, String)>,
+    /// Offsets of events that became dead letters, the newest, in order: a copy sent again is applied only if its original was not.
+    #[serde(default)]
+    refused: Vec<u64>,
+    /// From which offset on `refused` has them all.
+    #[serde(default)]
+    refused_from: Option<u64>,
 }
 
 impl Memo {
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+    /// `next` is where the table's watermark stands: what a memo of before they were kept refused, it refused below that.
+    pub(super) fn decode(bytes: &[u8], next: Offset) -> Result<Self, Error> {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        serde_json::from_slice(bytes).map_err(|error| Error::Corrupt { what: "a profile table's memo".into(), detail: error.to_string() })
+        let corrupt = |error: serde_json::Error| Error::Corrupt { what: "a profile table's memo".into(), detail: error.to_string() };
+        let mut memo: Self = serde_json::from_slice(bytes).map_err(corrupt)?;
+        memo.refused_from.get_or_insert(next.0);
+        Ok(memo)
+    }
+
+    /// The event at this offset became a dead letter.
+    pub(super) fn refuse(&mut self, offset: Offset) {
+        let Err(at) = self.refused.binary_search(&offset.0) else { return };
+        self.refused.insert(at, offset.0);
+        if self.refused.len() > REFUSED_MAX {
+            self.refused_from = Some(self.refused.remove(0) + 1);
+        }
+    }
+
+    /// Whether a copy of the event at this offset is to be applied: not if that one was, as by a later build that no longer refuses it.
+    pub(super) fn wants_copy_of(&mut self, offset: u64) -> bool {
+        match self.refused.binary_search(&offset) {
+            Ok(at) => {
+                self.refused.remove(at);
+                true
+            }
+            Err(_) => offset < self.refused_from.unwrap_or(0),
+        }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -124,6 +157,19 @@ mod tests {
         assert!(!memo.hear(1, 2, 3));
         assert!(memo.hear(1, 2, 30));
         assert_eq!(memo.time(), Millis(20));
-        assert_eq!(Memo::decode(&memo.encode()).unwrap(), memo);
+        assert_eq!(Memo::decode(&memo.encode(), Offset(0)).unwrap().time(), memo.time());
+    }
+
+    #[test]
+    fn a_copy_is_wanted_once_if_its_original_was_refused_or_may_have_been() {
+        let mut memo = Memo::default();
+        memo.refuse(Offset(7));
+        assert!(!memo.wants_copy_of(6) && memo.wants_copy_of(7) && !memo.wants_copy_of(7));
+        (0..=REFUSED_MAX as u64).for_each(|offset| memo.refuse(Offset(10 + offset)));
+        assert!(memo.wants_copy_of(10) && memo.wants_copy_of(3) && memo.wants_copy_of(11) && !memo.wants_copy_of(11));
+        let mut of_before =
+            Memo::decode(br#"{"feeders":{},"feeder_count":0,"time":null,"in_force":null,"pending":null,"segments":[]}"#, Offset(9))
+                .unwrap();
+        assert!(of_before.wants_copy_of(8) && !of_before.wants_copy_of(9));
     }
 }

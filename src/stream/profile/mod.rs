@@ -34,7 +34,8 @@ use super::topology::Topology;
 use super::{Error, Options, Topic, Topics};
 use crate::domain::{Digest, FilterReason, Incarnation, Millis, Outcome, PartitionId};
 use crate::log::RecordRef;
-use crate::schema::{self, records::EventsRecord};
+use crate::schema;
+use crate::schema::records::{EventBody, EventsRecord};
 use crate::state::{Flush, StateStore, Table, Wake};
 
 /// Raised when the bytes of `profiles`, `segment_changes` or absorbs can change for the same events: a new feature, another rounding.
@@ -228,7 +229,7 @@ impl Fold for ProfileFold {
         self.undo = None;
         self.table = table(&self.topics, self.partition, incarnation);
         match stored {
-            Some(watermark) => self.memo = Memo::decode(&watermark.memo)?,
+            Some(watermark) => self.memo = Memo::decode(&watermark.memo, watermark.progress.next)?,
             None => {
                 // Also tables of other incarnations: their positions mean nothing in this one.
                 let prefix = format!("{}.profiles.{}.i", self.topics.namespace, self.partition);
@@ -304,6 +305,11 @@ impl Fold for ProfileFold {
                     return Ok(Applied::Done(Outcome::Applied));
                 }
                 self.cache.get_mut(slot).applied = record.offset.next();
+                if let EventsRecord::Event(EventBody { redriven_from: Some(origin), .. }) = &decoded
+                    && !self.memo.wants_copy_of(origin.offset as u64)
+                {
+                    return Ok(Applied::Done(Outcome::Duplicate));
+                }
                 let value = record.value.unwrap_or_default();
                 self.record(slot, decoded, value, out)
             }
@@ -316,6 +322,12 @@ impl Fold for ProfileFold {
 
     fn set_careful(&mut self, careful: bool) {
         self.undo = careful.then(Undo::default);
+    }
+
+    fn refused(&mut self, record: &RecordRef<'_>) {
+        if let Ok(EventsRecord::Event(_)) = schema::decode(record.value.unwrap_or_default()) {
+            self.memo.refuse(record.offset);
+        }
     }
 
     fn undo(&mut self) {
