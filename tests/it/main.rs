@@ -20,6 +20,7 @@ mod state_contract;
 mod stream_identity;
 mod stream_large;
 mod stream_loop;
+mod stream_poison;
 mod stream_recovery;
 mod stream_time;
 mod tidy;

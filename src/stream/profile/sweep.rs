@@ -9,6 +9,7 @@ use super::{Applied, CONTROL, ProfileFold};
 use crate::domain::{DeadReason, Digest, Millis};
 use crate::features::Groups;
 use crate::schema::records::Activated;
+use crate::stream::cache::Slot;
 use crate::stream::definitions::KIND_TOPOLOGY;
 use crate::stream::fold::{Fault, Window};
 use crate::stream::outputs::Outputs;
@@ -67,20 +68,26 @@ impl ProfileFold {
             if !self.cache.get(slot).heirs.is_empty() {
                 continue;
             }
-            let person = self.cache.get_mut(slot);
-            let own = person.profile.now().unwrap_or(Millis::MIN);
-            let at = self.memo.time().max(own);
-            if at > Millis::MIN {
-                person.profile.wake(at);
-                self.decide(slot, at, Groups::ALL, "", true, out)?;
-                self.leave_removed(slot, at, out)?;
-            }
-            self.changed(slot);
+            self.contained(slot, out, |fold, out| fold.decide_anew(slot, out))?;
             if self.is_commit_full(out) {
                 return Ok(Applied::More(Cursor::Sweep { after: done }));
             }
         }
         let is_reached = until.is_some_and(|until| done >= *until);
         if is_last && !is_reached { Ok(CONTROL) } else { Ok(Applied::More(Cursor::Sweep { after: done })) }
+    }
+
+    /// Decides one person under the definition now in force.
+    fn decide_anew(&mut self, slot: Slot, out: &mut Outputs) -> Result<(), Error> {
+        let person = self.cache.get_mut(slot);
+        let own = person.profile.now().unwrap_or(Millis::MIN);
+        let at = self.memo.time().max(own);
+        if at > Millis::MIN {
+            person.profile.wake(at);
+            self.decide(slot, at, Groups::ALL, "", true, out)?;
+            self.leave_removed(slot, at, out)?;
+        }
+        self.changed(slot);
+        Ok(())
     }
 }

@@ -76,12 +76,16 @@ impl ProfileFold {
             let person = self.cache.get(slot);
             // The index may be behind: whoever changed since the last flush is in `changed` under the present due time.
             let is_hint_stale = !from_memory && person.is_dirty;
-            if is_hint_stale || person.waiting.is_some() || self.wake_by(slot, time) != Some(wake.due) {
+            if is_hint_stale || person.waiting.is_some() || self.wake_by_or_never(slot, time) != Some(wake.due) {
                 continue;
             }
             let at = if self.clock == NamespaceClock::Event { wake.due } else { time };
             woken += 1;
-            if let Some(due) = self.wake_or_give_up(slot, at, time, out)? {
+            let next = self.contained(slot, out, |fold, out| {
+                fold.wake(slot, at, out)?;
+                Ok(fold.wake_by(slot, time))
+            });
+            if let Some(due) = next? {
                 changed.insert(Wake { due, key: wake.key.clone() });
             }
             last = Some(wake);
@@ -96,7 +100,7 @@ impl ProfileFold {
         let dirty = std::mem::take(&mut self.dirty);
         let mut due = BTreeSet::new();
         for slot in &dirty {
-            let Some(wants) = self.wake_by(*slot, time) else { continue };
+            let Some(wants) = self.wake_by_or_never(*slot, time) else { continue };
             let wake = Wake { due: wants, key: self.cache.key(*slot).clone() };
             if after.is_none_or(|after| wake > *after) {
                 due.insert(wake);
@@ -117,24 +121,46 @@ impl ProfileFold {
         Ok(())
     }
 
-    /// Wakes the person and says when they are next due, if by `time`. One whose wake-up panics is not woken again before their next event: a tick that
-    /// became a dead letter would wake nobody else.
-    fn wake_or_give_up(&mut self, slot: Slot, at: Millis, time: Millis, out: &mut Outputs) -> Result<Option<Millis>, Error> {
+    /// Does something about one person of many under one record. If it panics or cannot be written, only that person goes without, and is
+    /// not woken again before their next event: a tick or a definition that became a dead letter would reach nobody else.
+    pub(super) fn contained<T: Default>(
+        &mut self,
+        slot: Slot,
+        out: &mut Outputs,
+        what: impl FnOnce(&mut Self, &mut Outputs) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let place = out.place(Topic::SegmentChanges, self.partition);
         let before = self.cache.get(slot).segments.clone();
-        let woken = catch_unwind(AssertUnwindSafe(|| {
-            self.wake(slot, at, out)?;
-            Ok(self.wake_by(slot, time))
-        }));
-        woken.unwrap_or_else(|_| {
-            out.back_to(Topic::SegmentChanges, self.partition, place);
-            tracing::error!(partition = self.partition.0, "a wake-up panicked; the person is left alone until their next event");
-            crate::stream::metrics::panicked(&self.topics.namespace, "wake");
-            self.mark_dirty(slot);
-            let person = self.cache.get_mut(slot);
-            (person.segments, person.wake, person.is_wake_stale) = (before, None, false);
-            Ok(None)
-        })
+        let detail = match catch_unwind(AssertUnwindSafe(|| what(self, out))) {
+            Ok(Err(Error::Record(fault))) => fault.detail,
+            Ok(done) => return done,
+            Err(_) => "it panicked".to_owned(),
+        };
+        out.back_to(Topic::SegmentChanges, self.partition, place);
+        self.cache.get_mut(slot).segments = before;
+        self.mark_dirty(slot);
+        self.never_wake(slot, &detail);
+        Ok(T::default())
+    }
+
+    /// Leaves a person alone until their next event.
+    fn never_wake(&mut self, slot: Slot, detail: &str) {
+        tracing::error!(partition = self.partition.0, detail, "a wake-up failed; the person is left alone until their next event");
+        crate::stream::metrics::panicked(&self.topics.namespace, "wake");
+        let person = self.cache.get_mut(slot);
+        (person.wake, person.is_wake_stale) = (None, false);
+    }
+
+    /// [`wake_by`](Self::wake_by) for someone that the record at hand is not about.
+    fn wake_by_or_never(&mut self, slot: Slot, time: Millis) -> Option<Millis> {
+        match catch_unwind(AssertUnwindSafe(|| self.wake_by(slot, time))) {
+            Ok(wake) => wake,
+            Err(_) => {
+                self.mark_dirty(slot);
+                self.never_wake(slot, "when to wake them cannot be told");
+                None
+            }
+        }
     }
 
     /// Wakes the person at `at`: what only time changes is decided again.
@@ -151,7 +177,14 @@ impl ProfileFold {
         if !person.is_wake_stale {
             return person.wake;
         }
-        let wake = if person.heirs.is_empty() { self.next_wake_by(slot, Millis::MAX) } else { None };
+        let wake = match person.heirs.is_empty() {
+            true => catch_unwind(AssertUnwindSafe(|| self.next_wake_by(slot, Millis::MAX))),
+            false => Ok(None),
+        };
+        let Ok(wake) = wake else {
+            self.never_wake(slot, "when to wake them cannot be told");
+            return None;
+        };
         let person = self.cache.get_mut(slot);
         (person.wake, person.is_wake_stale) = (wake, false);
         wake

@@ -1,0 +1,154 @@
+//! One person whose wake-up cannot be worked out costs that person's wake-up, not the tick, the flush or anyone else's; and an event that
+//! panicked is applied once when it is sent again to a build that does not.
+
+use std::sync::Arc;
+
+use flywheel::domain::{DAY_MS, Millis, Namespace, Offset};
+use flywheel::log::{LogReader, LogWriter};
+use flywheel::projections::{self, Limits, Projector};
+use flywheel::replay::redrive::{Redriven, Selection, redrive, transaction};
+use flywheel::schema::{self, profile::ProfileRecord};
+use flywheel::segments::{self, Catalog, Clock, Segment, SegmentSet, Type};
+use flywheel::state::MemoryStore;
+use flywheel::stream::topology::{Field, Fields, Topology};
+use flywheel::stream::{NamespaceClock, Topic};
+
+use crate::spine_world::{START, World, topology, track};
+
+const SEGMENTS: &str = r#"
+[[segment]]
+name = "quiet"
+when = "days_since_seen >= 1"
+[[segment]]
+name = "lapsed"
+when = "days_since_order >= 2"
+"#;
+
+/// Says of the days since an order that they run backwards, so that looking for the next change of whoever ordered panics.
+struct Lying(Fields);
+
+impl Catalog for Lying {
+    type Id = Field;
+    fn field(&self, name: &str) -> Option<segments::Field<Field>> {
+        let field = self.0.field(name)?;
+        let clock = if name == "days_since_order" { Clock::Counts { every_ms: -DAY_MS } } else { field.clock };
+        Some(segments::Field { clock, ..field })
+    }
+    fn call(&self, function: &str, arguments: &[&str]) -> Option<Result<segments::Field<Field>, String>> {
+        self.0.call(function, arguments)
+    }
+    fn trait_as(&self, name: &str, ty: Type) -> Option<segments::Field<Field>> {
+        self.0.trait_as(name, ty)
+    }
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
+}
+
+fn poisoned() -> Arc<Topology> {
+    let mut topology = (*topology(SEGMENTS)).clone();
+    let catalog = Lying(Fields::new(&topology.rules));
+    let again = |segment: &Segment<Field>| Segment::compile(&segment.name, "", &segment.canonical_when(), &catalog).expect("compiles");
+    topology.segments = SegmentSet::new(topology.segments.iter().map(again).collect());
+    Arc::new(topology)
+}
+
+/// Twelve people, in every partition; one of them ordered something.
+fn world() -> World {
+    let mut world = World::new(NamespaceClock::Wall, SEGMENTS);
+    world.topology = poisoned();
+    world
+}
+
+fn send(world: &World) {
+    let mut bodies: Vec<String> = (0..12).map(|n| track(&format!("m{n}"), &format!("u{n}"), "Page", START)).collect();
+    bodies.push(track("poison", "u0", "Order Completed", START));
+    world.send(&bodies);
+}
+
+fn everyone_else_is_quiet(world: &World) {
+    let changes = world.changes();
+    let others = changes.iter().filter(|change| change.contains(" +quiet ") && !change.starts_with("u:u0 ")).count();
+    assert_eq!(others, 11, "{changes:?}");
+    assert!(world.records(Topic::DeadLetters).is_empty(), "no tick was lost");
+}
+
+#[test]
+fn a_tick_wakes_everyone_else_when_one_who_was_just_seen_cannot_be_asked() {
+    let world = world();
+    let mut spine = world.open();
+    send(&world);
+    world.drive(&mut spine);
+    world.clock.set(START + 2 * DAY_MS);
+    world.drive(&mut spine);
+    everyone_else_is_quiet(&world);
+}
+
+#[test]
+fn a_flush_stores_everyone_when_one_cannot_be_asked() {
+    let world = world();
+    world.open();
+    send(&world);
+    world.run();
+    world.clock.set(START + 2 * DAY_MS);
+    world.run();
+    everyone_else_is_quiet(&world);
+}
+
+/// The rows that the log's events make: events, orders.
+fn rows(world: &World) -> Vec<String> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (log, namespace) = (Arc::new(world.log.clone()), Namespace::new("t").expect("a slug"));
+    let projector = Projector::start(log, dir.path(), &namespace, projections::Options::default()).expect("starts");
+    for partition in world.topics().partitions(Topic::Events) {
+        let end = LogReader::watermarks(&world.log, partition).expect("reads").end;
+        if end > Offset(0) {
+            assert!(projector.wait_applied("events", partition.partition, Offset(end.0 - 1), std::time::Duration::from_secs(20)));
+        }
+    }
+    projector.stop();
+    let sql = "SELECT message_id, count(*) FROM events GROUP BY 1 ORDER BY 1";
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let found = runtime.block_on(projections::query(dir.path(), &namespace, sql, Limits::default())).expect("reads");
+    found.rows.iter().map(|row| format!("{row:?}")).collect()
+}
+
+/// How many events the newest profile of `u0` counts.
+fn events_of_u0(world: &World) -> i64 {
+    let profiles = world.records(Topic::Profiles);
+    let newest = profiles.iter().rev().find(|record| record.key.ends_with(b"u:u0")).and_then(|record| record.value.as_deref());
+    let profile: ProfileRecord<'_> = schema::decode(newest.expect("was written")).expect("decodes");
+    profile.events.iter().map(|totals| totals.total).sum()
+}
+
+#[test]
+fn an_event_sent_again_to_a_fixed_build_counts_once_in_profiles_in_sql_and_after_a_rebuild() {
+    let mut world = World::new(NamespaceClock::Event, SEGMENTS);
+    world.topology = poisoned();
+    world.open();
+    world.send(&[track("m1", "u0", "Order Completed", START), track("m2", "u0", "Page", Millis(START.0 + DAY_MS))]);
+    world.run();
+    assert_eq!(world.records(Topic::DeadLetters).len(), 1, "asking when to wake them before the second event panics");
+    assert_eq!(events_of_u0(&world), 1);
+
+    world.topology = topology(SEGMENTS);
+    let topics = world.topics();
+    let again = || {
+        let mut send = |record| Ok(world.log.append(transaction(&topics, &record))?.wait().map(drop)?);
+        redrive(&world.log, &Namespace::new("t").expect("a slug"), &Selection::default(), &mut send).expect("redrives")
+    };
+    assert_eq!(again(), Redriven { sent: 1, already: 0, hopeless: 0 });
+    assert_eq!(again(), Redriven { sent: 0, already: 1, hopeless: 0 });
+    world.run();
+    assert_eq!(events_of_u0(&world), 2);
+    let rows = rows(&world);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert!(rows.iter().all(|row| row.contains("Int(1)")), "{rows:?}");
+
+    // The fixed build refuses nothing, so that on a rebuild the copy is the one too many.
+    world.state = Arc::new(MemoryStore::new());
+    world.run();
+    world.send(&[track("m3", "u0", "Page", Millis(START.0 + 2 * DAY_MS))]);
+    world.run();
+    assert_eq!(events_of_u0(&world), 3);
+}
