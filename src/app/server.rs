@@ -17,8 +17,8 @@ use crate::domain::{Namespace, Subject, TenantId};
 use crate::env::fs::RealFs;
 use crate::env::{Clock, SystemClock};
 use crate::gateway::{self, Access, Clocked, NotReady, ProfileAnswer, ProfileReader, Readiness, Source, Sources};
-use crate::log::LogWriter;
 use crate::log::embedded::{self, EmbeddedLog};
+use crate::log::{Advice, LogWriter};
 use crate::projections::Reader;
 use crate::state::{FjallStore, Opened, StateStore};
 use crate::stream::NamespaceClock;
@@ -137,6 +137,10 @@ impl Server {
                 every.tick().await;
                 if let Some(failure) = vitals.iter().find_map(Vitals::failure) {
                     return failure;
+                }
+                // No append will succeed again, while nothing that waits for one to come would notice.
+                if let Some(error) = self.engine.log.health().err().filter(|error| error.advice() == Advice::Fatal) {
+                    return error.to_string();
                 }
                 // It ends when told to, which is not yet. Without it nothing listens, and nobody would come to see why.
                 if self.gateway.is_finished() {
@@ -271,6 +275,15 @@ mod tests {
         server.gateway.abort();
         let ended = server.run(std::future::pending()).await;
         assert!(matches!(&ended, Err(Error::Stopped(why)) if why.contains("gateway")), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_log_has_failed_stops_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = server(&dir).await;
+        server.engine.log.close();
+        let ended = server.run(std::future::pending()).await;
+        assert!(matches!(&ended, Err(Error::Stopped(why)) if why.contains("log is closed")), "{ended:?}");
     }
 
     #[tokio::test]

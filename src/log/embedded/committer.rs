@@ -3,15 +3,17 @@
 //! Two roles. The committer owns the encoder and is the only one to publish; the syncer only writes and syncs. While the syncer is busy with
 //! group N, the committer encodes large appends into group N+1 at once and leaves small ones waiting, so that as many as possible share a
 //! sync. When N is durable, N+1 is handed over first and N's tickets are resolved while N+1 syncs.
+//! If either thread panics, every append that waits gets an error and no more are taken: nobody is left waiting for what nobody does.
 //! With [`Driver::Caller`](super::Driver) both roles run on the calling thread through [`Machine::drive`].
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::encoder::{EncodedGroup, Encoder, Pending};
+use super::encoder::{EncodedGroup, Encoder, Pending, Sender};
 use super::index::WalEntry;
 use super::shared::Shared;
 use super::sorter;
@@ -40,6 +42,8 @@ pub(super) struct Queue {
     pub is_closed: bool,
     /// The committer hands over nothing more. An empty queue is no sign of that: it may be encoding what it took.
     is_done: bool,
+    /// One of the threads panicked; the other one ends too.
+    is_dead: bool,
     /// Why appends have become impossible.
     pub failed: Option<Error>,
     /// Why the last group was refused; nothing once one was taken.
@@ -69,6 +73,14 @@ impl Queue {
     /// True if the committer has something to do with what was just pushed: waking it for nothing costs more than a small append.
     pub(super) fn wakes_committer(&self) -> bool {
         !self.is_syncing || self.pending_bytes >= EAGER_BYTES
+    }
+
+    /// No append succeeds from now on. Answers the senders of those that no thread has taken yet.
+    #[must_use = "who waits must be told"]
+    fn fail(&mut self, error: &Error) -> Vec<Sender> {
+        self.failed = Some(error.clone());
+        (self.queued_bytes, self.pending_bytes) = (0, 0);
+        self.pending.drain(..).map(|append| append.sender).collect()
     }
 
     fn take(&mut self, room: usize) -> Vec<Pending> {
@@ -109,7 +121,11 @@ impl Committer {
         let queues = &shared.queues;
         loop {
             let mut queue = queues.state.lock();
-            while !self.has_work(&queue) {
+            while queue.is_dead || !self.has_work(&queue) {
+                if queue.is_dead {
+                    drop(queue);
+                    return self.abandon();
+                }
                 if queue.is_closed && !queue.is_syncing {
                     queue.is_done = true;
                     queues.sync.notify_all();
@@ -144,6 +160,12 @@ impl Committer {
                 self.finish(group, result);
             }
         }
+    }
+
+    /// The syncer is no more: refuses what was encoded for it.
+    fn abandon(&mut self) {
+        let error = self.shared.queues.state.lock().failed.clone().unwrap_or(Error::Closed);
+        refuse_all(self.encoder.take_group(), &error);
     }
 
     fn has_work(&self, queue: &Queue) -> bool {
@@ -192,10 +214,7 @@ impl Committer {
         let mut waiting = Vec::new();
         if is_final {
             tracing::error!(%error, "the log stops: whether the last appends are durable is unknown");
-            queue.failed = Some(error.clone());
-            queue.queued_bytes = 0;
-            queue.pending_bytes = 0;
-            waiting.extend(queue.pending.drain(..).map(|append| append.sender));
+            waiting = queue.fail(error);
         }
         drop(queue);
         let encoded = group.waiting.into_iter().chain(after.waiting).map(|(sender, _)| sender);
@@ -211,6 +230,9 @@ pub(super) fn run_syncer(shared: &Shared, mut wal: Wal) {
     loop {
         let mut queue = queues.state.lock();
         let group = loop {
+            if queue.is_dead {
+                return;
+            }
             if let Some(group) = queue.to_sync.take() {
                 break group;
             }
@@ -229,8 +251,45 @@ pub(super) fn run_syncer(shared: &Shared, mut wal: Wal) {
         };
         drop(queue);
         let result = write(shared, &mut wal, &group);
-        queues.state.lock().synced = Some((group, result));
+        let mut queue = queues.state.lock();
+        if queue.is_dead {
+            let error = queue.failed.clone().unwrap_or(Error::Closed);
+            drop(queue);
+            return refuse_all(group, &error);
+        }
+        queue.synced = Some((group, result));
+        drop(queue);
         queues.work.notify_one();
+    }
+}
+
+/// Runs one of the two threads to its end. After a panic it answers everyone who waits, since nothing else would, and ends the other thread.
+/// What the panicking thread held in its hands is answered as it is dropped: [`Error::Closed`].
+pub(super) fn guarded(shared: &Shared, thread: &str, run: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_ok() {
+        return;
+    }
+    let error = Error::Corrupt(format!(
+        "the log's {thread} thread panicked, which is a defect; whether the last appends are durable is unknown: restart"
+    ));
+    tracing::error!(%error, "the log stops");
+    let queues = &shared.queues;
+    let mut queue = queues.state.lock();
+    let waiting = queue.fail(&error);
+    let groups = [queue.to_sync.take(), queue.synced.take().map(|(group, _)| group)];
+    (queue.is_dead, queue.is_syncing) = (true, false);
+    drop(queue);
+    queues.work.notify_all();
+    queues.sync.notify_all();
+    groups.into_iter().flatten().for_each(|group| refuse_all(group, &error));
+    for sender in waiting {
+        sender.send(Err(error.clone())).ok();
+    }
+}
+
+fn refuse_all(group: EncodedGroup, error: &Error) {
+    for (sender, _) in group.waiting {
+        sender.send(Err(error.clone())).ok();
     }
 }
 

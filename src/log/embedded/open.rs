@@ -8,7 +8,7 @@ use std::thread;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::committer::{Committer, Machine, Queues, run_syncer};
+use super::committer::{Committer, Machine, Queues, guarded, run_syncer};
 use super::encoder::Encoder;
 use super::index::Index;
 use super::manifest::{Manifest, read_whole};
@@ -182,9 +182,19 @@ fn start(parts: Parts<'_>) -> Result<Arc<EmbeddedLog>, Error> {
         Driver::Caller { .. } => Some(Machine { committer, wal }),
         Driver::Threads => {
             let failed = |error: std::io::Error| Error::io("starting the log's threads", &error);
-            let (syncing, sorting) = (Arc::clone(&shared), Arc::clone(&shared));
-            threads.push(thread::Builder::new().name("log-commit".into()).spawn(move || committer.run()).map_err(failed)?);
-            threads.push(thread::Builder::new().name("log-sync".into()).spawn(move || run_syncer(&syncing, wal)).map_err(failed)?);
+            let [committing, syncing, sorting] = std::array::from_fn(|_| Arc::clone(&shared));
+            threads.push(
+                thread::Builder::new()
+                    .name("log-commit".into())
+                    .spawn(move || guarded(&committing, "committing", || committer.run()))
+                    .map_err(failed)?,
+            );
+            threads.push(
+                thread::Builder::new()
+                    .name("log-sync".into())
+                    .spawn(move || guarded(&syncing, "syncing", || run_syncer(&syncing, wal)))
+                    .map_err(failed)?,
+            );
             threads.push(thread::Builder::new().name("log-sort".into()).spawn(move || sorter::run(&sorting)).map_err(failed)?);
             None
         }

@@ -3,6 +3,7 @@
 //! A sort is published by one replacement of the manifest. Until then, and after any failure, the write-ahead files remain the truth.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,7 +110,14 @@ pub(super) fn run(shared: &Shared) {
                 return;
             }
         }
-        work(shared);
+        if catch_unwind(AssertUnwindSafe(|| work(shared))).is_err() {
+            tracing::error!("sorting write-ahead files into segments panicked, which is a defect; it is tried again");
+            let mut state = shared.sorting.state.lock();
+            state.error = Some(Error::Corrupt("sorting write-ahead files into segments panicked".to_owned()));
+            state.failures += 1;
+            drop(state);
+            shared.sorting.changed.notify_all();
+        }
     }
 }
 

@@ -469,3 +469,48 @@ fn a_backup_is_sound_at_whatever_moment_it_is_taken() {
         }
     });
 }
+
+/// A clock that panics when told to: whoever asks it is a thread of the log.
+struct Breaking {
+    clock: ManualClock,
+    threads: &'static str,
+    is_broken: std::sync::atomic::AtomicBool,
+}
+
+impl Clock for Breaking {
+    fn now(&self) -> Millis {
+        let is_theirs = std::thread::current().name() == Some(self.threads);
+        assert!(!(is_theirs && self.is_broken.load(std::sync::atomic::Ordering::SeqCst)), "told to");
+        self.clock.now()
+    }
+}
+
+#[test]
+fn a_panic_of_a_thread_of_the_log_answers_everyone_who_waits_and_ends_it() {
+    for threads in ["log-commit", "log-sync"] {
+        let folder = Folder::new();
+        let clock = Arc::new(Breaking { clock: folder.clock.clone(), threads, is_broken: false.into() });
+        let log = EmbeddedLog::open(Arc::new(RealFs), folder.path(), Options::small(), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+        let partition = partitions_of(&log, "events", 1)[0];
+        append(&log, partition, &["before"]).unwrap();
+        clock.is_broken.store(true, std::sync::atomic::Ordering::SeqCst);
+        let hand_in = || log.append(Transaction { batches: vec![(partition, batch(&["x"]))], commits: Vec::new() });
+        let tickets: Vec<_> = (0..50).map_while(|_| hand_in().ok()).collect();
+        assert!(!tickets.is_empty());
+        for ticket in tickets {
+            assert_eq!(ticket.wait().unwrap_err().advice(), crate::log::Advice::Fatal);
+        }
+        let refused = loop {
+            // The first tickets are answered while the thread is still being found dead.
+            match hand_in().map(Ticket::wait) {
+                Ok(answer) => assert!(answer.is_err()),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(&refused, Error::Corrupt(why) if why.contains("panicked")), "{threads}: {refused}");
+        assert_eq!(log.health().unwrap_err().to_string(), refused.to_string());
+        log.close();
+        drop(log);
+        assert_eq!(read(&*folder.open(), partition, 0)[0].1, "before");
+    }
+}
