@@ -83,6 +83,8 @@ pub struct Worker<F: Fold> {
     last_flush: Millis,
     last_tick: Option<Millis>,
     careful_until: Option<Offset>,
+    /// What the fold now decides by is not in its stored state yet.
+    must_store: bool,
     /// The second whose first dead letter was logged.
     told_second: Option<i64>,
     shared: Arc<Shared>,
@@ -123,6 +125,7 @@ impl<F: Fold> Worker<F> {
             last_flush: now,
             last_tick: None,
             careful_until: None,
+            must_store: false,
             told_second: None,
             shared,
         };
@@ -205,8 +208,19 @@ impl<F: Fold> Worker<F> {
         if !fetched.is_empty() && self.should_linger(&fetched, now) {
             return Ok(Stepped::Lingering { until: self.last_commit + self.around.options.linger_ms });
         }
-        if !fetched.is_empty() && self.fold.go_live()? {
-            self.flush()?;
+        if !fetched.is_empty() {
+            self.must_store |= self.fold.go_live()?;
+        }
+        if self.must_store {
+            match self.flush() {
+                // Nothing is decided until it is stored. Each step tries again, so that the loop hears when it is to stop.
+                Err(Error::State(error)) if error.may_pass() => {
+                    self.pause(&error);
+                    return Ok(Stepped::Worked);
+                }
+                stored => stored?,
+            }
+            self.must_store = false;
         }
         if let Err(error) = self.fold_batch(&fetched, None) {
             return match error {
@@ -346,6 +360,7 @@ impl<F: Fold> Worker<F> {
         self.out.clear();
         self.account.clear();
         (self.uncommitted, self.finished) = (0, 0);
+        self.must_store = false;
         let opened = open(&self.around, &mut self.fold, &self.ownership, self.incarnation)?;
         self.committed = opened.committed;
         self.position = opened.flushed.clone();

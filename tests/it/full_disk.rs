@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use flywheel::domain::{DAY_MS, Millis};
 use flywheel::state::{Error, Flush, MemoryStore, StateStore, Table, Wake};
-use flywheel::stream::{NamespaceClock, Spine};
+use flywheel::stream::{NamespaceClock, Spine, Topic};
 use serde_json::json;
 
 use crate::running::{Server, output_of, query_one, stderr_of};
@@ -127,6 +127,24 @@ fn states_that_are_not_taken_are_kept_and_stored_later() {
         let disturbed = three_days(&Arc::default(), |full| full.flushes.store(refusals, Ordering::SeqCst));
         assert_eq!(disturbed, quiet, "{refusals} refusals");
     }
+}
+
+#[test]
+fn a_stop_while_new_settings_cannot_be_stored_is_a_stop_and_nothing_was_decided_by_them() {
+    let world = world();
+    let full = Arc::new(Full { store: Arc::clone(&world.state), ..Full::default() });
+    let spine = open(&world, &full);
+    full.flushes.store(usize::MAX, Ordering::SeqCst);
+    world.send(&day(0));
+    let handle = spine.run();
+    while full.flushes.load(Ordering::SeqCst) == usize::MAX {
+        std::thread::yield_now();
+    }
+    handle.stop().expect("stops");
+    assert!(world.records(Topic::Outcomes).is_empty());
+    full.flushes.store(0, Ordering::SeqCst);
+    world.run();
+    assert!(!world.records(Topic::Outcomes).is_empty());
 }
 
 #[test]
