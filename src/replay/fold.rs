@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::domain::{Namespace, PartitionId};
 use crate::log::{LogReader, RecordBatch, TopicPartition};
-use crate::state::MemoryStore;
+use crate::state::{MemoryStore, StateStore};
 use crate::stream::topology::Topology;
 use crate::stream::{Error, Library, NamespaceClock, Options, ProfileFold, ProfileSetup, Refolded, Topic, Topics, clock_of, refold};
 
@@ -12,6 +12,8 @@ use crate::stream::{Error, Library, NamespaceClock, Options, ProfileFold, Profil
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Folded {
     pub records: u64,
+    /// Of them, those that could not be applied and were passed over.
+    pub dead_lettered: u64,
     /// What would have been appended.
     pub outputs: u64,
     pub output_bytes: u64,
@@ -30,8 +32,8 @@ pub fn fold(log: &Arc<dyn LogReader>, namespace: &Namespace, topology: &Arc<Topo
         let results: Vec<Result<Folded, Error>> = std::thread::scope(|scope| {
             let spawn = |id: &TopicPartition| {
                 let partition = id.partition;
-                let (library, topology, topics) = (Arc::clone(&library), Arc::clone(topology), topics.clone());
-                scope.spawn(move || fold_partition(&**log, topics, library, topology, clock, partition))
+                let (log, library, topology, topics) = (Arc::clone(log), Arc::clone(&library), Arc::clone(topology), topics.clone());
+                scope.spawn(move || fold_partition(log, topics, library, topology, clock, partition))
             };
             let threads: Vec<_> = group.iter().map(spawn).collect();
             let panicked = || Error::Thread { what: "a fold".to_owned(), detail: "it panicked".to_owned() };
@@ -40,6 +42,7 @@ pub fn fold(log: &Arc<dyn LogReader>, namespace: &Namespace, topology: &Arc<Topo
         for result in results {
             let part = result?;
             folded.records += part.records;
+            folded.dead_lettered += part.dead_lettered;
             folded.outputs += part.outputs;
             folded.output_bytes += part.output_bytes;
         }
@@ -48,16 +51,17 @@ pub fn fold(log: &Arc<dyn LogReader>, namespace: &Namespace, topology: &Arc<Topo
 }
 
 fn fold_partition(
-    log: &dyn LogReader,
+    log: Arc<dyn LogReader>,
     topics: Topics,
     library: Arc<Library>,
     topology: Arc<Topology>,
     clock: NamespaceClock,
     partition: PartitionId,
 ) -> Result<Folded, Error> {
-    let options = Options { cache_bytes_max: usize::MAX, ..Options::default() };
+    let options = Options::default();
+    let store: Arc<dyn StateStore> = Arc::new(MemoryStore::new());
     let setup = ProfileSetup { partition, clock, library, initial: topology };
-    let fold = ProfileFold::new(Arc::new(MemoryStore::new()), topics.clone(), &options, setup);
+    let fold = ProfileFold::new(Arc::clone(&store), topics.clone(), &options, setup);
     let mut folded = Folded::default();
     let take = |batches: Vec<(TopicPartition, RecordBatch)>| {
         for (_, batch) in batches {
@@ -66,7 +70,7 @@ fn fold_partition(
         }
         Ok(())
     };
-    let Refolded { records } = refold(log, topics, fold, &options, take)?;
-    folded.records = records;
+    let Refolded { records, dead_lettered } = refold(log, store, topics, fold, &options, take)?;
+    (folded.records, folded.dead_lettered) = (records, dead_lettered);
     Ok(folded)
 }

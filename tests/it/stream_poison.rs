@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use flywheel::domain::{DAY_MS, Millis, Namespace, Offset};
-use flywheel::log::{LogReader, LogWriter};
+use flywheel::domain::{DAY_MS, Millis, Namespace, Offset, PartitionId};
+use flywheel::log::{LogReader, LogWriter, RecordBatch, TopicPartition};
 use flywheel::projections::{self, Limits, Projector};
+use flywheel::replay::fold;
 use flywheel::replay::redrive::{Redriven, Selection, redrive, transaction};
 use flywheel::schema::{self, profile::ProfileRecord};
 use flywheel::segments::{self, Catalog, Clock, Segment, SegmentSet, Type};
-use flywheel::state::MemoryStore;
+use flywheel::state::{MemoryStore, StateStore};
 use flywheel::stream::topology::{Field, Fields, Topology};
-use flywheel::stream::{NamespaceClock, Topic};
+use flywheel::stream::{Library, NamespaceClock, Options, ProfileFold, ProfileSetup, Topic, refold};
 
 use crate::spine_world::{START, World, topology, track};
 
@@ -131,6 +132,13 @@ fn an_event_sent_again_to_a_fixed_build_counts_once_in_profiles_in_sql_and_after
     assert_eq!(world.records(Topic::DeadLetters).len(), 1, "asking when to wake them before the second event panics");
     assert_eq!(events_of_u0(&world), 1);
 
+    let offline = || {
+        let log: Arc<dyn LogReader> = Arc::new(world.log.clone());
+        let folded = fold::fold(&log, &Namespace::new("t").expect("a slug"), &world.topology, 2).expect("folds");
+        (folded.records, folded.dead_lettered)
+    };
+    assert_eq!(offline(), (world.records(Topic::Events).len() as u64, 1), "offline it is passed over too");
+
     world.topology = topology(SEGMENTS);
     let topics = world.topics();
     let again = || {
@@ -151,4 +159,35 @@ fn an_event_sent_again_to_a_fixed_build_counts_once_in_profiles_in_sql_and_after
     world.send(&[track("m3", "u0", "Page", Millis(START.0 + 2 * DAY_MS))]);
     world.run();
     assert_eq!(events_of_u0(&world), 3);
+}
+
+#[test]
+fn folding_again_stores_states_on_the_way_and_writes_nothing_to_the_log() {
+    let mut world = World::new(NamespaceClock::Event, SEGMENTS);
+    world.topology = topology(SEGMENTS);
+    world.open();
+    for n in 0..40 {
+        world.send(&[track(&format!("m{n}"), &format!("u{n}"), "Page", START)]);
+    }
+    world.run();
+    let before = world.records(Topic::Profiles).len();
+    let (log, topics): (Arc<dyn LogReader>, _) = (Arc::new(world.log.clone()), world.topics());
+    let library = Arc::new(Library::new(Arc::clone(&log), topics.clone()));
+    library.add(Arc::clone(&world.topology));
+    let (store, options): (Arc<dyn StateStore>, _) =
+        (Arc::new(MemoryStore::new()), Options { flush_bytes_max: 1, output_bytes_max: 1, ..Options::default() });
+    let partition = PartitionId(0);
+    let setup = ProfileSetup { partition, clock: NamespaceClock::Event, library, initial: Arc::clone(&world.topology) };
+    let profiles = ProfileFold::new(Arc::clone(&store), topics.clone(), &options, setup);
+    let (mut commits, mut made) = (0, 0);
+    let take = |batches: Vec<(TopicPartition, RecordBatch)>| {
+        commits += usize::from(!batches.is_empty());
+        let of_profiles = batches.iter().filter(|(to, _)| to.topic == topics.partition(Topic::Profiles, partition).topic);
+        made += of_profiles.map(|(_, batch)| batch.len()).sum::<usize>();
+        Ok(())
+    };
+    refold(log, Arc::clone(&store), topics.clone(), profiles, &options, take).expect("folds");
+    let people = store.scan(&store.tables().expect("lists")[0], None, usize::MAX).expect("reads").len();
+    assert!(people > 1 && people == made && commits == made, "{people} people, {made} profiles in {commits} commits");
+    assert_eq!(world.records(Topic::Profiles).len(), before);
 }
