@@ -19,7 +19,7 @@ use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::{BatchBuilder, LogReader, LogWriter, Transaction};
 use crate::schema;
 use crate::schema::records::{EventBody, EventsRecord, Origin};
-use crate::state::{FjallOptions, FjallStore, StateStore};
+use crate::state::{FjallOptions, FjallStore, Flush, StateStore};
 use crate::stream::{self, NamespaceClock, Partitions, Spine, Topic, Topics, topology};
 
 const PARTITIONS: u32 = 4;
@@ -85,23 +85,42 @@ const NAMES: &[(&str, &str)] = &[
 ];
 const CONTEXT: &str = r#"{"library":{"name":"bench","version":"1"},"page":{"path":"/p/sku-1234","referrer":"https://example.com/"},"timezone":"Europe/Berlin"}"#;
 
+/// When the events happened.
+#[derive(Debug, Clone, Copy)]
+pub enum When {
+    /// One every 20 ms from a moment in the past: for event-time namespaces.
+    LongAgo,
+    /// Within the minute before this time: for wall-clock namespaces, where old events would wake everyone at once.
+    Before(Millis),
+}
+
+impl When {
+    fn of(self, number: u64) -> i64 {
+        match self {
+            When::LongAgo => START + number as i64 * 20,
+            When::Before(now) => now.0 - (number % 60_000) as i64,
+        }
+    }
+}
+
 /// A log with `count` events in `bench.events`.
 pub struct History {
     pub log: Arc<EmbeddedLog>,
     pub topics: Topics,
+    when: When,
 }
 
 pub fn write_history(dir: &Path, people: People, count: u64) -> anyhow::Result<History> {
-    write_history_in("bench", dir, people, count)
+    write_history_in("bench", dir, people, When::LongAgo, count)
 }
 
 /// The same in a namespace of any name.
-pub fn write_history_in(namespace: &str, dir: &Path, people: People, count: u64) -> anyhow::Result<History> {
+pub fn write_history_in(namespace: &str, dir: &Path, people: People, when: When, count: u64) -> anyhow::Result<History> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let log = EmbeddedLog::open(Arc::new(RealFs), &dir.join("log"), Options::default(), clock)?;
     let namespace = Namespace::new(namespace)?;
     let topics = Topics::create(&*log, &namespace, Partitions { intake: PARTITIONS, events: PARTITIONS })?;
-    let history = History { log, topics };
+    let history = History { log, topics, when };
     history.append(people, 0, count)?;
     Ok(history)
 }
@@ -119,7 +138,7 @@ impl History {
             let user = format!("user-{person:08}");
             let message = format!("bench-{number:016}");
             let (name, properties) = NAMES[(random.random_range(0..100u32) as usize).min(99) * NAMES.len() / 100];
-            let time = START + number as i64 * 20;
+            let time = self.when.of(number);
             let event = EventsRecord::Event(EventBody {
                 message_id: &message,
                 kind: "track",
@@ -271,20 +290,30 @@ const COLD_EVENTS: u64 = 500_000;
 /// Of all states in memory, per partition: a small part.
 const COLD_CACHE_BYTES: usize = 16 << 20;
 
+/// Folded in earnest before the others are made after them.
+const COLD_FOLDED: u32 = 100_000;
+/// Spreads consecutive people over the key range, so that the store is filled in no order: prime, and no divisor of the count.
+const COLD_STRIDE: u64 = 7_368_787;
+/// States of one flush.
+const COLD_FLUSH: usize = 20_000;
+
 /// `features.cold`, `memory.*`: everyone has one event already, then events of people drawn at random, nearly all of whom are on disk.
 pub fn cold(dir: &Path) -> anyhow::Result<Vec<Figure>> {
     let options = stream::Options { cache_bytes_max: COLD_CACHE_BYTES, ..stream::Options::default() };
-    let history = write_history(dir, People::Everyone, u64::from(COLD_USERS))?;
-    let seeded = history.fold(dir, options.clone())?;
-    history.append(People::Uniform(COLD_USERS), u64::from(COLD_USERS), COLD_EVENTS)?;
+    let history = write_history(dir, People::Everyone, u64::from(COLD_FOLDED))?;
+    history.fold(dir, options.clone())?;
+    let started = Instant::now();
+    multiply(dir)?;
+    let made = started.elapsed().as_secs_f64();
+    history.append(People::Uniform(COLD_USERS), u64::from(COLD_FOLDED), COLD_EVENTS)?;
     let timed = history.fold(dir, options)?;
     let resident = resident_bytes();
     history.log.close();
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     let rate = COLD_EVENTS as f64 / timed.wall / cores;
     let setup = format!(
-        "{COLD_USERS} users on disk (built at {:.0} events/s), {COLD_EVENTS} uniform events, {} MB of state cache in all, {cores} cores",
-        f64::from(COLD_USERS) / seeded.wall,
+        "{COLD_USERS} users on disk (states of {COLD_FOLDED} folded ones under everyone's key, stored in {made:.0} s), {COLD_EVENTS} uniform \
+         events, {} MB of state cache in all, {cores} cores",
         (COLD_CACHE_BYTES * PARTITIONS as usize) >> 20,
     );
     let mut figures = vec![
@@ -293,6 +322,40 @@ pub fn cold(dir: &Path) -> anyhow::Result<Vec<Figure>> {
     ];
     figures.extend(profile_sizes(dir)?);
     Ok(figures)
+}
+
+/// Gives everyone who was not folded the state of someone who was. What the store holds is what ten million first events would have
+/// left in it, without folding each of them.
+fn multiply(dir: &Path) -> anyhow::Result<()> {
+    let (state, _) = FjallStore::open_or_rebuild(&dir.join("state"), FjallOptions::default())?;
+    let tenant = TenantId::new("default")?;
+    let mut tables = state.tables()?;
+    tables.retain(|table| table.0.contains(".profiles."));
+    tables.sort();
+    anyhow::ensure!(tables.len() == PARTITIONS as usize, "{} tables of profiles", tables.len());
+    let samples: Vec<Vec<bytes::Bytes>> = tables
+        .iter()
+        .map(|table| Ok(state.scan(table, None, COLD_FLUSH)?.into_iter().map(|(_, state)| state).collect()))
+        .collect::<anyhow::Result<_>>()?;
+    let mut flushes: Vec<Flush> = tables.iter().map(|_| Flush::default()).collect();
+    for number in 0..u64::from(COLD_USERS) {
+        let person = number * COLD_STRIDE % u64::from(COLD_USERS);
+        if person < u64::from(COLD_FOLDED) {
+            continue;
+        }
+        let key = Subject::user(&format!("user-{person:08}")).key(&tenant);
+        let partition = partition_of(key.as_bytes(), PARTITIONS).0 as usize;
+        let sample = &samples[partition][number as usize % samples[partition].len()];
+        let flush = &mut flushes[partition];
+        flush.states.push((bytes::Bytes::copy_from_slice(key.as_bytes()), Some(sample.clone())));
+        if flush.states.len() == COLD_FLUSH {
+            state.flush(&tables[partition], std::mem::take(flush))?;
+        }
+    }
+    for (table, flush) in tables.iter().zip(flushes) {
+        state.flush(table, flush)?;
+    }
+    Ok(())
 }
 
 /// Bytes of stored profiles: a sample of the busiest load, where they are largest.

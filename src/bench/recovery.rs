@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::figure::{FSYNC, Figure};
-use super::folds::{People, write_history_in};
+use super::folds::{People, When, write_history_in};
 use super::load::{self, Pace, Shape};
 use super::on_own_thread;
 use crate::app::Engine;
 use crate::cli::wait;
 use crate::config::{Config, DEVELOPMENT_WRITE_KEY};
+use crate::env::Clock;
 use crate::env::fs::RealFs;
 use crate::log::embedded::EmbeddedReader;
 
@@ -76,7 +77,8 @@ async fn seed(data: &Path, config: &Config) -> anyhow::Result<()> {
     let dir = data.to_owned();
     let written = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&dir)?;
-        write_history_in(NAMESPACE, &dir, People::Everyone, u64::from(USERS))?.log.close();
+        let when = When::Before(crate::env::SystemClock.now());
+        write_history_in(NAMESPACE, &dir, People::Everyone, when, u64::from(USERS))?.log.close();
         anyhow::Ok(())
     });
     written.await??;
@@ -94,7 +96,7 @@ fn start(data: &Path) -> anyhow::Result<(Child, SocketAddr)> {
         .args(["--config", "/dev/null", "--data"])
         .arg(data)
         .args(["up", "--listen", "127.0.0.1:0"])
-        .env("FLYWHEEL_OBSERVE__LOG_LEVEL", "error")
+        .env("FLYWHEEL_OBSERVE__LOG_LEVEL", std::env::var("FLYWHEEL_OBSERVE__LOG_LEVEL").unwrap_or_else(|_| "error".to_owned()))
         .stdout(Stdio::piped())
         .spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
