@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 pub use folder::{Contact, Folder};
 pub use plans::rules_of;
-pub use server::{Engine, Server, takes_development_key};
+pub use server::{Edge, Engine, Ground, Opened, Server, takes_development_key};
 pub use world::{Plan, Vitals, World};
 
 use crate::{gateway, log, projections, state, stream};

@@ -1,9 +1,9 @@
-//! The whole product in one process: log, state, every namespace, the gateway; started in that order and stopped in the reverse one.
+//! The whole product in one process: the log, the gateway before it, then state and every namespace; stopped in the reverse order.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -20,11 +20,80 @@ use crate::gateway::{self, Access, Clocked, NotReady, ProfileAnswer, ProfileRead
 use crate::log::embedded::{self, EmbeddedLog};
 use crate::log::{Advice, LogWriter};
 use crate::projections::Reader;
-use crate::state::{FjallStore, Opened, StateStore};
-use crate::stream::NamespaceClock;
+use crate::state::{self, FjallStore, StateStore};
+use crate::stream::{NamespaceClock, Topics};
 
 /// How often a running server looks whether one of its loops has given up.
 const VITALS_EVERY: Duration = Duration::from_millis(250);
+
+/// What everything stands on: the log, recovered and open, the clock, the folder, the settings.
+#[derive(Clone)]
+pub struct Ground {
+    pub log: Arc<EmbeddedLog>,
+    pub clock: Arc<dyn Clock>,
+    pub folder: Folder,
+    config: Config,
+}
+
+/// A folder whose log is open and whose namespaces are known, which is all that acknowledging needs. State and folds come next, and may
+/// take a while: the state store has a journal to read, the folds what was not stored.
+pub struct Opened {
+    pub ground: Ground,
+    plans: Vec<Plan>,
+}
+
+impl Opened {
+    /// Opens the log, and makes every namespace that is configured or already there ready to be appended to.
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        Self::open_with(config, None)
+    }
+
+    /// The same with one more namespace, under a topology of the caller's.
+    pub fn open_with(config: &Config, more: Option<Plan>) -> Result<Self, Error> {
+        let folder = Folder::new(&config.data.dir);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let options = embedded::Options {
+            wal_bytes: config.log.wal_bytes,
+            tail_bytes_max: config.log.tail_bytes_max,
+            queue_bytes_max: config.log.queue_bytes_max,
+            ..embedded::Options::default()
+        };
+        std::fs::create_dir_all(folder.root()).map_err(|error| Error::folder(&folder, &error))?;
+        let begun = clock.now();
+        let log = EmbeddedLog::open(Arc::new(RealFs), &folder.log(), options, Arc::clone(&clock))?;
+        let opened = clock.now();
+        let plans = plans::of(config, &*log, more)?;
+        for plan in &plans {
+            Topics::make(&*log, &plan.namespace, plan.clock, plan.partitions)?;
+        }
+        tracing::info!(log_ms = opened.since_ms(begun), namespaces_ms = clock.now().since_ms(opened), "the log is open");
+        Ok(Self { ground: Ground { log, clock, folder, config: config.clone() }, plans })
+    }
+
+    pub fn namespaces(&self) -> Vec<(Namespace, NamespaceClock)> {
+        self.plans.iter().map(|plan| (plan.namespace.clone(), plan.clock)).collect()
+    }
+
+    /// Opens the state and starts every namespace.
+    pub fn start(self) -> Result<Engine, Error> {
+        let Ground { log, clock, folder, config } = self.ground;
+        let begun = clock.now();
+        let (state, opened) = FjallStore::open_or_rebuild(&folder.state(), config.state.clone())?;
+        if let state::Opened::Rebuilt { moved_to, reason } = opened {
+            tracing::warn!(%reason, moved_to = %moved_to.display(), "the state would not open and is rebuilt from the log");
+        }
+        let opened = clock.now();
+        let state: Arc<dyn StateStore> = Arc::new(state);
+        let mut engine = Engine { log, clock, folder, worlds: Vec::new(), state, config };
+        for plan in self.plans {
+            let world = World::start(plan, &engine.log, &engine.state, &engine.clock, &engine.folder, &engine.config.stream)?;
+            engine.worlds.push(world);
+        }
+        let (state_ms, folds_ms) = (opened.since_ms(begun), engine.clock.now().since_ms(opened));
+        tracing::info!(state_ms, folds_ms, "state is open, folds and projectors run");
+        Ok(engine)
+    }
+}
 
 /// Everything but the gateway: what benchmarks and the demonstration drive directly.
 pub struct Engine {
@@ -39,32 +108,17 @@ pub struct Engine {
 impl Engine {
     /// Opens the folder and starts every namespace that is configured or already there.
     pub fn start(config: &Config) -> Result<Self, Error> {
-        Self::start_with(config, None)
+        Opened::open(config)?.start()
     }
 
     /// The same with one more namespace, under a topology of the caller's.
     pub fn start_with(config: &Config, more: Option<Plan>) -> Result<Self, Error> {
-        let folder = Folder::new(&config.data.dir);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let options = embedded::Options {
-            wal_bytes: config.log.wal_bytes,
-            tail_bytes_max: config.log.tail_bytes_max,
-            queue_bytes_max: config.log.queue_bytes_max,
-            ..embedded::Options::default()
-        };
-        std::fs::create_dir_all(folder.root()).map_err(|error| Error::folder(&folder, &error))?;
-        let log = EmbeddedLog::open(Arc::new(RealFs), &folder.log(), options, Arc::clone(&clock))?;
-        let (state, opened) = FjallStore::open_or_rebuild(&folder.state(), config.state.clone())?;
-        if let Opened::Rebuilt { moved_to, reason } = opened {
-            tracing::warn!(%reason, moved_to = %moved_to.display(), "the state would not open and is rebuilt from the log");
-        }
-        let state: Arc<dyn StateStore> = Arc::new(state);
-        let mut engine = Self { log, clock, folder, worlds: Vec::new(), state, config: config.clone() };
-        for plan in plans::of(config, &*engine.log, more)? {
-            let world = World::start(plan, &engine.log, &engine.state, &engine.clock, &engine.folder, &config.stream)?;
-            engine.worlds.push(world);
-        }
-        Ok(engine)
+        Opened::open_with(config, more)?.start()
+    }
+
+    fn ground(&self) -> Ground {
+        let (log, clock) = (Arc::clone(&self.log), Arc::clone(&self.clock));
+        Ground { log, clock, folder: self.folder.clone(), config: self.config.clone() }
     }
 
     pub fn world(&self, namespace: &str) -> Option<&World> {
@@ -85,19 +139,24 @@ impl Engine {
     }
 }
 
-/// An engine behind a gateway.
-pub struct Server {
-    pub engine: Engine,
+/// A gateway that takes events while the engine behind it is still starting: not ready, but acknowledging.
+pub struct Edge {
     pub address: SocketAddr,
+    folder: Folder,
     gateway: JoinHandle<Result<(), gateway::Error>>,
     shutdown: tokio::sync::watch::Sender<bool>,
-    cleaner: JoinHandle<()>,
+    /// Of every namespace, once they run.
+    vitals: Arc<OnceLock<Vec<Vitals>>>,
 }
 
-impl Server {
-    /// Serves `engine`; the listener is bound before this returns.
-    pub async fn start(engine: Engine, metrics: Option<PrometheusHandle>) -> Result<Self, Error> {
-        let config = engine.config.clone();
+impl Edge {
+    /// The listener is bound before this returns.
+    pub async fn open(
+        ground: &Ground,
+        namespaces: &[(Namespace, NamespaceClock)],
+        metrics: Option<PrometheusHandle>,
+    ) -> Result<Self, Error> {
+        let Ground { log, clock, folder, config } = ground.clone();
         let listener =
             TcpListener::bind(&config.server.listen).await.map_err(|error| Error::Listen(config.server.listen.clone(), error))?;
         let address = listener.local_addr().map_err(|error| Error::Listen(config.server.listen.clone(), error))?;
@@ -106,17 +165,17 @@ impl Server {
         }
         let token = uuid::Uuid::new_v4().simple().to_string();
         let contact = Contact { pid: std::process::id(), url: format!("http://{address}"), admin_token: token.clone() };
-        engine.folder.write_contact(&contact).map_err(|error| Error::folder(&engine.folder, &error))?;
-        let vitals: Vec<Vitals> = engine.worlds.iter().map(World::vitals).collect();
+        folder.write_contact(&contact).map_err(|error| Error::folder(&folder, &error))?;
+        let vitals: Arc<OnceLock<Vec<Vitals>>> = Arc::default();
         let app = gateway::App {
-            log: Arc::clone(&engine.log) as _,
-            clock: Arc::clone(&engine.clock),
-            profiles: Arc::new(Profiles::of(&engine)),
-            readiness: Arc::new(Health { log: Arc::clone(&engine.log) as _, vitals, clock: Arc::clone(&engine.clock) }),
+            log: Arc::clone(&log) as _,
+            clock: Arc::clone(&clock),
+            profiles: Arc::new(Profiles::of(&folder, namespaces)),
+            readiness: Arc::new(Health { log: Arc::clone(&log) as _, vitals: Arc::clone(&vitals), clock }),
             metrics,
-            sources: sources(&config, &engine.worlds),
+            sources: sources(&config, namespaces),
             options: config.gateway.clone(),
-            extra: Some(admin::router(Arc::clone(&engine.log) as _, token)),
+            extra: Some(admin::router(log, token)),
         };
         let (shutdown, mut asked) = tokio::sync::watch::channel(false);
         let stop = async move {
@@ -124,8 +183,39 @@ impl Server {
             let _ = asked.wait_for(|stop| *stop).await;
         };
         let gateway = tokio::spawn(gateway::serve(listener, app, stop));
-        let cleaner = tokio::spawn(clean(Arc::clone(&engine.log), Arc::clone(&engine.clock), config.log.clean_interval_s));
-        Ok(Self { engine, address, gateway, shutdown, cleaner })
+        Ok(Self { address, folder, gateway, shutdown, vitals })
+    }
+
+    /// The engine runs: ready from here on, as far as it is.
+    pub fn serve(self, engine: Engine) -> Server {
+        // Nobody else sets them.
+        let _ = self.vitals.set(engine.worlds.iter().map(World::vitals).collect());
+        let cleaner = tokio::spawn(clean(Arc::clone(&engine.log), Arc::clone(&engine.clock), engine.config.log.clean_interval_s));
+        Server { engine, address: self.address, edge: self, cleaner }
+    }
+
+    /// Drains requests.
+    pub async fn close(self) -> Result<(), Error> {
+        self.shutdown.send_replace(true);
+        let served = self.gateway.await;
+        self.folder.remove_contact();
+        Ok(served.map_err(|error| Error::Stopped(format!("the gateway ended badly: {error}")))??)
+    }
+}
+
+/// An engine behind a gateway.
+pub struct Server {
+    pub engine: Engine,
+    pub address: SocketAddr,
+    edge: Edge,
+    cleaner: JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves `engine`; the listener is bound before this returns.
+    pub async fn start(engine: Engine, metrics: Option<PrometheusHandle>) -> Result<Self, Error> {
+        let namespaces: Vec<_> = engine.worlds.iter().map(|world| (world.namespace.clone(), world.clock)).collect();
+        Ok(Edge::open(&engine.ground(), &namespaces, metrics).await?.serve(engine))
     }
 
     /// Serves until `until` resolves, a loop gives up or the gateway ends, then stops in order.
@@ -143,7 +233,7 @@ impl Server {
                     return error.to_string();
                 }
                 // It ends when told to, which is not yet. Without it nothing listens, and nobody would come to see why.
-                if self.gateway.is_finished() {
+                if self.edge.gateway.is_finished() {
                     return "the gateway has ended by itself".to_owned();
                 }
             }
@@ -162,14 +252,12 @@ impl Server {
 
     /// Drains requests, then folds, flushes and closes.
     pub async fn stop(self) -> Result<(), Error> {
-        self.shutdown.send_replace(true);
-        let served = self.gateway.await;
+        let served = self.edge.close().await;
         self.cleaner.abort();
-        self.engine.folder.remove_contact();
         let engine = self.engine;
         let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
         stopped.unwrap_or_else(|error| Err(Error::Stopped(error.to_string())))?;
-        Ok(served.map_err(|error| Error::Stopped(format!("the gateway ended badly: {error}")))??)
+        served
     }
 }
 
@@ -189,7 +277,7 @@ async fn clean(log: Arc<EmbeddedLog>, clock: Arc<dyn Clock>, interval_s: u64) {
     }
 }
 
-fn sources(config: &Config, worlds: &[World]) -> Sources {
+fn sources(config: &Config, namespaces: &[(Namespace, NamespaceClock)]) -> Sources {
     let mut sources = Sources::default();
     for source in config.sources_or_development() {
         if config.sources.is_empty() {
@@ -201,12 +289,12 @@ fn sources(config: &Config, worlds: &[World]) -> Sources {
     for key in &config.api_keys {
         sources.api_keys.insert(key.api_key.clone(), Access { tenant: key.tenant.clone(), namespace: key.namespace.clone() });
     }
-    for world in worlds {
-        let clocked = match world.clock {
+    for (namespace, clock) in namespaces {
+        let clocked = match clock {
             NamespaceClock::Wall => Clocked::Wall,
             NamespaceClock::Event => Clocked::Event,
         };
-        sources.namespaces.insert(world.namespace.clone(), clocked);
+        sources.namespaces.insert(namespace.clone(), clocked);
     }
     sources
 }
@@ -220,9 +308,9 @@ pub fn takes_development_key(config: &Config) -> Option<&'static str> {
 struct Profiles(BTreeMap<Namespace, Reader>);
 
 impl Profiles {
-    fn of(engine: &Engine) -> Self {
-        let reader = |world: &World| (world.namespace.clone(), Reader::new(&engine.folder.read(), &world.namespace));
-        Self(engine.worlds.iter().map(reader).collect())
+    fn of(folder: &Folder, namespaces: &[(Namespace, NamespaceClock)]) -> Self {
+        let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Reader::new(&folder.read(), namespace));
+        Self(namespaces.iter().map(reader).collect())
     }
 }
 
@@ -240,18 +328,24 @@ impl ProfileReader for Profiles {
 
 struct Health {
     log: Arc<dyn LogWriter>,
-    vitals: Vec<Vitals>,
+    vitals: Arc<OnceLock<Vec<Vitals>>>,
     clock: Arc<dyn Clock>,
 }
 
 impl Readiness for Health {
     fn not_ready(&self) -> Vec<NotReady> {
         let log = self.log.health().err().map(|error| NotReady { component: "log".to_owned(), reason: error.to_string() });
-        log.into_iter().chain(self.vitals.iter().flat_map(Vitals::not_ready)).collect()
+        let Some(vitals) = self.vitals.get() else {
+            let reason = "state and folds are starting; events are taken meanwhile".to_owned();
+            return log.into_iter().chain([NotReady { component: "stream".to_owned(), reason }]).collect();
+        };
+        log.into_iter().chain(vitals.iter().flat_map(Vitals::not_ready)).collect()
     }
 
     fn intake_lag_ms(&self, namespace: &Namespace) -> u64 {
-        let vitals = self.vitals.iter().find(|vitals| vitals.namespace == *namespace);
+        // What is not known yet is not small.
+        let Some(vitals) = self.vitals.get() else { return u64::MAX };
+        let vitals = vitals.iter().find(|vitals| vitals.namespace == *namespace);
         vitals.map_or(0, |vitals| vitals.intake_lag_ms(self.clock.now()))
     }
 }
@@ -272,7 +366,7 @@ mod tests {
     async fn a_server_whose_gateway_ends_stops_and_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let server = server(&dir).await;
-        server.gateway.abort();
+        server.edge.gateway.abort();
         let ended = server.run(std::future::pending()).await;
         assert!(matches!(&ended, Err(Error::Stopped(why)) if why.contains("gateway")), "{ended:?}");
     }
@@ -291,7 +385,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let server = server(&dir).await;
         let log = Arc::clone(&server.engine.log);
-        let health = Health { log: Arc::clone(&log) as _, vitals: Vec::new(), clock: Arc::clone(&server.engine.clock) };
+        let health =
+            Health { log: Arc::clone(&log) as _, vitals: Arc::new(OnceLock::from(Vec::new())), clock: Arc::clone(&server.engine.clock) };
         assert_eq!(health.not_ready(), []);
         log.close();
         let reasons = health.not_ready();

@@ -129,6 +129,11 @@ impl Vitals {
             return 0;
         }
         let behind = self.watch.status().into_iter().filter(|partition| partition.stage == "intake" && partition.lag_records() > 0);
-        behind.filter_map(|partition| partition.time).map(|time| now.since_ms(crate::domain::Millis(time)).max(0) as u64).max().unwrap_or(0)
+        // Ticks are far apart while nothing comes: what was idle a moment ago is not behind.
+        behind
+            .filter_map(|partition| partition.time.max(partition.idle_at))
+            .map(|time| now.since_ms(crate::domain::Millis(time)).max(0) as u64)
+            .max()
+            .unwrap_or(0)
     }
 }

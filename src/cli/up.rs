@@ -4,7 +4,7 @@ use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::{Engine, Server, takes_development_key};
+use crate::app::{Edge, Opened, takes_development_key};
 use crate::config::Config;
 use crate::{projections, stream};
 
@@ -16,16 +16,25 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     let metrics = metrics.install_recorder().context("metrics")?;
     stream::metrics::describe();
     projections::metrics::describe();
-    let starting = config.clone();
-    let engine = tokio::task::spawn_blocking(move || Engine::start(&starting)).await??;
-    let namespaces: Vec<String> = engine.worlds.iter().map(|world| world.namespace.to_string()).collect();
-    let server = Server::start(engine, Some(metrics)).await?;
-    println!("flywheel {} on {}; namespaces: {}", env!("CARGO_PKG_VERSION"), config.data.dir.display(), namespaces.join(", "));
+    let asked = asked_to_stop()?;
+    let opening = config.clone();
+    let opened = tokio::task::spawn_blocking(move || Opened::open(&opening)).await??;
+    let namespaces = opened.namespaces();
+    // Acknowledging needs the log only: whoever sends need not wait for state and folds.
+    let edge = Edge::open(&opened.ground, &namespaces, Some(metrics)).await?;
+    let names: Vec<&str> = namespaces.iter().map(|(namespace, _)| namespace.as_str()).collect();
+    println!("flywheel {} on {}; namespaces: {}", env!("CARGO_PKG_VERSION"), config.data.dir.display(), names.join(", "));
     if let Some(key) = takes_development_key(config) {
         println!("no source is configured: the write key is {key:?}, from this machine only");
     }
-    println!("listening on http://{}", server.address);
-    server.run(asked_to_stop()?).await?;
+    println!("listening on http://{}", edge.address);
+    match tokio::task::spawn_blocking(move || opened.start()).await? {
+        Ok(engine) => edge.serve(engine).run(asked).await?,
+        Err(error) => {
+            edge.close().await?;
+            return Err(error.into());
+        }
+    }
     println!("stopped; everything acknowledged is on disk");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Error;
+use super::{Error, NamespaceClock};
 use crate::domain::{DAY_MS, Duration, Incarnation, Namespace, PartitionId};
 use crate::log::{Cleanup, LogReader, LogWriter, Retention, TopicId, TopicInfo, TopicName, TopicPartition, TopicSpec};
 
@@ -120,6 +120,13 @@ impl Topics {
         let create = |spec: &TopicSpec| log.create_topic(spec);
         let infos: Result<Vec<_>, _> = topics(namespace, partitions).iter().map(create).collect();
         Ok(Self { namespace: namespace.clone(), infos: infos?.into() })
+    }
+
+    /// Makes a namespace ready to be appended to: its topics are there, and its clock is the one that is wanted.
+    pub fn make(log: &dyn LogWriter, namespace: &Namespace, clock: NamespaceClock, partitions: Partitions) -> Result<Self, Error> {
+        let topics = Self::create(log, namespace, partitions)?;
+        super::definitions::fix_clock(log, &topics, clock)?;
+        Ok(topics)
     }
 
     /// Finds them in a log that someone else writes; `None` if the namespace is not (all) there.
