@@ -186,6 +186,9 @@ pub enum Topic {
         /// Go on until interrupted.
         #[arg(long, short)]
         follow: bool,
+        /// Show control records too: ticks and activations, which belong to no person.
+        #[arg(long)]
+        control: bool,
     },
     /// Write a topic to a file: NDJSON decoded, or an Avro object container.
     Export {

@@ -124,10 +124,13 @@ async fn topics(config: &Config, asked: &args::Topic, json: bool) -> anyhow::Res
             topic::list(&*log)?.print(json);
             Ok(())
         }
-        args::Topic::Tail { topic: name, last, follow } => topic::tail(&*log, name, *last, *follow, |line| {
-            use std::io::Write;
-            writeln!(std::io::stdout(), "{line}")
-        }),
+        args::Topic::Tail { topic: name, last, follow, control } => {
+            let wanted = topic::Wanted { last: *last, follow: *follow, control: *control };
+            topic::tail(&*log, name, wanted, |line| {
+                use std::io::Write;
+                writeln!(std::io::stdout(), "{line}")
+            })
+        }
         args::Topic::Export { topic: name, output, from, to } => {
             let time = |text: &Option<String>| -> anyhow::Result<Option<Millis>> {
                 text.as_ref().map(|text| Millis::parse(text).with_context(|| format!("{text:?} is no RFC 3339 time"))).transpose()

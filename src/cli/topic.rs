@@ -3,6 +3,7 @@
 //! NDJSON lines hold the record decoded (`topic`, `partition`, `offset`, `timestamp`, `key`, `record`) and import to the same bytes; a
 //! name ending in `.avro` makes an Avro object container that any Avro tool reads.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
@@ -86,24 +87,57 @@ pub fn line(topic: &TopicInfo, partition: PartitionId, record: &RecordRef<'_>) -
     Ok(line)
 }
 
-pub fn tail(
-    log: &dyn LogReader,
-    name: &str,
-    last: u64,
-    follow: bool,
-    mut print: impl FnMut(&Value) -> std::io::Result<()>,
-) -> anyhow::Result<()> {
+/// Which records `tail` shows.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// How many before the end of each partition.
+    pub last: u64,
+    pub follow: bool,
+    /// Ticks and activations too.
+    pub control: bool,
+}
+
+/// Ticks, activations, statements of time: of no person, and on a quiet server all there is.
+fn is_control(topic: &TopicInfo, record: &RecordRef<'_>) -> bool {
+    record.key.is_empty() && matches!(topic.spec.name.topic(), "intake" | "events")
+}
+
+/// Where the last `wanted.last` records that are to be shown begin.
+fn tail_start(log: &dyn LogReader, topic: &TopicInfo, partition: TopicPartition, wanted: Wanted) -> anyhow::Result<Offset> {
+    let marks = log.watermarks(partition)?;
+    let mut back = wanted.last;
+    loop {
+        let from = Offset(marks.end.0.saturating_sub(back).max(marks.start.0));
+        let mut shown: VecDeque<Offset> = VecDeque::new();
+        let mut at = from;
+        while at < marks.end && !wanted.control {
+            let fetched = log.fetch(partition, at, FETCH_BYTES)?;
+            for record in fetched.records().filter(|record| !is_control(topic, record)) {
+                shown.push_back(record.offset);
+                if shown.len() as u64 > wanted.last {
+                    shown.pop_front();
+                }
+            }
+            at = fetched.next;
+        }
+        if wanted.control || from == marks.start || shown.len() as u64 >= wanted.last {
+            return Ok(shown.front().copied().filter(|_| wanted.last > 0).unwrap_or(if wanted.control { from } else { marks.end }));
+        }
+        back = back.saturating_mul(8);
+    }
+}
+
+pub fn tail(log: &dyn LogReader, name: &str, wanted: Wanted, mut print: impl FnMut(&Value) -> std::io::Result<()>) -> anyhow::Result<()> {
     let topic = find(log, name)?;
     let mut positions = Vec::new();
     for partition in partitions(&topic) {
-        let marks = log.watermarks(partition)?;
-        positions.push((partition, Offset(marks.end.0.saturating_sub(last).max(marks.start.0))));
+        positions.push((partition, tail_start(log, &topic, partition, wanted)?));
     }
     loop {
         for (partition, position) in &mut positions {
             loop {
                 let fetched = log.fetch(*partition, *position, FETCH_BYTES)?;
-                for record in fetched.records() {
+                for record in fetched.records().filter(|record| wanted.control || !is_control(&topic, record)) {
                     print(&line(&topic, partition.partition, &record)?)?;
                 }
                 let moved = fetched.next > *position;
@@ -113,7 +147,7 @@ pub fn tail(
                 }
             }
         }
-        if !follow {
+        if !wanted.follow {
             return Ok(());
         }
         while !log.wait(&positions, FOLLOW_WAIT)? {}
@@ -262,7 +296,7 @@ mod tests {
     use crate::log::TopicName;
     use crate::log::TopicSpec;
     use crate::log::memory::MemoryLog;
-    use crate::schema::records::{EventsRecord, IdentityRecord, Tick, Tie};
+    use crate::schema::records::{EventsRecord, Expect, IdentityRecord, Origin, Tick, Tie};
 
     fn log_with(topic: &str, records: &[(&[u8], Option<Vec<u8>>)]) -> MemoryLog {
         let log = MemoryLog::new(Arc::new(ManualClock::at(Millis(1_000))));
@@ -318,14 +352,36 @@ mod tests {
         let mut tick = Vec::new();
         schema::encode(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9 }), &mut tick).unwrap();
         let log = log_with("events", &[(b"", Some(tick.clone())), (b"", Some(tick))]);
+        let lines = tailed(&log, "main.events", Wanted { last: 1, follow: false, control: true });
+        assert_eq!(lines.len(), 1);
+        assert_eq!((lines[0]["offset"].as_u64(), lines[0]["record"]["feeder"].as_i64()), (Some(1), Some(1)));
+    }
+
+    fn tailed(log: &dyn LogReader, name: &str, wanted: Wanted) -> Vec<Value> {
         let mut lines = Vec::new();
-        tail(&log, "main.events", 1, false, |line| {
+        tail(log, name, wanted, |line| {
             lines.push(line.clone());
             Ok(())
         })
         .unwrap();
-        assert_eq!(lines.len(), 1);
-        assert_eq!((lines[0]["offset"].as_u64(), lines[0]["record"]["feeder"].as_i64()), (Some(1), Some(1)));
+        lines
+    }
+
+    #[test]
+    fn tail_passes_over_ticks_and_finds_what_lies_before_them() {
+        let (mut tick, mut expect) = (Vec::new(), Vec::new());
+        let origin = Origin { incarnation: 1, partition: 0, offset: 0 };
+        let expected = Expect { anonymous_id: "a", user_id: "u", at: 5, origin };
+        schema::encode(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9 }), &mut tick).unwrap();
+        schema::encode(&EventsRecord::Expect(expected), &mut expect).unwrap();
+        let mut records: Vec<(&[u8], Option<Vec<u8>>)> = vec![(b"acme\0u:1", Some(expect)); 3];
+        records.extend(vec![(b"".as_slice(), Some(tick)); 100]);
+        let log = log_with("events", &records);
+        let offsets = |last| {
+            let lines = tailed(&log, "main.events", Wanted { last, follow: false, control: false });
+            lines.iter().map(|line| line["offset"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!([offsets(0), offsets(2), offsets(10)], [vec![], vec![1, 2], vec![0, 1, 2]]);
     }
 
     #[test]

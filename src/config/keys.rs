@@ -47,6 +47,7 @@ pub const KEYS: &[Key] = &[
     key("stream.fetch_bytes_max", "bytes per fetch, and so about the size of a commit under load"),
     key("stream.output_bytes_max", "a commit is cut when it has made this much"),
     key("stream.tick_interval_ms", "how often time is passed on to the profile fold (wall-clock namespaces)"),
+    key("stream.tick_idle_interval_ms", "the same while nothing comes and nobody is due"),
     key("stream.linger_ms", "under light load a commit waits this long for company"),
     key("stream.linger_bytes", "a batch of at least this much does not wait"),
     key("stream.flush_age_ms_max", "longest that changed state stays unflushed; a restart re-reads about this much"),

@@ -113,6 +113,11 @@ pub trait Fold: Send {
     /// The time this fold has reached.
     fn time(&self) -> Millis;
 
+    /// When time alone next changes something, as far as is known; asked only while nothing comes.
+    fn next_due(&self) -> Result<Option<Millis>, Error> {
+        Ok(None)
+    }
+
     /// About how many bytes a flush would write.
     fn dirty_bytes(&self) -> usize;
 

@@ -14,6 +14,8 @@ pub struct Options {
     pub output_bytes_max: usize,
     /// Time between ticks of a wall-clock namespace.
     pub tick_interval_ms: i64,
+    /// The same while nothing comes and nobody is due. What comes shortens it at once.
+    pub tick_idle_interval_ms: i64,
     /// Under light load a commit waits this long after the last one, so that its records go together.
     pub linger_ms: i64,
     /// A batch of at least this much does not wait.
@@ -39,6 +41,7 @@ impl Default for Options {
             fetch_bytes_max: 8 << 20,
             output_bytes_max: 8 << 20,
             tick_interval_ms: 1_000,
+            tick_idle_interval_ms: 60_000,
             linger_ms: 10,
             linger_bytes: 256 << 10,
             flush_age_ms_max: 5_000,

@@ -41,6 +41,8 @@ pub fn refold<F: Fold>(
     let end = log.watermarks(input)?.end;
     let dry = Arc::new(Dry { log, input, end, committed: Mutex::default(), made: Mutex::default() });
     let around = Surroundings {
+        // It writes no ticks.
+        pulse: Arc::new(super::Pulse::new(usize::MAX)),
         log: Arc::clone(&dry) as Arc<dyn LogWriter>,
         state: store,
         // Stands still: nothing waits for company, and states are stored when there are many, not when they are old.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::definitions::{self, Library, NamespaceClock};
 use super::intake::{IntakeFold, Setup as IntakeSetup};
 use super::profile::{ProfileFold, Setup as ProfileSetup};
+use super::pulse::Pulse;
 use super::runner::Handle;
 use super::status::Stopping;
 use super::topology::Topology;
@@ -44,8 +45,7 @@ impl Spine {
 
     /// Creates topics, brings the topology into force, takes over the partitions. Tests and simulations step the workers themselves.
     pub fn open(setup: Setup) -> Result<Self, Error> {
-        let topics = Topics::create(&*setup.log, &setup.namespace, setup.partitions)?;
-        definitions::fix_clock(&*setup.log, &topics, setup.time)?;
+        let topics = Topics::make(&*setup.log, &setup.namespace, setup.time, setup.partitions)?;
         let is_new = definitions::topology_text(&*setup.log, &topics)?.is_none();
         // The first one is in force from the beginning; a later one from now on, or, in event time, from where it stands in the log.
         let from = if is_new || setup.time == NamespaceClock::Event { Millis::MIN } else { setup.clock.now() };
@@ -53,6 +53,7 @@ impl Spine {
         let reader: Arc<dyn LogReader> = Arc::clone(&setup.log) as Arc<dyn LogReader>;
         let library = Arc::new(Library::new(Arc::clone(&reader), topics.clone()));
         library.add(Arc::clone(&setup.topology));
+        let loops = (topics.count(Topic::Intake) + topics.count(Topic::Events)) as usize;
         let around = Surroundings {
             log: setup.log,
             state: setup.state,
@@ -60,6 +61,7 @@ impl Spine {
             topics,
             options: setup.options,
             stopping: Arc::new(Stopping::default()),
+            pulse: Arc::new(Pulse::new(loops)),
         };
         let mut workers: Vec<Box<dyn Stepper>> = Vec::new();
         for id in around.topics.partitions(Topic::Intake) {

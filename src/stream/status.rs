@@ -20,6 +20,8 @@ pub struct PartitionStatus {
     pub end: u64,
     /// The time that this fold has reached, in ms since the epoch; `None` before the first.
     pub time: Option<i64>,
+    /// When it last had nothing to do, in ms since the epoch.
+    pub idle_at: Option<i64>,
     /// Re-reading silently what an earlier process had committed.
     pub catching_up: bool,
     /// Since this process started.
@@ -45,6 +47,7 @@ pub struct Shared {
     flushed: AtomicU64,
     end: AtomicU64,
     time: AtomicI64,
+    idle_at: AtomicI64,
     catching_up: AtomicBool,
     records: AtomicU64,
     applied: AtomicU64,
@@ -63,6 +66,7 @@ impl Shared {
             flushed: AtomicU64::new(0),
             end: AtomicU64::new(0),
             time: AtomicI64::new(i64::MIN),
+            idle_at: AtomicI64::new(i64::MIN),
             catching_up: AtomicBool::new(true),
             records: AtomicU64::new(0),
             applied: AtomicU64::new(0),
@@ -81,6 +85,10 @@ impl Shared {
         self.catching_up.store(position < committed, Ordering::Relaxed);
     }
 
+    pub(super) fn idle(&self, now: Millis) {
+        self.idle_at.store(now.0, Ordering::Relaxed);
+    }
+
     pub(super) fn committed(&self, records: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
     }
@@ -95,6 +103,7 @@ impl Shared {
     pub fn status(&self) -> PartitionStatus {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let time = self.time.load(Ordering::Relaxed);
+        let idle_at = self.idle_at.load(Ordering::Relaxed);
         PartitionStatus {
             stage: self.stage,
             partition: self.partition.0,
@@ -103,6 +112,7 @@ impl Shared {
             flushed: load(&self.flushed),
             end: load(&self.end),
             time: (time != i64::MIN).then_some(time),
+            idle_at: (idle_at != i64::MIN).then_some(idle_at),
             catching_up: self.catching_up.load(Ordering::Relaxed),
             records: load(&self.records),
             applied: load(&self.applied),

@@ -14,8 +14,9 @@ use super::fold::{Applied, Fault, Fold, Seal, Window};
 use super::opening::{Opened, open};
 use super::outputs::{Outputs, Source};
 use super::progress::{Mark, Progress, Watermark};
+use super::pulse::Pulse;
 use super::status::{Shared, Stopping};
-use super::{Error, Options, Topics, metrics};
+use super::{Error, Options, Topic, Topics, metrics};
 use crate::domain::{DeadReason, Incarnation, Millis, Offset, Outcome, Tally};
 use crate::env::Clock;
 use crate::log::{Advice, Committed, Fetched, Group, LogWriter, Ownership, RecordRef, Ticket, TopicPartition, Transaction};
@@ -33,6 +34,7 @@ pub struct Surroundings {
     pub topics: Topics,
     pub options: Options,
     pub stopping: Arc<Stopping>,
+    pub pulse: Arc<Pulse>,
 }
 
 /// What one step came to.
@@ -82,6 +84,8 @@ pub struct Worker<F: Fold> {
     last_commit: Millis,
     last_flush: Millis,
     last_tick: Option<Millis>,
+    /// The position at which the pulse was last told who is next due.
+    told_due: Option<Offset>,
     careful_until: Option<Offset>,
     /// What the fold now decides by is not in its stored state yet.
     must_store: bool,
@@ -124,6 +128,7 @@ impl<F: Fold> Worker<F> {
             last_commit: Millis::MIN,
             last_flush: now,
             last_tick: None,
+            told_due: None,
             careful_until: None,
             must_store: false,
             told_second: None,
@@ -228,6 +233,9 @@ impl<F: Fold> Worker<F> {
                 error => Err(error),
             };
         }
+        if self.uncommitted > 0 && self.fold.input().0 == Topic::Intake {
+            self.around.pulse.news(now);
+        }
         let seal = self.seal_facts(now)?;
         if self.uncommitted > 0 || self.fold.has_news(&seal) {
             match self.commit(&seal, now) {
@@ -256,8 +264,19 @@ impl<F: Fold> Worker<F> {
         }
         self.settle()?;
         self.flush_if_due()?;
+        self.tell_due(now)?;
         self.publish()?;
+        self.shared.idle(now);
         Ok(Stepped::Idle { until: self.next_duty(now) })
+    }
+
+    /// While nothing comes, time need not be told before somebody is due.
+    fn tell_due(&mut self, now: Millis) -> Result<(), Error> {
+        if self.told_due != Some(self.position.next) && self.around.pulse.is_calm(now) {
+            self.around.pulse.next_due(self.fold.stage(), self.input.partition, self.fold.next_due()?);
+            self.told_due = Some(self.position.next);
+        }
+        Ok(())
     }
 
     /// A commit per record would write every profile per event: under light load a few milliseconds' records go together.
@@ -372,7 +391,8 @@ impl<F: Fold> Worker<F> {
     fn seal_facts(&mut self, now: Millis) -> Result<Seal, Error> {
         let options = &self.around.options;
         let is_first = self.last_tick.is_none();
-        let tick_due = is_first || self.last_tick.is_some_and(|last| now >= last + options.tick_interval_ms || now < last);
+        let interval_ms = self.around.pulse.tick_interval_ms(now, options);
+        let tick_due = is_first || self.last_tick.is_some_and(|last| now >= last + interval_ms || now < last);
         let mut end_asked = None;
         if tick_due {
             let asked = self.around.clock.now();
@@ -496,7 +516,7 @@ impl<F: Fold> Worker<F> {
 
     fn next_duty(&self, now: Millis) -> Millis {
         let options = &self.around.options;
-        let tick = self.last_tick.map_or(now, |last| last + options.tick_interval_ms);
+        let tick = self.last_tick.map_or(now, |last| last + self.around.pulse.tick_interval_ms(now, options));
         let flush = if self.flushed == self.position { Millis::MAX } else { self.last_flush + options.flush_age_ms_max };
         tick.min(flush)
     }

@@ -16,8 +16,8 @@ use flywheel::schema::records::{DeadLetter, Definition};
 use flywheel::schema::{self};
 use flywheel::state::{Flush, MemoryStore, StateStore, Table};
 use flywheel::stream::{
-    Applied, Error, Fault, Fold, Options, Outputs, Partitions, Seal, Stepped, Stopping, Surroundings, Topic, Topics, Watermark, Window,
-    Worker,
+    Applied, Error, Fault, Fold, Options, Outputs, Partitions, Pulse, Seal, Stepped, Stopping, Surroundings, Topic, Topics, Watermark,
+    Window, Worker,
 };
 
 use crate::spine_world::START;
@@ -223,6 +223,7 @@ impl Loop {
         let namespace = Namespace::new("t").expect("a slug");
         let topics = Topics::create(&*log, &namespace, Partitions { intake: 1, events: 1 }).expect("creates");
         let around = Surroundings {
+            pulse: Arc::new(Pulse::new(usize::MAX)),
             log: Arc::clone(&log) as Arc<dyn LogWriter>,
             state: Arc::new(MemoryStore::new()),
             clock: Arc::new(clock.clone()),

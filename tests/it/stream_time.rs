@@ -1,6 +1,7 @@
 //! Time travels with the data: one test per interleaving that `Time` of the semantics names.
 
 use flywheel::domain::{DAY_MS, HOUR_MS, PartitionId, partition_of};
+use flywheel::env::Clock;
 use flywheel::schema;
 use flywheel::schema::profile::ProfileRecord;
 use flywheel::stream::{NamespaceClock, Options, Topic, drive};
@@ -41,6 +42,38 @@ fn no_silence_is_concluded_while_an_earlier_record_waits_in_a_partition_that_nob
     world.clock.set(START + 2 * DAY_MS);
     world.drive(&mut spine);
     assert_eq!(world.changes(), [format!("u:u1 +quiet at {}", START + 2 * DAY_MS)], "woken at the tick's time");
+}
+
+/// Offsets that `events` grew by while the clock went on for `seconds`, one at a time.
+fn written_in(world: &World, spine: &mut flywheel::stream::Spine, seconds: i64) -> usize {
+    let before = world.records(Topic::Events).len();
+    for _ in 0..seconds {
+        world.clock.advance(1_000);
+        world.drive(spine);
+    }
+    world.records(Topic::Events).len() - before
+}
+
+#[test]
+fn time_is_told_seldom_while_nothing_comes_and_at_once_when_something_does_or_somebody_is_due() {
+    let world = World::new(NamespaceClock::Wall, QUIET);
+    let mut spine = world.open();
+    world.send(&[track("m1", "u1", "Page", START)]);
+    world.drive(&mut spine);
+    let busy = written_in(&world, &mut spine, 10);
+    let ticks_each = (world.partitions.intake * world.partitions.events) as usize;
+    assert!(busy >= 9 * ticks_each, "{busy} in ten seconds after an event");
+    let quiet = written_in(&world, &mut spine, 600);
+    assert!(quiet <= 12 * ticks_each, "{quiet} in ten minutes of silence");
+    world.send(&[track("m2", "u1", "Page", world.clock.now())]);
+    let again = written_in(&world, &mut spine, 5);
+    assert!(again > 4 * ticks_each, "{again} in the five seconds after the next event");
+    let due = world.clock.now() + DAY_MS - 5_000;
+    world.clock.set(due - 30_000);
+    world.drive(&mut spine);
+    assert!(world.changes().is_empty());
+    written_in(&world, &mut spine, 33);
+    assert_eq!(world.changes().len(), 1, "woken within seconds of being due");
 }
 
 #[test]

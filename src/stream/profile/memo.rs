@@ -100,6 +100,11 @@ impl Memo {
         self.pending = Some((digest.to_hex(), from.0));
     }
 
+    /// When the announced definition comes into force.
+    pub(super) fn pending_from(&self) -> Option<Millis> {
+        self.pending.as_ref().map(|(_, from)| Millis(*from))
+    }
+
     /// The definition that partition time has made due.
     pub(super) fn due(&self) -> Option<Digest> {
         let (digest, from) = self.pending.as_ref()?;

@@ -375,6 +375,10 @@ impl Fold for ProfileFold {
         self.memo.time()
     }
 
+    fn next_due(&self) -> Result<Option<Millis>, Error> {
+        self.first_due()
+    }
+
     fn dirty_bytes(&self) -> usize {
         self.dirty_bytes
     }

@@ -95,6 +95,19 @@ impl ProfileFold {
         }
     }
 
+    /// When a definition or a person is next due. Who is past due was passed by at a tick, for a reason, and waits for something else.
+    pub(super) fn first_due(&self) -> Result<Option<Millis>, Error> {
+        let after = Wake { due: self.memo.time() + 1, key: Bytes::new() };
+        let stored = self.store.due(&self.table, Millis::MAX, Some(&after), 1)?.first().map(|wake| wake.due);
+        // Worked out when states are stored. Before that nobody knows, and time goes on as usual.
+        let due = |slot: &Slot| {
+            let person = self.cache.get(*slot);
+            if person.is_wake_stale { Some(self.memo.time()) } else { person.wake }
+        };
+        let changed = self.dirty.iter().filter_map(due).min();
+        Ok(stored.into_iter().chain(changed).chain(self.memo.pending_from()).min())
+    }
+
     /// Those whose state is not stored yet and who are due.
     fn due_in_memory(&mut self, time: Millis, after: Option<&Wake>) -> BTreeSet<Wake> {
         let dirty = std::mem::take(&mut self.dirty);
