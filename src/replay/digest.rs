@@ -2,7 +2,7 @@
 //!
 //! Per key a chain over the record bodies, without positions and receive times; per topic the commutative sum of the chains, so that no
 //! order between keys counts. `events` without what is derived within it (absorbs, forwarded events) and without records that have no
-//! key; of `profiles` the latest of each key; `segment_changes` as they are. Which loads it promises anything for is in docs/replay.md.
+//! key; of `profiles` the latest of each key; `segment_changes` and `corrections` as they are. Which loads it promises anything for is in docs/replay.md.
 
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ pub struct NamespaceDigest {
     pub topics: Vec<TopicDigest>,
 }
 
-const TOPICS: [Topic; 3] = [Topic::Events, Topic::Profiles, Topic::SegmentChanges];
+const TOPICS: [Topic; 4] = [Topic::Events, Topic::Profiles, Topic::SegmentChanges, Topic::Corrections];
 
 /// Computes the digest of what the log holds now; `None` if there is no such namespace.
 pub fn digest(log: &dyn LogReader, namespace: &Namespace) -> Result<Option<NamespaceDigest>, Error> {
@@ -87,7 +87,10 @@ fn body<'a>(topic: Topic, record: &RecordRef<'a>, scratch: &'a mut Vec<u8>) -> R
     let nowhere = Origin { incarnation: 0, partition: 0, offset: 0 };
     let mut decoded: EventsRecord<'_> = schema::decode(value)?;
     match &mut decoded {
-        EventsRecord::Event(event) => (event.received_at, event.origin) = (0, nowhere),
+        EventsRecord::Event(event) => {
+            (event.received_at, event.origin) = (0, nowhere);
+            event.redriven_from = event.redriven_from.map(|_| nowhere);
+        }
         EventsRecord::Handover(handover) => handover.origin = nowhere,
         EventsRecord::Expect(expect) => expect.origin = nowhere,
         EventsRecord::Absorb(_) | EventsRecord::Tick(_) | EventsRecord::Activated(_) => return Ok(None),

@@ -107,6 +107,12 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
         "segment_changes" => {
             vec![bytes_of(&SegmentChange { segment: "lapsing", digest: "ab", entered: true, at: 1, cause: "" })]
         }
+        "corrections" => vec![bytes_of(&CorrectionsRecord::SessionsJoined(SessionsJoined {
+            first_start: 1,
+            second_start: 2_400_001,
+            at: 1_200_000,
+            cause: "m",
+        }))],
         "definitions" => vec![bytes_of(&Definition { kind: "segment", name: "lapsing", digest: "ab", body: "x = 1\n" })],
         "dead_letters" => vec![bytes_of(&DeadLetter {
             topic: "demo.intake",

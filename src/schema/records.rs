@@ -165,6 +165,23 @@ pub struct SegmentChange<'a> {
     pub cause: &'a str,
 }
 
+/// `corrections`, keyed by subject: what a late event changed about the past that others may have acted on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CorrectionsRecord<'a> {
+    #[serde(borrow)]
+    SessionsJoined(SessionsJoined<'a>),
+}
+
+/// Two sessions that had been told apart are one: there is none any more that starts at `second_start`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionsJoined<'a> {
+    pub first_start: i64,
+    pub second_start: i64,
+    /// The late event's own time, and its message.
+    pub at: i64,
+    pub cause: &'a str,
+}
+
 /// `definitions`, keyed by digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition<'a> {

@@ -12,7 +12,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use super::Error;
 use super::codec::{Wire, decode, encode};
 use super::profile::ProfileRecord;
-use super::records::{BatchOutcomes, DeadLetter, Definition, EventsRecord, IdentityRecord, IntakeRecord, SegmentChange};
+use super::records::{BatchOutcomes, CorrectionsRecord, DeadLetter, Definition, EventsRecord, IdentityRecord, IntakeRecord, SegmentChange};
 
 /// What may stand in one topic: its current schema and all before it.
 pub struct TopicSchema {
@@ -128,6 +128,7 @@ topics! {
     EVENTS: EventsRecord<'a>, "events", 2, &[(1, include_str!("../../schemas/history/events.1.avsc"))];
     PROFILES: ProfileRecord<'a>, "profiles", 1, &[];
     SEGMENT_CHANGES: SegmentChange<'a>, "segment_changes", 1, &[];
+    CORRECTIONS: CorrectionsRecord<'a>, "corrections", 1, &[];
     DEFINITIONS: Definition<'a>, "definitions", 1, &[];
     DEAD_LETTERS: DeadLetter<'a>, "dead_letters", 1, &[];
     OUTCOMES: BatchOutcomes, "outcomes", 2, &[(1, include_str!("../../schemas/history/outcomes.1.avsc"))];

@@ -17,10 +17,11 @@ pub enum Topic {
     Definitions,
     DeadLetters,
     Outcomes,
+    Corrections,
 }
 
 impl Topic {
-    pub const ALL: [Topic; 8] = [
+    pub const ALL: [Topic; 9] = [
         Topic::Intake,
         Topic::Identities,
         Topic::Events,
@@ -29,6 +30,7 @@ impl Topic {
         Topic::Definitions,
         Topic::DeadLetters,
         Topic::Outcomes,
+        Topic::Corrections,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Topic {
             Topic::Definitions => "definitions",
             Topic::DeadLetters => "dead_letters",
             Topic::Outcomes => "outcomes",
+            Topic::Corrections => "corrections",
         }
     }
 
@@ -55,7 +58,7 @@ impl Topic {
             Topic::Events => (Retention::Forever, Cleanup::Delete),
             Topic::Profiles => (Retention::Forever, Cleanup::Compact),
             // Few records, and a read model is rebuilt from nothing else: who has long been in a segment is known from when they entered.
-            Topic::SegmentChanges => (Retention::Forever, Cleanup::Delete),
+            Topic::SegmentChanges | Topic::Corrections => (Retention::Forever, Cleanup::Delete),
             Topic::Definitions => (Retention::Forever, Cleanup::Delete),
             // Long enough to notice, fix and send again.
             Topic::DeadLetters => (days(90), Cleanup::Delete),
@@ -84,13 +87,13 @@ impl Default for Partitions {
 /// |---|---|
 /// | `intake` | 7 days |
 /// | `identities`, `profiles` | the newest of each key, for ever |
-/// | `events`, `segment_changes`, `definitions` | for ever |
+/// | `events`, `segment_changes`, `corrections`, `definitions` | for ever |
 /// | `dead_letters` | 90 days |
 /// | `outcomes` | 30 days |
 pub fn topics(namespace: &Namespace, partitions: Partitions) -> Vec<TopicSpec> {
     let spec = |topic: Topic| {
         let count = match topic {
-            Topic::Events | Topic::Profiles | Topic::SegmentChanges => partitions.events,
+            Topic::Events | Topic::Profiles | Topic::SegmentChanges | Topic::Corrections => partitions.events,
             Topic::Intake | Topic::Identities | Topic::DeadLetters | Topic::Outcomes => partitions.intake,
             Topic::Definitions => 1,
         };
@@ -129,10 +132,20 @@ impl Topics {
         Ok(topics)
     }
 
-    /// Finds them in a log that someone else writes; `None` if the namespace is not (all) there.
+    /// Finds them in a log that someone else writes; `None` if the namespace is not (all) there. A topic that came with a later build is
+    /// one without partitions until a server of such a build creates it.
     pub fn find(log: &dyn LogReader, namespace: &Namespace) -> Result<Option<Self>, Error> {
         let existing = log.topics()?;
-        let find = |topic: &Topic| existing.iter().find(|info| info.spec.name == TopicName::new(namespace, topic.as_str())).cloned();
+        let later = |topic: Topic| {
+            let mut specs = topics(namespace, Partitions { intake: 0, events: 0 });
+            let spec = specs.swap_remove(topic as usize);
+            let incarnation = existing.first()?.incarnation;
+            (topic == Topic::Corrections).then_some(TopicInfo { id: TopicId(u32::MAX), incarnation, spec })
+        };
+        let find = |topic: &Topic| {
+            let found = existing.iter().find(|info| info.spec.name == TopicName::new(namespace, topic.as_str()));
+            found.cloned().or_else(|| later(*topic))
+        };
         let infos: Option<Vec<TopicInfo>> = Topic::ALL.iter().map(find).collect();
         Ok(infos.map(|infos| Self { namespace: namespace.clone(), infos: infos.into() }))
     }

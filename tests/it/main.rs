@@ -10,6 +10,7 @@ mod http_api;
 mod http_conformance;
 mod http_hostile;
 mod http_support;
+mod late;
 mod log_contract;
 mod log_model;
 mod log_sim;

@@ -40,7 +40,7 @@ writes = ["identities", "events", "dead_letters", "outcomes"]
 name = "profiles"
 kind = "profiles"
 reads = ["events"]
-writes = ["events", "profiles", "segment_changes", "dead_letters"]
+writes = ["events", "profiles", "segment_changes", "corrections", "dead_letters"]
 {segments}
 "#
     );

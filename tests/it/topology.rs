@@ -346,12 +346,14 @@ topology clickstream (DIGEST)
   events --> [profiles] --> events
                         --> profiles
                         --> segment_changes
+                        --> corrections
                         --> dead_letters
 
   identities      --> [read-models]
   events          -->
   profiles        -->
   segment_changes -->
+  corrections     -->
   dead_letters    -->
   outcomes        -->
 

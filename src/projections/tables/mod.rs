@@ -4,6 +4,7 @@
 //! write the owner calls [`Tables::clear`] and reads the same records again.
 
 mod copies;
+mod corrections;
 mod daily;
 mod events;
 mod identities;
@@ -23,7 +24,7 @@ use crate::log::RecordRef;
 use crate::schema;
 
 /// The topics a namespace's read model is made of. `intake` is not: what became of it is in `events`, `outcomes` and `dead_letters`.
-pub const TOPICS: [&str; 6] = ["identities", "outcomes", "dead_letters", "events", "profiles", "segment_changes"];
+pub const TOPICS: [&str; 7] = ["identities", "outcomes", "dead_letters", "events", "profiles", "segment_changes", "corrections"];
 
 /// What became of one record, counted in `processing_status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,7 @@ pub struct Tables {
     daily: daily::Daily,
     profiles: profiles::Profiles,
     segments: segments::Segments,
+    corrections: corrections::Corrections,
     identities: identities::Identities,
     outcomes: outcomes::Outcomes,
 }
@@ -79,6 +81,7 @@ impl Tables {
             daily: daily::Daily::new(rules),
             profiles: profiles::Profiles::new(),
             segments: segments::Segments::new(),
+            corrections: corrections::Corrections::new(),
             identities: identities::Identities::new(),
             outcomes: outcomes::Outcomes::new(),
         }
@@ -115,6 +118,10 @@ impl Tables {
                 let Some(who) = Who::parse(record.key) else { return Ok(unreadable_key()) };
                 self.segments.add(who, &schema::decode(value)?, partition, record.offset);
             }
+            "corrections" => {
+                let Some(who) = Who::parse(record.key) else { return Ok(unreadable_key()) };
+                self.corrections.add(who, &schema::decode(value)?, partition, record.offset);
+            }
             "identities" => {
                 let Some(who) = Who::parse(record.key) else { return Ok(unreadable_key()) };
                 self.identities.set(who, schema::decode::<schema::records::IdentityRecord>(value)?.ties);
@@ -144,6 +151,7 @@ impl Tables {
         self.daily.write(connection).await?;
         self.profiles.write(connection).await?;
         self.segments.write(connection).await?;
+        self.corrections.write(connection).await?;
         self.identities.write(connection).await?;
         self.outcomes.write(connection).await
     }

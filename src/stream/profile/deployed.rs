@@ -14,6 +14,8 @@ pub(super) struct Deployed {
     pub(super) bits: Vec<usize>,
     /// The groups that any segment depends on.
     pub(super) depends_on: u64,
+    /// Whether facts that correct earlier ones are written.
+    pub(super) says_corrections: bool,
     /// The field behind each column of `profiles`.
     pub(super) columns: Vec<Field>,
 }
@@ -32,7 +34,8 @@ impl Deployed {
     }
 
     fn with_bits(topology: Arc<Topology>, bits: Vec<usize>) -> Self {
-        Self { depends_on: topology.segments.depends_on(), topology, bits, columns: column_fields() }
+        let (depends_on, says_corrections) = (topology.segments.depends_on(), topology.wants_corrections());
+        Self { depends_on, says_corrections, topology, bits, columns: column_fields() }
     }
 
     pub(super) fn person<'a>(&'a self, profile: &'a Profile) -> Person<'a> {

@@ -10,7 +10,7 @@ use crate::consent::{Consent, Said};
 use crate::domain::{DAY_MS, DeadReason, Millis, Outcome, Subject, SubjectKey};
 use crate::features::{Groups, Profile, RawEvent, extract};
 use crate::schema;
-use crate::schema::records::{Absorb, EventBody, EventsRecord, Expect, Handover};
+use crate::schema::records::{Absorb, CorrectionsRecord, EventBody, EventsRecord, Expect, Handover, SessionsJoined};
 use crate::stream::cache::Slot;
 use crate::stream::definitions::NamespaceClock;
 use crate::stream::fold::Fault;
@@ -55,6 +55,15 @@ impl ProfileFold {
         // On live traffic, news of yesterday must not start anything today.
         let is_stale = self.clock == NamespaceClock::Wall && event.received_at.saturating_sub(event.event_time) > DAY_MS;
         self.decide(slot, now, touched.groups, event.message_id, !is_stale, out)?;
+        if let Some(joined) = touched.joined.filter(|_| self.deployed.says_corrections) {
+            let joined = SessionsJoined {
+                first_start: joined.first_start.0,
+                second_start: joined.second_start.0,
+                at: event.event_time,
+                cause: event.message_id,
+            };
+            out.push_to(Topic::Corrections, self.partition, self.cache.key(slot), now, &CorrectionsRecord::SessionsJoined(joined))?;
+        }
         self.changed(slot);
         Ok(())
     }

@@ -28,7 +28,7 @@ pub enum Kind {
 }
 
 /// The topics of a namespace and whether records come into them from outside the graph.
-const TOPICS: [(&str, bool); 8] = [
+const TOPICS: [(&str, bool); 9] = [
     ("intake", true),
     ("identities", false),
     ("events", false),
@@ -37,7 +37,11 @@ const TOPICS: [(&str, bool); 8] = [
     ("definitions", true),
     ("dead_letters", false),
     ("outcomes", false),
+    ("corrections", false),
 ];
+
+/// Facts that correct earlier ones: written only by a topology that wants them.
+const CORRECTIONS: &str = "corrections";
 
 impl Kind {
     const ALL: [Kind; 3] = [Kind::Intake, Kind::Profiles, Kind::ReadModels];
@@ -63,8 +67,8 @@ impl Kind {
     fn optional(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Kind::Intake => (&[], &[]),
-            Kind::Profiles => (&[], &[]),
-            Kind::ReadModels => (&["identities", "dead_letters", "outcomes"], &[]),
+            Kind::Profiles => (&[], &[CORRECTIONS]),
+            Kind::ReadModels => (&["identities", "dead_letters", "outcomes", CORRECTIONS], &[]),
         }
     }
 
@@ -76,6 +80,11 @@ impl Kind {
             Kind::Intake | Kind::ReadModels => None,
         }
     }
+}
+
+/// Whether the profile fold is to say what a late event corrects.
+pub(super) fn wants_corrections(processors: &[Processor]) -> bool {
+    processors.iter().any(|processor| processor.kind == Kind::Profiles && processor.writes.iter().any(|topic| topic == CORRECTIONS))
 }
 
 /// Checks the processors' tables and gives the graph; problems go to `source`.

@@ -55,6 +55,11 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// Whether the profile fold writes `corrections`.
+    pub fn wants_corrections(&self) -> bool {
+        graph::wants_corrections(&self.processors)
+    }
+
     /// Reads and checks a topology; `file` is what problems call it.
     pub fn parse(file: &str, text: &str) -> Result<Topology, Problems> {
         let mut source = Source::new(file, text);
