@@ -86,7 +86,8 @@ impl Opened {
         let state: Arc<dyn StateStore> = Arc::new(state);
         let mut engine = Engine { log, clock, folder, worlds: Vec::new(), state, config };
         for plan in self.plans {
-            let world = World::start(plan, &engine.log, &engine.state, &engine.clock, &engine.folder, &engine.config.stream)?;
+            let (copied, options) = (engine.log.copied(), &engine.config.stream);
+            let world = World::start(plan, &engine.log, &engine.state, &engine.clock, &engine.folder, options, copied)?;
             engine.worlds.push(world);
         }
         let (state_ms, folds_ms) = (opened.since_ms(begun), engine.clock.now().since_ms(opened));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Error;
-use crate::domain::Namespace;
+use crate::domain::{Incarnation, Namespace};
 use crate::env::Clock;
 use crate::gateway::NotReady;
 use crate::log::LogWriter;
@@ -40,6 +40,7 @@ impl World {
         clock: &Arc<dyn Clock>,
         folder: &super::Folder,
         options: &stream::Options,
+        copied: Option<Incarnation>,
     ) -> Result<Self, Error> {
         let Plan { namespace, clock: kind, topology, partitions } = plan;
         let rules = Arc::new(topology.rules.clone());
@@ -52,6 +53,7 @@ impl World {
             partitions,
             topology: Arc::new(topology),
             options: options.clone(),
+            copied,
         };
         let spine = Spine::start(setup)?;
         let watch = spine.watch();

@@ -203,6 +203,7 @@ impl History {
             partitions: Partitions { intake: PARTITIONS, events: PARTITIONS },
             topology: Arc::new(topology::load("spine")?),
             options,
+            copied: None,
         };
         let cpu = cpu_seconds();
         let started = Instant::now();

@@ -72,6 +72,9 @@ pub enum Command {
     Backup(Backup),
     /// Make a data folder from a backup; it begins a new incarnation.
     Restore(Restore),
+    /// Time in a namespace: let it pass in a restored folder, state it in place of an intake partition that has stopped.
+    #[command(subcommand)]
+    Time(Time),
     /// Measure this machine and this build; one JSON line per figure.
     Bench(Bench),
     /// Show the configuration in force.
@@ -353,6 +356,24 @@ pub struct Backup {
 #[derive(Debug, Args)]
 pub struct Restore {
     pub from: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Time {
+    /// Let time pass in a restored folder, in every wall-clock namespace. Only once the folder it is a copy of is no longer in use: what falls
+    /// due happens here as well.
+    Release,
+    /// State a time in place of an intake partition that has stopped, so that the rest goes on. What it still holds will then be late.
+    Override {
+        #[command(flatten)]
+        at: InNamespace,
+        /// The intake partition.
+        #[arg(long)]
+        partition: u32,
+        /// An RFC 3339 instant, in wall time not in the future.
+        #[arg(long)]
+        to: String,
+    },
 }
 
 #[derive(Debug, Args)]

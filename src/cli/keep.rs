@@ -190,7 +190,7 @@ pub fn restore(config: &Config, from: &Path, json: bool) -> anyhow::Result<()> {
         print_json(&json!({"files": copied.files, "bytes": copied.bytes, "sound": report.is_sound()}));
     } else {
         println!(
-            "{} files, {} bytes in {}; `flywheel up` begins a new incarnation there",
+            "{} files, {} bytes in {}; `flywheel up` begins a new incarnation there, in which wall time stands still until `flywheel time release`",
             copied.files,
             grouped(copied.bytes),
             folder.root().display()

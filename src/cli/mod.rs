@@ -13,6 +13,7 @@ mod query;
 mod run;
 mod send;
 mod sender;
+mod time;
 mod topic;
 mod up;
 pub mod wait;

@@ -16,7 +16,7 @@ use super::args::{self, Cli, Command};
 use super::exit::{self, Exit};
 use super::output::{Rows, grouped, print_json};
 use super::writer::Writer;
-use super::{demo, keep, people, query, send, topic, up, wait};
+use super::{demo, keep, people, query, send, time, topic, up, wait};
 use crate::app::Folder;
 use crate::config::{self, Config, Effective};
 use crate::domain::Millis;
@@ -85,6 +85,7 @@ async fn dispatch(cli: &Cli, effective: Effective) -> anyhow::Result<()> {
         Command::Doctor(asked) => block_in_place(|| keep::doctor(config, asked, json)),
         Command::Backup(asked) => block_in_place(|| keep::backup(config, &asked.to, json)),
         Command::Restore(asked) => block_in_place(|| keep::restore(config, &asked.from, json)),
+        Command::Time(asked) => time::run(config, asked, json).await,
         Command::Bench(asked) => bench::run(config, asked).await,
         Command::Config(args::Config::Show) => {
             show(&effective, json);

@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn tail_starts_before_the_end_and_decodes() {
         let mut tick = Vec::new();
-        schema::encode(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9 }), &mut tick).unwrap();
+        schema::encode(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9, by_operator: false }), &mut tick).unwrap();
         let log = log_with("events", &[(b"", Some(tick.clone())), (b"", Some(tick))]);
         let lines = tailed(&log, "main.events", Wanted { last: 1, follow: false, control: true });
         assert_eq!(lines.len(), 1);
@@ -372,7 +372,7 @@ mod tests {
         let (mut tick, mut expect) = (Vec::new(), Vec::new());
         let origin = Origin { incarnation: 1, partition: 0, offset: 0 };
         let expected = Expect { anonymous_id: "a", user_id: "u", at: 5, origin };
-        schema::encode(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9 }), &mut tick).unwrap();
+        schema::encode(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9, by_operator: false }), &mut tick).unwrap();
         schema::encode(&EventsRecord::Expect(expected), &mut expect).unwrap();
         let mut records: Vec<(&[u8], Option<Vec<u8>>)> = vec![(b"acme\0u:1", Some(expect)); 3];
         records.extend(vec![(b"".as_slice(), Some(tick)); 100]);

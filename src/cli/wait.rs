@@ -19,8 +19,8 @@ use crate::stream::{Topic, Topics};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The topics that the read model is made of.
-const PROJECTED: [Topic; 6] =
-    [Topic::Identities, Topic::Events, Topic::Profiles, Topic::SegmentChanges, Topic::DeadLetters, Topic::Outcomes];
+const PROJECTED: [Topic; 7] =
+    [Topic::Identities, Topic::Events, Topic::Profiles, Topic::SegmentChanges, Topic::Corrections, Topic::DeadLetters, Topic::Outcomes];
 
 pub async fn run(config: &Config, log: &dyn LogReader, namespace: &str, at_most: Duration) -> anyhow::Result<()> {
     let name = Namespace::new(namespace)?;

@@ -97,7 +97,7 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
             bytes_of(&EventsRecord::Handover(Handover { anonymous_id: "a", user_id: "u", at: 5, origin: ORIGIN })),
             bytes_of(&EventsRecord::Expect(Expect { anonymous_id: "a", user_id: "u", at: 5, origin: ORIGIN })),
             bytes_of(&EventsRecord::Absorb(Absorb { anonymous_id: "a", user_id: "u", at: 5, fold_version: 2, state: &[0, 255, 7] })),
-            bytes_of(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9 })),
+            bytes_of(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9, by_operator: false })),
             bytes_of(&EventsRecord::Activated(Activated { kind: "segment", name: "lapsing", digest: "ab", from: 3 })),
         ],
         "identities" => vec![bytes_of(&IdentityRecord {
@@ -266,7 +266,7 @@ fn an_export_imports_to_the_same_records() {
 
 #[test]
 fn what_cannot_be_read_says_why() {
-    let good = bytes_of(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9 }));
+    let good = bytes_of(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9, by_operator: false }));
     let read = |bytes: &[u8]| decode::<EventsRecord<'_>>(bytes).unwrap_err();
     assert_eq!(read(&[]), Error::Short { topic: "events", len: 0 });
     assert_eq!(read(&[1, 1, 8]), Error::Sealed { topic: "events" });

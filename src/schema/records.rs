@@ -130,6 +130,9 @@ pub struct Tick {
     pub feeder: i32,
     pub feeders: i32,
     pub time: i64,
+    /// An operator says so in its place, since it has stopped. Never before version 2.
+    #[serde(default)]
+    pub by_operator: bool,
 }
 
 /// From `from` on, definitions of this kind and name mean this digest.

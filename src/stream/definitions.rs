@@ -11,13 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use super::topology::Topology;
 use super::{Error, Topic, Topics};
-use crate::domain::{Digest, Millis, PartitionId};
+use crate::domain::{Digest, Incarnation, Millis, Namespace, PartitionId};
 use crate::log::{BatchBuilder, LogReader, LogWriter, Transaction};
 use crate::schema;
-use crate::schema::records::{Activated, Definition, EventsRecord};
+use crate::schema::records::{Activated, Definition, EventsRecord, Tick};
 
 pub const KIND_TOPOLOGY: &str = "topology";
 pub const KIND_NAMESPACE: &str = "namespace";
+/// An operator's word that time may pass in an incarnation that began as a copy.
+const KIND_RELEASE: &str = "release";
 
 const FETCH_BYTES: usize = 1 << 20;
 
@@ -90,6 +92,38 @@ pub fn clock_of(log: &dyn LogReader, topics: &Topics) -> Result<Option<Namespace
     let body: NamespaceBody = serde_json::from_str(&stored.body)
         .map_err(|error| Error::Corrupt { what: format!("the definition of {}", topics.namespace), detail: error.to_string() })?;
     Ok(Some(body.clock))
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ReleaseBody {
+    incarnation: u32,
+}
+
+/// The newest incarnation in which an operator has let time pass.
+pub fn released(log: &dyn LogReader, topics: &Topics) -> Result<Option<Incarnation>, Error> {
+    let Some(stored) = newest(log, topics, KIND_RELEASE)? else { return Ok(None) };
+    let body: ReleaseBody = serde_json::from_str(&stored.body)
+        .map_err(|error| Error::Corrupt { what: format!("a release of {}", topics.namespace), detail: error.to_string() })?;
+    Ok(Some(Incarnation(body.incarnation)))
+}
+
+/// Key and value of the record by which an operator lets time pass in `incarnation`.
+pub fn release(namespace: &Namespace, incarnation: Incarnation) -> Result<(Vec<u8>, Vec<u8>), Error> {
+    let body = serde_json::to_string(&ReleaseBody { incarnation: incarnation.0 }).expect("a plain value");
+    let digest = Digest::of(body.as_bytes()).to_hex();
+    let definition = Definition { kind: KIND_RELEASE, name: namespace.as_str(), digest: &digest, body: &body };
+    let mut value = Vec::new();
+    schema::encode(&definition, &mut value)?;
+    Ok((digest.into_bytes(), value))
+}
+
+/// The value of the record by which an operator states a time in place of an intake partition that has stopped; one to every partition of
+/// `events`.
+pub fn override_of(topics: &Topics, feeder: PartitionId, time: Millis) -> Result<Vec<u8>, Error> {
+    let tick = Tick { feeder: feeder.0 as i32, feeders: topics.count(Topic::Intake) as i32, time: time.0, by_operator: true };
+    let mut value = Vec::new();
+    schema::encode(&EventsRecord::Tick(tick), &mut value)?;
+    Ok(value)
 }
 
 /// The topology that was activated last, as text.

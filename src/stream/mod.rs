@@ -28,7 +28,7 @@ mod topics;
 pub mod topology;
 mod worker;
 
-pub use definitions::{Library, NamespaceClock, activate, clock_of, topology_text};
+pub use definitions::{Library, NamespaceClock, activate, clock_of, override_of, release, released, topology_text};
 pub use error::Error;
 pub use fold::{Applied, Fault, Fold, Seal, Window};
 pub use intake::{FOLD_VERSION as INTAKE_FOLD_VERSION, IntakeFold, Setup as IntakeSetup};

@@ -41,6 +41,7 @@ pub fn simulate(topology: &Topology, given: &[Given], until: Millis) -> Result<S
         partitions: Partitions { intake: 1, events: 1 },
         topology: Arc::clone(&topology),
         options: Options { linger_ms: 0, ..Options::default() },
+        copied: None,
     };
     let state = Arc::clone(&setup.state);
     let mut spine = Spine::open(setup)?;

@@ -11,7 +11,7 @@ use super::status::Stopping;
 use super::topology::Topology;
 use super::worker::{Stepper, Surroundings, Worker};
 use super::{Error, Options, Partitions, Topic, Topics};
-use crate::domain::{Millis, Namespace, PartitionId};
+use crate::domain::{Incarnation, Millis, Namespace, PartitionId};
 use crate::env::Clock;
 use crate::log::{LogReader, LogWriter};
 use crate::state::StateStore;
@@ -29,6 +29,8 @@ pub struct Setup {
     pub partitions: Partitions,
     pub topology: Arc<Topology>,
     pub options: Options,
+    /// The incarnation that began because the log's folder was a copy, if any did: wall time stands still until an operator releases it.
+    pub copied: Option<Incarnation>,
 }
 
 /// A namespace made ready: topics created, topology activated, every partition taken over, nothing running yet.
@@ -54,6 +56,11 @@ impl Spine {
         let library = Arc::new(Library::new(Arc::clone(&reader), topics.clone()));
         library.add(Arc::clone(&setup.topology));
         let loops = (topics.count(Topic::Intake) + topics.count(Topic::Events)) as usize;
+        if let Some(copied) = setup.copied.filter(|_| setup.time == NamespaceClock::Wall)
+            && definitions::released(&*setup.log, &topics)? < Some(copied)
+        {
+            tracing::warn!(namespace = %setup.namespace, "time stands still: this folder is a copy of another. Once that one is no longer in use: flywheel time release");
+        }
         let around = Surroundings {
             log: setup.log,
             state: setup.state,
@@ -65,7 +72,15 @@ impl Spine {
         };
         let mut workers: Vec<Box<dyn Stepper>> = Vec::new();
         for id in around.topics.partitions(Topic::Intake) {
-            workers.push(Box::new(intake_worker(&around, &library, &setup.topology, setup.time, id.partition)?));
+            let intake = IntakeSetup {
+                partition: id.partition,
+                clock: setup.time,
+                library: Arc::clone(&library),
+                current: Arc::clone(&setup.topology),
+                held: setup.copied,
+            };
+            let fold = IntakeFold::new(Arc::clone(&around.state), Arc::clone(&reader), around.topics.clone(), &around.options, intake)?;
+            workers.push(Box::new(Worker::open(around.clone(), fold)?));
         }
         for id in around.topics.partitions(Topic::Events) {
             workers.push(Box::new(profile_worker(&around, &library, &setup.topology, setup.time, id.partition)?));
@@ -95,19 +110,6 @@ impl Spine {
         let Surroundings { log, clock, topics, stopping, .. } = self.around;
         Handle::run(groups, &log, &clock, stopping, topics.namespace.as_str())
     }
-}
-
-fn intake_worker(
-    around: &Surroundings,
-    library: &Arc<Library>,
-    topology: &Arc<Topology>,
-    clock: NamespaceClock,
-    partition: PartitionId,
-) -> Result<Worker<IntakeFold>, Error> {
-    let setup = IntakeSetup { partition, clock, library: Arc::clone(library), current: Arc::clone(topology) };
-    let log: Arc<dyn LogReader> = Arc::clone(&around.log) as Arc<dyn LogReader>;
-    let fold = IntakeFold::new(Arc::clone(&around.state), log, around.topics.clone(), &around.options, setup)?;
-    Worker::open(around.clone(), fold)
 }
 
 fn profile_worker(

@@ -89,6 +89,26 @@ fn a_restored_folder_is_waited_for_and_says_the_same() {
     output_of(&restored, &place.config(), &["wait"]);
     assert_eq!(query_one(&restored, &place.config(), "main", "SELECT orders FROM profiles WHERE user_id = 'ada'"), 1);
     assert_eq!(digest(&restored), before);
+    let release = || output_of(&restored, &place.config(), &["time", "release", "--json"]);
+    assert!(release().contains(r#""main""#), "a copy's time is held");
+    assert!(!release().contains(r#""main""#), "but once");
+    server.stop();
+    assert!(!output_of(&data, &place.config(), &["time", "release", "--json"]).contains(r#""main""#), "the original's never was");
+}
+
+#[test]
+fn an_operator_can_state_the_time_of_an_intake_partition_that_has_stopped() {
+    let place = Place::new();
+    let data = place.path("data");
+    let server = Server::start(&data, &place.config());
+    place.send(&data, &format!("{GOOD}\n"));
+    let state = |partition: &str, to: &str| place.run(&data, &["time", "override", "--partition", partition, "--to", to]);
+    assert_eq!(state("0", "2024-05-01T00:00:00Z").0, 0);
+    assert_eq!(state("99", "2024-05-01T00:00:00Z").0, 3);
+    assert!(state("0", "2999-05-01T00:00:00Z").1.contains("has not come yet"));
+    assert!(state("0", "yesterday").1.contains("RFC 3339"));
+    let told = output_of(&data, &place.config(), &["topic", "export", "main.events"]);
+    assert_eq!(told.matches("\"by_operator\":true").count(), 4, "one to every partition of events: {told}");
     server.stop();
 }
 

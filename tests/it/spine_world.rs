@@ -84,6 +84,7 @@ impl World {
             partitions: self.partitions,
             topology: Arc::clone(&self.topology),
             options: self.options.clone(),
+            copied: None,
         }
     }
 

@@ -1,10 +1,12 @@
 //! Time travels with the data: one test per interleaving that `Time` of the semantics names.
 
-use flywheel::domain::{DAY_MS, HOUR_MS, PartitionId, partition_of};
+use flywheel::domain::{DAY_MS, HOUR_MS, Incarnation, PartitionId, partition_of};
 use flywheel::env::Clock;
+use flywheel::log::{BatchBuilder, LogWriter, Transaction};
 use flywheel::schema;
 use flywheel::schema::profile::ProfileRecord;
-use flywheel::stream::{NamespaceClock, Options, Topic, drive};
+use flywheel::schema::records::EventsRecord;
+use flywheel::stream::{NamespaceClock, Options, Setup, Spine, Topic, drive, override_of, release};
 
 use crate::spine_world::{START, World, track, user};
 
@@ -220,4 +222,80 @@ fn a_segment_that_is_no_longer_defined_is_left() {
     world.topology = crate::spine_world::topology(QUIET);
     world.run();
     assert_eq!(world.changes(), [format!("u:u1 +buyer at {START}"), format!("u:u1 -buyer at {START}")]);
+}
+
+#[test]
+fn in_a_copy_of_a_log_time_stands_still_until_an_operator_releases_it() {
+    let world = World::new(NamespaceClock::Wall, QUIET);
+    world.open();
+    world.send(&[track("m1", "u1", "Page", START)]);
+    world.run();
+    let copied = Some(Incarnation(2));
+    let open = || Spine::open(Setup { copied, ..world.setup() }).expect("opens");
+    let mut spine = open();
+    world.clock.set(START + 2 * DAY_MS);
+    world.send(&[track("m2", "u2", "Page", START + 2 * DAY_MS)]);
+    world.drive(&mut spine);
+    assert_eq!(world.event_ids(&user("u2")), ["m2"], "events are taken and folded");
+    assert!(world.changes().is_empty(), "but nobody goes quiet: {:?}", world.changes());
+
+    let topics = world.topics();
+    let say = |incarnation| {
+        let (key, value) = release(&topics.namespace, incarnation).expect("encodes");
+        let mut batch = BatchBuilder::new();
+        batch.push(&key, Some(&value), START);
+        let batches = vec![(topics.partition(Topic::Definitions, PartitionId(0)), batch.build())];
+        world.log.append(Transaction { batches, commits: Vec::new() }).and_then(|ticket| ticket.wait()).expect("appends");
+    };
+    say(Incarnation(1));
+    world.clock.set(START + 2 * DAY_MS + 10_000);
+    world.drive(&mut spine);
+    assert!(world.changes().is_empty(), "that was another copy's release");
+    say(Incarnation(2));
+    let at = START + 2 * DAY_MS + 20_000;
+    world.clock.set(at);
+    world.drive(&mut spine);
+    assert_eq!(world.changes(), [format!("u:u1 +quiet at {at}")]);
+    drop(spine);
+    world.clock.set(START + 4 * DAY_MS);
+    world.drive(&mut open());
+    assert_eq!(world.changes().len(), 2, "once released, also after a restart: {:?}", world.changes());
+}
+
+#[test]
+fn event_time_passes_in_a_copy_too_as_its_importer_says() {
+    let world = World::new(NamespaceClock::Event, QUIET);
+    let mut spine = Spine::open(Setup { copied: Some(Incarnation(2)), ..world.setup() }).expect("opens");
+    world.send(&[track("m1", "u1", "Page", START)]);
+    world.state_time(START + DAY_MS);
+    world.drive(&mut spine);
+    assert_eq!(world.changes().len(), 1, "{:?}", world.changes());
+}
+
+#[test]
+fn an_operator_states_the_time_in_place_of_an_edge_partition_that_has_stopped_and_it_is_a_record() {
+    let world = World::new(NamespaceClock::Wall, QUIET);
+    let mut spine = world.open();
+    world.send(&[track("m1", "u1", "Page", START)]);
+    world.drive(&mut spine);
+    world.clock.set(START + 2 * DAY_MS);
+    let stopped = 1;
+    let step = |spine: &mut Spine| {
+        spine.workers()[1 - stopped].step().expect("steps");
+        drive(&mut spine.workers()[2..]).expect("runs");
+    };
+    step(&mut spine);
+    assert!(world.changes().is_empty());
+    let (topics, at) = (world.topics(), START + DAY_MS);
+    let value = override_of(&topics, PartitionId(stopped as u32), at).expect("encodes");
+    for id in topics.partitions(Topic::Events) {
+        let record = schema::decode::<EventsRecord<'_>>(&value).expect("decodes");
+        assert!(matches!(&record, EventsRecord::Tick(tick) if tick.by_operator));
+        world.append(&topics, Topic::Events, id.partition, b"", at, &record);
+    }
+    step(&mut spine);
+    assert_eq!(world.changes(), [format!("u:u1 +quiet at {at}")], "time is the least of the running feeder's and the operator's");
+    // Back again, the partition goes on from its own time, which is later.
+    world.drive(&mut spine);
+    assert_eq!(spine.workers()[2].shared().status().time, Some((START + 2 * DAY_MS).0));
 }

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `LOCK` | locked (`flock`) by the writer, and its name |
 //! | `INSTANCE` | the mark: equal to the manifest's `instance`, or the next opening begins a new incarnation. Backups have none |
+//! | `COPIED` | the last incarnation that began so; in a folder that was never one, no such file. Backups have none |
 //! | `MANIFEST` | what the other files mean; replaced by renaming `MANIFEST.new` |
 //! | `N.wal` | write-ahead files, N of ten digits, in the order of N |
 //! | `N.seg` | segments, numbered from the same counter; those that the manifest does not name are leftovers |
@@ -133,6 +134,7 @@ pub struct EmbeddedLog {
     /// Held while a topic is created, so that no name is taken twice.
     creating: Mutex<()>,
     lock: Mutex<Option<Box<dyn Lock>>>,
+    copied: Option<Incarnation>,
 }
 
 impl EmbeddedLog {
@@ -192,6 +194,11 @@ impl EmbeddedLog {
     /// What is on disk is incarnation `n` of this log.
     pub fn incarnation(&self) -> Incarnation {
         Incarnation(self.shared.manifest.lock().incarnation)
+    }
+
+    /// The last incarnation that began because the folder was a copy of another, which may still be in use.
+    pub fn copied(&self) -> Option<Incarnation> {
+        self.copied
     }
 
     /// Hands in an append; or an ownership, whose epoch is raised past every one handed out before.

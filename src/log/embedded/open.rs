@@ -28,6 +28,8 @@ use crate::log::Error;
 pub(super) const LOCK_NAME: &str = "LOCK";
 /// Says that this folder is the very one the log was written in, not a copy: backups leave it out.
 pub(super) const MARK_NAME: &str = "INSTANCE";
+/// The last incarnation that began because the folder was a copy. Written before the mark, so that none is forgotten.
+const COPIED_NAME: &str = "COPIED";
 
 pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<EmbeddedLog>, Error> {
     fs.create_dir_all(dir).map_err(|error| io_error("making", dir, &error))?;
@@ -58,12 +60,13 @@ pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options, clock: Arc<dyn
         stored.holes = index.partitions.get(&stored.id()).map_or_else(Vec::new, |partition| partition.holes.clone());
     }
     begin_epoch(&*fs, dir, &mut manifest, clock.now())?;
+    let copied = copied(&*fs, dir)?;
     index.set_incarnation(Incarnation(manifest.incarnation));
     let begun = scanned.files.last().map_or(0, |file| file.file.number);
     let spares = Spares { ready: reuse(&*fs, &scanned.unused, begun)?, next_number: manifest.next_file, begun };
     remove_orphans(&*fs, dir, &manifest)?;
     let recovered_files = scanned.files.len();
-    start(Parts { fs, dir, options, clock, manifest, index, replayed, recovered_files, spares, lock })
+    start(Parts { fs, dir, options, clock, manifest, index, replayed, recovered_files, spares, lock, copied })
 }
 
 fn segment_numbers(fs: &dyn Fs, dir: &Path) -> Result<Vec<u64>, Error> {
@@ -100,18 +103,34 @@ fn begin_epoch(fs: &dyn Fs, dir: &Path, manifest: &mut Manifest, now: Millis) ->
     if !is_new {
         manifest.incarnation += 1;
         tracing::warn!(incarnation = manifest.incarnation, "the folder is a copy: a new incarnation of the log begins");
+        write_small(fs, dir, COPIED_NAME, &manifest.incarnation.to_string())?;
     }
     manifest.instance = format!("{} {} {}", manifest.incarnation, manifest.epoch, now.0);
     // The mark first: whoever stops between the two begins the same incarnation again, not one more.
-    let failed = |error: std::io::Error| io_error("writing", &mark_path, &error);
-    if fs.exists(&mark_path) {
-        fs.remove(&mark_path).map_err(failed)?;
-    }
-    let file = fs.create(&mark_path).map_err(failed)?;
-    file.write_all_at(manifest.instance.as_bytes(), 0).map_err(failed)?;
-    file.sync_data().map_err(failed)?;
-    fs.sync_dir(dir).map_err(failed)?;
+    write_small(fs, dir, MARK_NAME, &manifest.instance)?;
     manifest.write(fs, dir)
+}
+
+fn write_small(fs: &dyn Fs, dir: &Path, name: &str, text: &str) -> Result<(), Error> {
+    let path = dir.join(name);
+    let failed = |error: std::io::Error| io_error("writing", &path, &error);
+    if fs.exists(&path) {
+        fs.remove(&path).map_err(failed)?;
+    }
+    let file = fs.create(&path).map_err(failed)?;
+    file.write_all_at(text.as_bytes(), 0).map_err(failed)?;
+    file.sync_data().map_err(failed)?;
+    fs.sync_dir(dir).map_err(failed)
+}
+
+/// The last incarnation that began because the folder was a copy.
+fn copied(fs: &dyn Fs, dir: &Path) -> Result<Option<Incarnation>, Error> {
+    let path = dir.join(COPIED_NAME);
+    match read_whole(fs, &path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).trim().parse().ok().map(Incarnation)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("reading", &path, &error)),
+    }
 }
 
 /// Segments that no manifest names: a process stopped between writing and publishing them, or before removing them.
@@ -151,10 +170,11 @@ struct Parts<'a> {
     recovered_files: usize,
     spares: Spares,
     lock: Box<dyn crate::env::fs::Lock>,
+    copied: Option<Incarnation>,
 }
 
 fn start(parts: Parts<'_>) -> Result<Arc<EmbeddedLog>, Error> {
-    let Parts { fs, dir, options, clock, manifest, index, replayed, recovered_files, spares, lock } = parts;
+    let Parts { fs, dir, options, clock, manifest, index, replayed, recovered_files, spares, lock, copied } = parts;
     let encoder = Encoder::new(manifest.epoch, index.sequence, index.last_append, replayed.previous.clone());
     let spares = Arc::new(Mutex::new(spares));
     let wal = Wal::new(Arc::clone(&fs), dir, manifest.epoch, options.wal_first_bytes, Arc::clone(&spares));
@@ -205,5 +225,6 @@ fn start(parts: Parts<'_>) -> Result<Arc<EmbeddedLog>, Error> {
         threads: Mutex::new(threads),
         creating: Mutex::new(()),
         lock: Mutex::new(Some(lock)),
+        copied,
     }))
 }

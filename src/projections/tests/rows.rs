@@ -8,7 +8,7 @@ fn events_are_rows_and_daily_counts() {
     world.event(0, "u:ann", "Page", DAY, r#"{"a":1}"#);
     world.event(0, "u:ann", "Page", DAY + 5, "");
     world.event(1, "a:x", "Buy", 2 * DAY - 1, "");
-    world.append("events", 1, "", &EventsRecord::Tick(Tick { feeder: 0, feeders: 1, time: 9 }));
+    world.append("events", 1, "", &EventsRecord::Tick(Tick { feeder: 0, feeders: 1, time: 9, by_operator: false }));
     world.event(1, "a:x", "Buy", 2 * DAY, "");
     world.project();
     world.event(0, "u:bob", "Page", DAY, "");

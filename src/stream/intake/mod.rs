@@ -7,6 +7,7 @@
 mod dedup;
 mod emit;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use self::dedup::{Asked, Dedup, MessageHash, day_of};
 use super::cache::{Cache, Slot};
-use super::definitions::{Library, NamespaceClock};
+use super::definitions::{self, Library, NamespaceClock};
 use super::fold::{Applied, Fault, Fold, Seal, Window};
 use super::outputs::Outputs;
 use super::progress::Watermark;
@@ -53,6 +54,14 @@ pub struct IntakeFold {
     /// What is in force from the first record on that was not folded before.
     current: Arc<Topology>,
     undo: Option<Undo>,
+    hold: Cell<Hold>,
+}
+
+/// Whether time is held: what it waits for, and up to where the definitions were looked through for it.
+#[derive(Debug, Clone, Copy)]
+enum Hold {
+    No,
+    Until { released: Incarnation, looked: Offset },
 }
 
 #[derive(Default, Clone)]
@@ -93,6 +102,8 @@ pub struct Setup {
     pub clock: NamespaceClock,
     pub library: Arc<Library>,
     pub current: Arc<Topology>,
+    /// In wall time: no time is stated before an operator has released this incarnation.
+    pub held: Option<Incarnation>,
 }
 
 impl IntakeFold {
@@ -104,6 +115,8 @@ impl IntakeFold {
         setup: Setup,
     ) -> Result<Self, Error> {
         let rules = rules(&setup.current, setup.clock)?;
+        let hold = setup.held.filter(|_| setup.clock == NamespaceClock::Wall);
+        let hold = hold.map_or(Hold::No, |released| Hold::Until { released, looked: Offset(0) });
         let dedup = Dedup::new(Arc::clone(&store), &topics.namespace, setup.partition);
         Ok(Self {
             store,
@@ -122,6 +135,7 @@ impl IntakeFold {
             memo: Memo::default(),
             current: setup.current,
             undo: None,
+            hold: Cell::new(hold),
         })
     }
 
@@ -196,16 +210,41 @@ impl IntakeFold {
     /// Says to every `events` partition how late it is.
     fn state_time(&mut self, time: Millis, out: &mut Outputs) -> Result<(), Error> {
         self.memo.time = Some(time.0);
-        let tick = Tick { feeder: self.partition.0 as i32, feeders: self.topics.count(Topic::Intake) as i32, time: time.0 };
+        let tick =
+            Tick { feeder: self.partition.0 as i32, feeders: self.topics.count(Topic::Intake) as i32, time: time.0, by_operator: false };
         for id in self.topics.partitions(Topic::Events) {
             out.push_to(Topic::Events, id.partition, b"", time, &EventsRecord::Tick(tick.clone()))?;
         }
         Ok(())
     }
 
+    /// Whether this log is a copy and nobody has said yet that the original is no longer in use: its timers are not to fire twice.
+    fn is_held(&self) -> bool {
+        let Hold::Until { released, looked } = self.hold.get() else { return false };
+        let partition = self.topics.partition(Topic::Definitions, PartitionId(0));
+        let look = || {
+            let end = self.log.watermarks(partition)?.end;
+            let is_released = end > looked && definitions::released(&*self.log, &self.topics)? >= Some(released);
+            Ok::<_, Error>((end, is_released))
+        };
+        match look() {
+            Ok((_, true)) => {
+                tracing::info!(namespace = %self.topics.namespace, partition = self.partition.0, "an operator let time pass again");
+                self.hold.set(Hold::No);
+                false
+            }
+            Ok((end, false)) => {
+                self.hold.set(Hold::Until { released, looked: end });
+                true
+            }
+            // Whatever is wrong with the log shows where it is read for more than this.
+            Err(_) => true,
+        }
+    }
+
     /// The time to state now, if there is a newer one than the last.
     fn time_to_state(&self, seal: &Seal) -> Option<Millis> {
-        if self.clock == NamespaceClock::Event || !seal.tick_due {
+        if self.clock == NamespaceClock::Event || !seal.tick_due || self.is_held() {
             return None;
         }
         seal.end_asked.max(seal.folded).filter(|time| *time > self.time())
