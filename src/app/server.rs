@@ -23,6 +23,8 @@ use crate::projections::Reader;
 use crate::state::{self, FjallStore, StateStore};
 use crate::stream::{NamespaceClock, Topics};
 
+/// How often metrics are brought up to date that nobody counts as it happens.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// How often a running server looks whether one of its loops has given up.
 const VITALS_EVERY: Duration = Duration::from_millis(250);
 
@@ -192,7 +194,8 @@ impl Edge {
         // Nobody else sets them.
         let _ = self.vitals.set(engine.worlds.iter().map(World::vitals).collect());
         let cleaner = tokio::spawn(clean(Arc::clone(&engine.log), Arc::clone(&engine.clock), engine.config.log.clean_interval_s));
-        Server { engine, address: self.address, edge: self, cleaner }
+        let measurer = tokio::spawn(measure(Arc::clone(&engine.log)));
+        Server { engine, address: self.address, edge: self, cleaner, measurer }
     }
 
     /// Drains requests.
@@ -210,6 +213,7 @@ pub struct Server {
     pub address: SocketAddr,
     edge: Edge,
     cleaner: JoinHandle<()>,
+    measurer: JoinHandle<()>,
 }
 
 impl Server {
@@ -255,10 +259,19 @@ impl Server {
     pub async fn stop(self) -> Result<(), Error> {
         let served = self.edge.close().await;
         self.cleaner.abort();
+        self.measurer.abort();
         let engine = self.engine;
         let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
         stopped.unwrap_or_else(|error| Err(Error::Stopped(error.to_string())))?;
         served
+    }
+}
+
+async fn measure(log: Arc<EmbeddedLog>) {
+    let mut every = tokio::time::interval(MEASURE_EVERY);
+    loop {
+        every.tick().await;
+        log.measure();
     }
 }
 

@@ -3,12 +3,15 @@
 //! `fs` is the only door to the disk for the log. Pure cores never see this module.
 
 pub mod fs;
+mod patience;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::domain::Millis;
+
+pub use patience::Patience;
 
 /// Tells the time of day.
 pub trait Clock: Send + Sync {

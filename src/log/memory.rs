@@ -183,7 +183,12 @@ impl LogReader for MemoryLog {
         let state = self.open_state()?;
         let partition = state.partition(id)?;
         if from.0 < partition.start || from.0 > partition.end {
-            return Err(Error::OffsetOutOfRange { partition: id, asked: from, start: Offset(partition.start), end: Offset(partition.end) });
+            return Err(Error::OffsetOutOfRange {
+                partition: id.into(),
+                asked: from,
+                start: Offset(partition.start),
+                end: Offset(partition.end),
+            });
         }
         let first = partition.batches.partition_point(|batch| batch.last_offset().is_some_and(|last| last < from));
         let mut fetched = Fetched { batches: Vec::new(), next: Offset(partition.end) };

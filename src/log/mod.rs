@@ -83,6 +83,34 @@ impl fmt::Debug for TopicPartition {
     }
 }
 
+/// A partition as errors name it: by its topic's name, once whoever knows the names has seen the error.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Place {
+    pub id: TopicPartition,
+    pub topic: Option<TopicName>,
+}
+
+impl From<TopicPartition> for Place {
+    fn from(id: TopicPartition) -> Self {
+        Self { id, topic: None }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.topic {
+            Some(topic) => write!(f, "{topic}/{}", self.id.partition.0),
+            None => write!(f, "{:?}", self.id),
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// What may be deleted. Nothing is, below what a consumer group has yet to read or above a pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {
@@ -212,10 +240,10 @@ pub enum Error {
     UnknownTopic(String),
     #[error("topic {name} exists with {have}, asked for {want}; repartition it instead")]
     TopicDisagrees { name: TopicName, have: String, want: String },
-    #[error("offset {asked} of {partition:?} is outside of {start}..{end}")]
-    OffsetOutOfRange { partition: TopicPartition, asked: Offset, start: Offset, end: Offset },
-    #[error("offsets {from}..{to} of {partition:?} are damaged on disk; everything else is readable; run `flywheel doctor`")]
-    Hole { partition: TopicPartition, from: Offset, to: Offset },
+    #[error("offset {asked} of {partition} is outside of {start}..{end}")]
+    OffsetOutOfRange { partition: Place, asked: Offset, start: Offset, end: Offset },
+    #[error("offsets {from}..{to} of {partition} are damaged on disk; everything else is readable; run `flywheel doctor`")]
+    Hole { partition: Place, from: Offset, to: Offset },
     #[error("this owner of {0:?} was replaced by a newer one; its commit is refused")]
     Fenced(TopicPartition),
     #[error("the disk is full; appends are refused until there is space, reads go on")]
@@ -253,6 +281,15 @@ impl Error {
             Error::TooLarge { .. } | Error::Hole { .. } | Error::Locked { .. } => Advice::Reject,
             Error::Fenced(_) | Error::Closed | Error::Io { .. } | Error::Corrupt(_) => Advice::Fatal,
         }
+    }
+
+    /// The same error with the topic by its name.
+    fn named(mut self, topics: &[TopicInfo]) -> Error {
+        if let Error::Hole { partition, .. } | Error::OffsetOutOfRange { partition, .. } = &mut self {
+            let topic = topics.iter().find(|topic| topic.id == partition.id.topic);
+            partition.topic = topic.map(|topic| topic.spec.name.clone());
+        }
+        self
     }
 
     pub fn io(context: impl Into<String>, error: &std::io::Error) -> Error {

@@ -18,7 +18,7 @@ use super::pulse::Pulse;
 use super::status::{Shared, Stopping};
 use super::{Error, Options, Topic, Topics, metrics};
 use crate::domain::{DeadReason, Incarnation, Millis, Offset, Outcome, Tally};
-use crate::env::Clock;
+use crate::env::{Clock, Patience};
 use crate::log::{Advice, Committed, Fetched, Group, LogWriter, Ownership, RecordRef, Ticket, TopicPartition, Transaction};
 use crate::state::StateStore;
 
@@ -89,6 +89,8 @@ pub struct Worker<F: Fold> {
     careful_until: Option<Offset>,
     /// What the fold now decides by is not in its stored state yet.
     must_store: bool,
+    /// With the log, and with the state store.
+    patience: (Patience, Patience),
     /// The second whose first dead letter was logged.
     told_second: Option<i64>,
     shared: Arc<Shared>,
@@ -131,6 +133,7 @@ impl<F: Fold> Worker<F> {
             told_due: None,
             careful_until: None,
             must_store: false,
+            patience: Default::default(),
             told_second: None,
             shared,
         };
@@ -446,6 +449,7 @@ impl<F: Fold> Worker<F> {
         }
         self.committed = under_way.progress;
         self.shared.committed(under_way.records);
+        self.patience.0.taken();
         Ok(())
     }
 
@@ -453,8 +457,12 @@ impl<F: Fold> Worker<F> {
         if error.advice() != Advice::Retry || self.around.stopping.is_asked() {
             return Err(error.into());
         }
-        tracing::warn!(stage = self.fold.stage(), %error, "commit refused; trying again");
-        self.around.stopping.wait(self.around.options.retry_pause_ms);
+        let (pause_ms, tell) = self.patience.0.refused(self.around.options.retry_pause_ms, self.around.clock.now());
+        if tell {
+            let partition = self.input.partition.0;
+            tracing::warn!(stage = self.fold.stage(), partition, %error, "commit refused; trying again until it is taken");
+        }
+        self.around.stopping.wait(pause_ms);
         Ok(())
     }
 
@@ -482,8 +490,12 @@ impl<F: Fold> Worker<F> {
     }
 
     fn pause(&self, error: &crate::state::Error) {
-        tracing::warn!(stage = self.fold.stage(), %error, "state refused; trying again");
-        self.around.stopping.wait(self.around.options.retry_pause_ms);
+        let (pause_ms, tell) = self.patience.1.refused(self.around.options.retry_pause_ms, self.around.clock.now());
+        if tell {
+            let partition = self.input.partition.0;
+            tracing::warn!(stage = self.fold.stage(), partition, %error, "state refused; trying again until it is taken");
+        }
+        self.around.stopping.wait(pause_ms);
     }
 
     /// States could not be read in the midst of a step: what is in memory may be half a record's work, so once they can be, go back to
@@ -509,6 +521,7 @@ impl<F: Fold> Worker<F> {
         let progress = self.position.clone();
         let watermark = Watermark { incarnation: self.incarnation, fold_version: self.fold.version(), progress, memo };
         self.fold.flush(watermark)?;
+        self.patience.1.taken();
         self.flushed = self.position.clone();
         self.last_flush = self.around.clock.now();
         Ok(())

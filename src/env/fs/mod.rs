@@ -55,6 +55,8 @@ pub trait Fs: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
     fn exists(&self, path: &Path) -> bool;
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Space left for files in `dir`.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// Takes the lock file at `path` for `holder`, or fails with `WouldBlock` and, as the message, who holds it.
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>>;
     /// Who holds the lock file at `path` now, if anyone.

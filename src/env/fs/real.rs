@@ -4,6 +4,7 @@
 
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,6 +94,19 @@ impl Fs for RealFs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let path = std::ffi::CString::new(dir.as_os_str().as_bytes())?;
+        // SAFETY: statvfs reads a string that ends with zero and fills the struct it is given.
+        let stat = unsafe {
+            let mut stat: libc::statvfs = std::mem::zeroed();
+            if libc::statvfs(path.as_ptr(), &mut stat) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            stat
+        };
+        Ok(stat.f_bavail * stat.f_frsize)
     }
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>> {

@@ -189,6 +189,8 @@ impl Committer {
         match result {
             Ok(placement) => {
                 self.shared.publish(&group, &placement);
+                let records = group.frames.iter().flat_map(|frame| frame.head.placed()).map(|(entry, _)| u64::from(entry.count)).sum();
+                self.shared.metrics.appended(records, group.buffer.len() as u64, placement.synced_in);
                 let mut queue = self.shared.queues.state.lock();
                 queue.queued_bytes -= group.queued_bytes;
                 queue.refused = None;

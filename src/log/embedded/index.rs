@@ -12,7 +12,7 @@ use super::format::FrameHead;
 use super::manifest::{GroupProgress, Hole, Manifest, Partition as ManifestPartition, Pin, SegmentMeta};
 use super::wal::WalFile;
 use crate::domain::{Incarnation, Millis, Offset, PartitionId};
-use crate::log::{Committed, Error, Group, TopicId, TopicInfo, TopicPartition};
+use crate::log::{Committed, Error, Group, Place, TopicId, TopicInfo, TopicPartition};
 
 /// Records of one partition within a write-ahead file.
 #[derive(Clone)]
@@ -123,6 +123,12 @@ impl Index {
         }
     }
 
+    /// The partition as people know it.
+    pub(super) fn place(&self, id: TopicPartition) -> Place {
+        let topic = self.topics.iter().find(|topic| topic.id == id.topic);
+        Place { id, topic: topic.map(|topic| topic.spec.name.clone()) }
+    }
+
     pub(super) fn partition(&self, id: TopicPartition) -> Result<&Partition, Error> {
         self.partitions.get(&id).ok_or_else(|| Error::UnknownTopic(format!("{id:?}")))
     }
@@ -179,7 +185,7 @@ impl Index {
         let partition = self.partition(id)?;
         let (start, end) = (partition.start, partition.end);
         if from.0 < start || from.0 > end {
-            return Err(Error::OffsetOutOfRange { partition: id, asked: from, start: Offset(start), end: Offset(end) });
+            return Err(Error::OffsetOutOfRange { partition: id.into(), asked: from, start: Offset(start), end: Offset(end) });
         }
         let mut at = from.0;
         for hole in partition.holes.iter().filter(|hole| hole.to > from.0) {
@@ -187,7 +193,7 @@ impl Index {
                 return partition.plan_within(id, at, hole.from, bytes_max);
             }
             if !hole.declared {
-                return Err(Error::Hole { partition: id, from: Offset(hole.from), to: Offset(hole.to) });
+                return Err(Error::Hole { partition: id.into(), from: Offset(hole.from), to: Offset(hole.to) });
             }
             at = hole.to;
         }
@@ -220,7 +226,7 @@ impl Partition {
             // Offsets that no file answers for: never pass over them silently.
             let next_segment = self.segments.get(segment).map_or(until, |segment| segment.base);
             let next_entry = self.wal.get(first).map_or(until, |entry| entry.base);
-            return Err(Error::Hole { partition: id, from: Offset(at), to: Offset(next_segment.min(next_entry).min(until)) });
+            return Err(Error::Hole { partition: id.into(), from: Offset(at), to: Offset(next_segment.min(next_entry).min(until)) });
         }
         Ok(Plan::Wal(entries))
     }

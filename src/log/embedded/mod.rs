@@ -88,6 +88,7 @@ mod format;
 mod index;
 mod manifest;
 mod merge;
+pub mod metrics;
 mod open;
 mod options;
 mod reader;
@@ -188,6 +189,24 @@ impl EmbeddedLog {
         match oldest {
             Some(oldest) if now.since_ms(oldest) > self.shared.options.roll_age_ms => self.roll(),
             _ => Ok(()),
+        }
+    }
+
+    /// Brings those metrics up to date that nobody counts as it happens.
+    pub fn measure(&self) {
+        let (mut segments, mut segment_bytes, mut unsorted_bytes) = (0u64, 0u64, 0u64);
+        for partition in self.shared.view.index.read().partitions.values() {
+            segments += partition.segments.len() as u64;
+            segment_bytes += partition.segments.iter().map(|segment| segment.bytes).sum::<u64>();
+            unsorted_bytes += partition.wal.iter().map(|entry| u64::from(entry.len)).sum::<u64>();
+        }
+        let metrics = &self.shared.metrics;
+        metrics.segments.set(segments as f64);
+        metrics.segment_bytes.set(segment_bytes as f64);
+        metrics.unsorted_bytes.set(unsorted_bytes as f64);
+        // A file system that does not say keeps the last figure.
+        if let Ok(bytes) = self.shared.fs.free_bytes(&self.shared.dir) {
+            metrics.disk_free_bytes.set(bytes as f64);
         }
     }
 

@@ -12,6 +12,7 @@ use super::committer::{Committer, Machine, Queues, guarded, run_syncer};
 use super::encoder::Encoder;
 use super::index::Index;
 use super::manifest::{Manifest, read_whole};
+use super::metrics::Metrics;
 use super::options::{Driver, Options};
 use super::recover::{self, Replayed};
 use super::shared::Shared;
@@ -52,7 +53,7 @@ pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options, clock: Arc<dyn
     let end = recover::end_of(&scanned, manifest.sorted_through);
     let replayed = recover::replay(&mut index, &scanned, manifest.sorted_through, end.sequence);
     for (id, from, to) in &replayed.holes {
-        tracing::error!(partition = ?id, from, to, "acknowledged records are damaged on disk; run flywheel doctor");
+        tracing::error!(partition = %index.place(*id), from, to, "acknowledged records are damaged on disk; run flywheel doctor");
     }
     recover::repair(&*fs, dir, &scanned, end)?;
     // What was found missing is remembered: the next opening may no longer see how much it was.
@@ -195,6 +196,7 @@ fn start(parts: Parts<'_>) -> Result<Arc<EmbeddedLog>, Error> {
         active_file: AtomicU64::new(0),
         tail: Mutex::new(Tail::new(tail_bytes_max)),
         previous: RwLock::new(replayed.previous),
+        metrics: Metrics::new(),
     });
     let committer = Committer::new(Arc::clone(&shared), encoder);
     let mut threads = Vec::new();

@@ -11,6 +11,7 @@ use super::encoder::EncodedGroup;
 use super::format::PreviousEntry;
 use super::index::Index;
 use super::manifest::Manifest;
+use super::metrics::Metrics;
 use super::options::Options;
 use super::sorter::Sorting;
 use super::tail::Tail;
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub tail: Mutex<Tail>,
     /// What the last published frame held.
     pub previous: RwLock<Vec<PreviousEntry>>,
+    pub metrics: Metrics,
 }
 
 impl Shared {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -15,11 +15,14 @@ use super::manifest::{Hole, SegmentMeta};
 use super::segment::{self, write::SegmentWriter};
 use super::shared::Shared;
 use super::view::read_entry;
-use super::wal::{Spare, WalFile, make_spare, number_of, offer_spare, take_number};
+use super::wal::{Spare, WalFile, abandon_file, make_spare, number_of, offer_spare, take_number};
+use crate::domain::Millis;
+use crate::env::Patience;
 use crate::log::{Error, TopicPartition};
 
-/// How long a failed sort waits: most fail because the disk is full, and an operator needs a while.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a first failure waits, and the longest pause is sixteen times that: most fail because the disk is full, and an operator needs a while.
+const FIRST_PAUSE_MS: i64 = 250;
+const PAUSE_AFTER_PANIC: Duration = Duration::from_secs(4);
 
 /// Files of earlier openings that wait for the first full file of this one.
 const RECOVERED_FILES_MAX: usize = 4;
@@ -33,6 +36,8 @@ struct State {
     sorted_below: u64,
     /// Full files that are not sorted yet.
     unsorted: usize,
+    /// Not before this, after a failure.
+    retry_at: Option<Instant>,
     /// Why the last sort failed, and how many have.
     error: Option<Error>,
     failures: u64,
@@ -45,6 +50,7 @@ struct State {
 pub(super) struct Sorting {
     state: Mutex<State>,
     changed: Condvar,
+    patience: Patience,
 }
 
 impl Sorting {
@@ -55,7 +61,7 @@ impl Sorting {
         if recovered >= RECOVERED_FILES_MAX {
             (state.active, state.first_of_active) = (begun + 1, sequence);
         }
-        Sorting { state: Mutex::new(state), changed: Condvar::new() }
+        Sorting { state: Mutex::new(state), changed: Condvar::new(), patience: Patience::default() }
     }
 
     pub(super) fn ask_for_spare(&self) {
@@ -76,6 +82,15 @@ impl Sorting {
     pub(super) fn close(&self) {
         self.state.lock().is_closed = true;
         self.changed.notify_all();
+    }
+
+    /// Something failed that is tried again, a little later each time.
+    fn pause(&self, now: Millis, error: &Error, what: &str) {
+        let (pause_ms, tell) = self.patience.refused(FIRST_PAUSE_MS, now);
+        if tell {
+            tracing::warn!(%error, "{what}");
+        }
+        self.state.lock().retry_at = Some(Instant::now() + Duration::from_millis(pause_ms as u64));
     }
 
     fn take_reusable(&self, number: u64) -> Option<Arc<WalFile>> {
@@ -99,11 +114,13 @@ pub(super) fn run(shared: &Shared) {
     loop {
         {
             let mut state = shared.sorting.state.lock();
-            while !state.wants_spare && (state.sorted_below >= state.active || state.error.is_some()) && !state.is_closed {
-                if state.error.is_none() {
-                    shared.sorting.changed.wait(&mut state);
-                } else if shared.sorting.changed.wait_for(&mut state, RETRY_AFTER).timed_out() {
-                    state.error = None;
+            while !state.is_closed {
+                let retry_at = state.retry_at;
+                match retry_at {
+                    Some(at) if shared.sorting.changed.wait_until(&mut state, at).timed_out() => state.retry_at = None,
+                    Some(_) => {}
+                    None if state.wants_spare || state.sorted_below < state.active => break,
+                    None => shared.sorting.changed.wait(&mut state),
                 }
             }
             if state.is_closed {
@@ -115,6 +132,7 @@ pub(super) fn run(shared: &Shared) {
             let mut state = shared.sorting.state.lock();
             state.error = Some(Error::Corrupt("sorting write-ahead files into segments panicked".to_owned()));
             state.failures += 1;
+            state.retry_at = Some(Instant::now() + PAUSE_AFTER_PANIC);
             drop(state);
             shared.sorting.changed.notify_all();
         }
@@ -128,10 +146,9 @@ pub(super) fn work(shared: &Shared) {
         (std::mem::take(&mut state.wants_spare), state.active, state.first_of_active, state.sorted_below)
     };
     if wants_spare && shared.spares.lock().ready.is_none() {
-        let number = take_number(&shared.spares);
-        let made = make_spare(&*shared.fs, &shared.dir, number, shared.options.wal_bytes);
+        let made = make_spare(&*shared.fs, &shared.dir, &shared.spares, shared.options.wal_bytes);
         if let Err(error) = made.and_then(|spare| offer_spare(&*shared.fs, &shared.dir, &shared.spares, spare)) {
-            tracing::warn!(%error, "cannot prepare the next write-ahead file");
+            shared.sorting.pause(shared.clock.now(), &error, "cannot prepare the next write-ahead file, trying again");
         }
     }
     if sorted_below >= active {
@@ -143,15 +160,16 @@ pub(super) fn work(shared: &Shared) {
         Ok(()) => {
             state.sorted_below = active;
             state.error = None;
+            shared.sorting.patience.taken();
             state.unsorted = if state.active == active { 0 } else { state.unsorted.min(1) };
         }
         Err(error) => {
-            tracing::warn!(%error, "cannot sort write-ahead files into segments, trying again");
-            state.error = Some(error);
+            state.error = Some(error.clone());
             state.failures += 1;
+            drop(state);
+            shared.sorting.pause(shared.clock.now(), &error, "cannot sort write-ahead files into segments, trying again");
         }
     }
-    drop(state);
     shared.sorting.changed.notify_all();
 }
 
@@ -160,7 +178,7 @@ pub(super) fn wait_sorted(shared: &Shared) -> Result<(), Error> {
     let mut state = shared.sorting.state.lock();
     let (target, failures) = (state.active, state.failures);
     // Do not wait out the pause after an earlier failure.
-    state.error = None;
+    state.retry_at = None;
     shared.sorting.changed.notify_all();
     while state.sorted_below < target {
         if state.failures > failures {
@@ -197,9 +215,8 @@ fn sort(shared: &Shared, active: u64, through: u64) -> Result<(), Error> {
     });
     let synced = written.and_then(|()| shared.fs.sync_dir(&shared.dir).map_err(|error| io_error("syncing", &shared.dir, &error)));
     if let Err(error) = synced {
-        for (_, meta) in &made {
-            // Nothing names them; what cannot be removed now goes at the next opening.
-            shared.fs.remove(&segment::path_of(&shared.dir, meta.file)).ok();
+        for (_, meta) in made.iter().rev() {
+            abandon_file(&*shared.fs, &segment::path_of(&shared.dir, meta.file), &shared.spares, meta.file);
         }
         return Err(error);
     }
@@ -252,15 +269,16 @@ fn write_segment(shared: &Shared, share: &mut Share) -> Result<SegmentMeta, Erro
     let number = take_number(&shared.spares);
     let path = segment::path_of(&shared.dir, number);
     let failed = |error: std::io::Error| io_error("writing", &path, &error);
-    let file = shared.fs.create(&path).map_err(failed)?;
     let result = (|| {
+        let file = shared.fs.create(&path).map_err(failed)?;
         let mut writer = SegmentWriter::new(file, share.id, number, share.base, shared.options.block_bytes).map_err(failed)?;
         for entry in &share.entries {
             match read_entry(share.id, entry) {
                 Ok(batch) => writer.push(batch).map_err(failed)?,
                 // It was whole when it was synced and is not any more: named like any other loss.
                 Err(Error::Hole { from, to, .. }) => {
-                    tracing::error!(partition = ?share.id, %from, %to, "acknowledged records are damaged on disk; run flywheel doctor");
+                    let place = shared.view.index.read().place(share.id);
+                    tracing::error!(partition = %place, %from, %to, "acknowledged records are damaged on disk; run flywheel doctor");
                     add_hole(&mut share.holes, Hole { from: from.0, to: to.0, declared: false });
                 }
                 Err(error) => return Err(error),
@@ -269,7 +287,7 @@ fn write_segment(shared: &Shared, share: &mut Share) -> Result<SegmentMeta, Erro
         writer.finish(share.end, false).map_err(failed)
     })();
     if result.is_err() {
-        shared.fs.remove(&path).ok();
+        abandon_file(&*shared.fs, &path, &shared.spares, number);
     }
     result
 }

@@ -290,6 +290,7 @@ fn an_attested_bad_frame_is_a_hole_and_everything_else_is_read() {
         assert_eq!(read_until_error(&*log, partitions[0], 0), numbered(&["a"]));
         let hole = log.fetch(partitions[0], Offset(1), 10);
         assert!(matches!(hole, Err(Error::Hole { from: Offset(1), to: Offset(3), .. })), "byte {damaged}: {hole:?}");
+        assert!(hole.unwrap_err().to_string().starts_with("offsets 1..3 of demo.events/0 are damaged"), "named as people know it");
         assert_eq!(read(&*log, partitions[0], 3)[0], (3, "b".to_owned()));
         assert_eq!(read(&*log, partitions[1], 0), numbered(&["other"]));
         drop(log);

@@ -59,6 +59,10 @@ impl View {
     }
 
     pub(super) fn fetch(&self, id: TopicPartition, from: Offset, bytes_max: usize) -> Result<Fetched, Error> {
+        self.read(id, from, bytes_max).map_err(|error| error.named(&self.index.read().topics))
+    }
+
+    fn read(&self, id: TopicPartition, from: Offset, bytes_max: usize) -> Result<Fetched, Error> {
         let mut at = from;
         loop {
             let plan = self.index.read().plan(id, at, bytes_max)?;
@@ -151,7 +155,7 @@ pub(super) fn read_entry(id: TopicPartition, entry: &WalEntry) -> Result<RecordB
             let mut data = vec![0; entry.len as usize];
             entry.file.file.read_exact_at(&mut data, entry.at).map_err(|error| super::io_error("reading", &entry.file.path, &error))?;
             if crc32c::crc32c(&data) != entry.crc {
-                return Err(Error::Hole { partition: id, from: Offset(entry.base), to: Offset(entry.end()) });
+                return Err(Error::Hole { partition: id.into(), from: Offset(entry.base), to: Offset(entry.end()) });
             }
             Bytes::from(data)
         }

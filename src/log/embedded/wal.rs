@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -52,6 +53,7 @@ pub(super) fn number_of(path: &Path) -> Option<u64> {
 pub(super) struct Placement {
     pub file: Arc<WalFile>,
     pub at: u64,
+    pub synced_in: Duration,
 }
 
 pub(super) enum WriteError {
@@ -110,16 +112,22 @@ impl Wal {
         for _ in 0..NEW_FILES_TRIED_MAX {
             let current = self.current.as_ref().expect("a file was begun");
             let (file, at) = (Arc::clone(&current.file), current.at);
+            let mut begun = None;
+            let mut sync = || {
+                begun = Some(Instant::now());
+                file.file.sync_data()
+            };
             if let Err(error) = file.file.write_all_at(group, at) {
                 self.leave_after_failed_write(&file, at, &error)?;
-            } else if let Err(error) = file.file.sync_data() {
+            } else if let Err(error) = sync() {
                 // The kernel may have dropped the pages and call them clean: only another file can be trusted with this group.
                 tracing::warn!(file = %file.path.display(), %error, "sync of the write-ahead file failed, moving to a new one");
                 self.leave(&file);
             } else {
                 self.current.as_mut().expect("still the same").at = at + group.len() as u64;
                 self.synced = last;
-                return Ok(Placement { file, at });
+                let synced_in = begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+                return Ok(Placement { file, at, synced_in });
             }
             self.begin_file(group.len() as u64, first, now).map_err(unknown)?;
         }
@@ -153,10 +161,7 @@ impl Wal {
         let ready = self.spares.lock().ready.take().filter(|spare| spare.capacity >= needed);
         let spare = match ready {
             Some(spare) => spare,
-            None => {
-                let number = take_number(&self.spares);
-                make_spare(&*self.fs, &self.dir, number, needed.max(self.hurried_bytes))?
-            }
+            None => make_spare(&*self.fs, &self.dir, &self.spares, needed.max(self.hurried_bytes))?,
         };
         self.spares.lock().begun = spare.file.number;
         let head = WalHead { number: spare.file.number, epoch: self.epoch, first_sequence, created: now };
@@ -203,6 +208,17 @@ pub(super) fn take_number(spares: &Mutex<Spares>) -> u64 {
     spares.next_number - 1
 }
 
+/// Removes a file that did not come to be. Its number is free again, unless another was handed out since or the file is still there: a full
+/// disk that lasts must not use up numbers.
+pub(super) fn abandon_file(fs: &dyn Fs, path: &Path, spares: &Mutex<Spares>, number: u64) {
+    // Nothing names it; what cannot be removed now goes at the next opening.
+    fs.remove(path).ok();
+    let mut spares = spares.lock();
+    if spares.next_number == number + 1 && !fs.exists(path) {
+        spares.next_number = number;
+    }
+}
+
 /// Leaves a spare for the writer; one that was overtaken while it was made gets a number past the others first.
 pub(super) fn offer_spare(fs: &dyn Fs, dir: &Path, spares: &Mutex<Spares>, mut spare: Spare) -> Result<(), Error> {
     let mut spares = spares.lock();
@@ -219,14 +235,15 @@ pub(super) fn offer_spare(fs: &dyn Fs, dir: &Path, spares: &Mutex<Spares>, mut s
 }
 
 /// Makes an empty file of `capacity` bytes that survives a crash as such.
-pub(super) fn make_spare(fs: &dyn Fs, dir: &Path, number: u64, capacity: u64) -> Result<Spare, Error> {
+pub(super) fn make_spare(fs: &dyn Fs, dir: &Path, spares: &Mutex<Spares>, capacity: u64) -> Result<Spare, Error> {
+    let number = take_number(spares);
     let path = path_of(dir, number);
     let made = fill_new_file(fs, &path, capacity).and_then(|file| fs.sync_dir(dir).map(|()| file));
     match made {
         Ok(file) => Ok(Spare { file: Arc::new(WalFile::new(number, path, file)), capacity }),
         Err(error) => {
             // A half-made file would hold on to the space that is missing.
-            fs.remove(&path).ok();
+            abandon_file(fs, &path, spares, number);
             Err(io_error("making", &path, &error))
         }
     }

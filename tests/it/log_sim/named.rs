@@ -13,6 +13,9 @@ use flywheel::log::{
     Transaction,
 };
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
 const SEEDS: u64 = 100;
 
 fn open(fs: &SimFs) -> Arc<EmbeddedLog> {
@@ -31,8 +34,12 @@ fn topic(log: &EmbeddedLog) -> TopicPartition {
 }
 
 fn submit(log: &EmbeddedLog, partition: TopicPartition, len: usize) -> Result<Ticket, Error> {
+    submit_bytes(log, partition, &vec![1; len])
+}
+
+fn submit_bytes(log: &EmbeddedLog, partition: TopicPartition, value: &[u8]) -> Result<Ticket, Error> {
     let mut batch = BatchBuilder::new();
-    batch.push(b"key", Some(&vec![1; len]), Millis(0));
+    batch.push(b"key", Some(value), Millis(0));
     log.append(Transaction { batches: vec![(partition, batch.build())], commits: Vec::new() })
 }
 
@@ -114,5 +121,42 @@ fn a_refused_group_of_which_one_frame_was_written_whole_is_not_found() {
         }
         let fs = fs.crash(Crash::Process, seed);
         assert_eq!(readable(&open(&fs), partition), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_full_disk_that_lasts_uses_up_no_file_numbers() {
+    for seed in 0..12 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // What cannot be compressed, so that its segment needs as much room as it did.
+        let value: Vec<u8> = (0..3_000).map(|_| rng.random()).collect();
+        let fs = SimFs::new(seed);
+        let log = open(&fs);
+        let partition = topic(&log);
+        // Room for another write-ahead file or two, but not always for the segment of a full one.
+        fs.set_capacity(Some(fs.space_used() + rng.random_range(1_000..40_000)));
+        let mut acknowledged = 0;
+        let mut refused = 0;
+        while refused < 200 {
+            match submit_bytes(&log, partition, &value).and_then(|ticket| {
+                log.drive();
+                ticket.wait()
+            }) {
+                Ok(_) => acknowledged += 1,
+                Err(error) => {
+                    assert_eq!(error.advice(), Advice::Retry, "seed {seed}: {error}");
+                    refused += 1;
+                }
+            }
+        }
+        fs.set_capacity(None);
+        append(&log, partition, 600).unwrap();
+        log.roll().unwrap();
+        assert_eq!(readable(&log, partition), acknowledged + 1, "seed {seed}");
+        let number = |path: &Path| path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        let highest: u64 = fs.files().iter().filter_map(|(path, _)| number(path)).max().unwrap();
+        assert!(highest < 20, "seed {seed}: file {highest} after {refused} refusals");
+        let fs = fs.crash(Crash::Power, seed);
+        assert_eq!(readable(&open(&fs), partition), acknowledged + 1, "seed {seed}");
     }
 }

@@ -397,6 +397,10 @@ impl Fs for SimFs {
         Ok(())
     }
 
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        Ok(powered(&self.machine)?.space_left() as u64)
+    }
+
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn Lock>> {
         let mut machine = self.change(Call::Name)?;
         if let Some(held_by) = machine.locks.get(path) {

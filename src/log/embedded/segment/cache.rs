@@ -82,7 +82,9 @@ impl Segments {
             return Ok(Fetched { next: Offset(until), ..fetched });
         }
         let segment = match self.open(meta.file) {
-            Err(_) if self.is_missing(meta.file) => return Err(Error::Hole { partition: id, from: Offset(from), to: Offset(until) }),
+            Err(_) if self.is_missing(meta.file) => {
+                return Err(Error::Hole { partition: id.into(), from: Offset(from), to: Offset(until) });
+            }
             opened => opened?,
         };
         let mut bytes = 0;
@@ -99,7 +101,7 @@ impl Segments {
                     break;
                 }
                 let to = segment.blocks.get(nth).map_or(meta.end, |block| if block.base <= at { block.end } else { block.base });
-                return Err(Error::Hole { partition: id, from: Offset(at), to: Offset(to.min(until)) });
+                return Err(Error::Hole { partition: id.into(), from: Offset(at), to: Offset(to.min(until)) });
             };
             let batches = block.batches.iter().filter_map(|batch| batch.starting_at(Offset(from)));
             for batch in batches.take_while(|batch| batch.base.0 < until) {
@@ -134,7 +136,7 @@ impl Segments {
         while nth < segment.blocks.len() {
             let block = segment.blocks[nth];
             let read = self.block(&segment, meta.file, nth)?;
-            let hole = || Error::Hole { partition: id, from: Offset(block.base), to: Offset(block.end) };
+            let hole = || Error::Hole { partition: id.into(), from: Offset(block.base), to: Offset(block.end) };
             let found = read.ok_or_else(hole)?.batches.iter().find(|batch| batch.append_time >= time).map(|batch| batch.base.0);
             if found.is_some() {
                 return Ok(found);
