@@ -321,6 +321,11 @@ pub trait LogReader: Send + Sync {
 
     fn committed(&self, group: &Group, partition: TopicPartition) -> Result<Option<Committed>, Error>;
 
+    /// Whether records of it were lost and an operator has declared so: what was derived from them elsewhere is not in the log either.
+    fn has_declared_holes(&self, _partition: TopicPartition) -> Result<bool, Error> {
+        Ok(false)
+    }
+
     /// Blocks until one of the partitions has a record at or past its offset, or the time is up; true if one has.
     fn wait(&self, positions: &[(TopicPartition, Offset)], at_most: Duration) -> Result<bool, Error>;
 }

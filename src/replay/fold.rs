@@ -60,7 +60,7 @@ fn fold_partition(
 ) -> Result<Folded, Error> {
     let options = Options::default();
     let store: Arc<dyn StateStore> = Arc::new(MemoryStore::new());
-    let setup = ProfileSetup { partition, clock, library, initial: topology };
+    let setup = ProfileSetup { partition, clock, library, initial: topology, writes_again: false };
     let fold = ProfileFold::new(Arc::clone(&store), topics.clone(), &options, setup);
     let mut folded = Folded::default();
     let take = |batches: Vec<(TopicPartition, RecordBatch)>| {

@@ -119,7 +119,9 @@ fn profile_worker(
     clock: NamespaceClock,
     partition: PartitionId,
 ) -> Result<Worker<ProfileFold>, Error> {
-    let setup = ProfileSetup { partition, clock, library: Arc::clone(library), initial: Arc::clone(topology) };
+    let has_holes = |topic| around.log.has_declared_holes(around.topics.partition(topic, partition));
+    let writes_again = has_holes(Topic::Profiles)? || has_holes(Topic::Events)?;
+    let setup = ProfileSetup { partition, clock, library: Arc::clone(library), initial: Arc::clone(topology), writes_again };
     let fold = ProfileFold::new(Arc::clone(&around.state), around.topics.clone(), &around.options, setup);
     Worker::open(around.clone(), fold)
 }

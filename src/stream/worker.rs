@@ -216,7 +216,8 @@ impl<F: Fold> Worker<F> {
         if !fetched.is_empty() && self.should_linger(&fetched, now) {
             return Ok(Stepped::Lingering { until: self.last_commit + self.around.options.linger_ms });
         }
-        if !fetched.is_empty() {
+        // Not in a namespace to which nothing ever came: states without a committed offset are not trusted at the next start.
+        if !fetched.is_empty() || self.committed != Progress::default() {
             self.must_store |= self.fold.go_live()?;
         }
         if self.must_store {

@@ -112,6 +112,47 @@ fn an_operator_can_state_the_time_of_an_intake_partition_that_has_stopped() {
     server.stop();
 }
 
+/// Flips a bit wherever `what` stands in the folder's write-ahead files; how often that was.
+fn damage(data: &Path, what: &[u8]) -> usize {
+    let mut times = 0;
+    for entry in std::fs::read_dir(data.join("log")).expect("the log's folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "wal") {
+            continue;
+        }
+        let mut bytes = std::fs::read(&path).expect("reads");
+        let found: Vec<usize> = (0..bytes.len().saturating_sub(what.len())).filter(|at| bytes[*at..].starts_with(what)).collect();
+        found.iter().for_each(|at| bytes[*at] ^= 1);
+        times += found.len();
+        if !found.is_empty() {
+            std::fs::write(&path, bytes).expect("writes");
+        }
+    }
+    times
+}
+
+#[test]
+fn a_person_whose_profile_lay_in_a_declared_hole_is_in_sql_again_without_doing_anything() {
+    let place = Place::new();
+    let data = place.path("data");
+    let server = Server::start(&data, &place.config());
+    place.send(&data, &format!("{GOOD}\n"));
+    server.stop();
+    // Only profiles name a score's model.
+    assert!(damage(&data, b"churn-own-pauses") > 0);
+    assert_eq!(place.run(&data, &["doctor"]).0, 4);
+    let (code, said) = place.run(&data, &["doctor", "--declare-holes"]);
+    assert!(code == 0 && said.contains("incarnation 2"), "{said}");
+    let server = Server::start(&data, &place.config());
+    let people = || {
+        output_of(&data, &place.config(), &["wait"]);
+        query_one(&data, &place.config(), "main", "SELECT count(*) FROM profiles WHERE user_id = 'ada' AND orders = 1")
+    };
+    // Waiting ends when the folds are done; the profile is written just after.
+    assert!((0..100).any(|_| people() == 1), "{}", crate::running::stderr_of(&data));
+    server.stop();
+}
+
 #[test]
 fn exit_codes_say_what_kind_of_failure_it_was() {
     let place = Place::new();

@@ -18,6 +18,7 @@ mod running;
 mod spine;
 mod spine_world;
 mod state_contract;
+mod stream_holes;
 mod stream_identity;
 mod stream_large;
 mod stream_loop;

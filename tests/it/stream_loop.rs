@@ -128,6 +128,8 @@ pub struct Filling {
     pub bytes_max: AtomicUsize,
     /// So many offsets at each partition's end are a declared hole.
     hole: AtomicU64,
+    /// Records of every partition were lost and declared so.
+    pub has_lost: AtomicBool,
 }
 
 impl Filling {
@@ -140,6 +142,7 @@ impl Filling {
             records_max: unlimited(),
             bytes_max: unlimited(),
             hole: AtomicU64::new(0),
+            has_lost: AtomicBool::new(false),
         }
     }
 }
@@ -164,6 +167,9 @@ impl LogReader for Filling {
     }
     fn committed(&self, group: &Group, partition: TopicPartition) -> Result<Option<Committed>, log::Error> {
         self.log.committed(group, partition)
+    }
+    fn has_declared_holes(&self, _: TopicPartition) -> Result<bool, log::Error> {
+        Ok(self.has_lost.load(Ordering::Relaxed))
     }
     fn wait(&self, positions: &[(TopicPartition, Offset)], at_most: Duration) -> Result<bool, log::Error> {
         self.log.wait(positions, at_most)

@@ -177,7 +177,8 @@ fn folding_again_stores_states_on_the_way_and_writes_nothing_to_the_log() {
     let (store, options): (Arc<dyn StateStore>, _) =
         (Arc::new(MemoryStore::new()), Options { flush_bytes_max: 1, output_bytes_max: 1, ..Options::default() });
     let partition = PartitionId(0);
-    let setup = ProfileSetup { partition, clock: NamespaceClock::Event, library, initial: Arc::clone(&world.topology) };
+    let setup =
+        ProfileSetup { partition, clock: NamespaceClock::Event, library, initial: Arc::clone(&world.topology), writes_again: false };
     let profiles = ProfileFold::new(Arc::clone(&store), topics.clone(), &options, setup);
     let (mut commits, mut made) = (0, 0);
     let take = |batches: Vec<(TopicPartition, RecordBatch)>| {

@@ -360,6 +360,10 @@ impl LogReader for EmbeddedLog {
         self.shared.view.committed(group, partition)
     }
 
+    fn has_declared_holes(&self, partition: TopicPartition) -> Result<bool, Error> {
+        self.shared.view.has_declared_holes(partition)
+    }
+
     fn wait(&self, positions: &[(TopicPartition, Offset)], at_most: Duration) -> Result<bool, Error> {
         self.shared.view.wait(positions, at_most)
     }

@@ -203,6 +203,11 @@ impl LogReader for EmbeddedReader {
         self.view.committed(group, partition)
     }
 
+    fn has_declared_holes(&self, partition: TopicPartition) -> Result<bool, Error> {
+        self.refresh()?;
+        self.view.has_declared_holes(partition)
+    }
+
     fn wait(&self, positions: &[(TopicPartition, Offset)], at_most: Duration) -> Result<bool, Error> {
         let deadline = Instant::now() + at_most;
         loop {

@@ -387,6 +387,7 @@ fn the_doctor_names_a_damaged_block_and_a_declared_hole_is_passed_over() {
     assert!(doctor::check(&RealFs, folder.path()).unwrap().is_sound());
     let log = folder.open();
     assert_eq!(log.topics().unwrap()[0].incarnation, Incarnation(2));
+    assert!(log.has_declared_holes(partition).unwrap() && reader(&folder).has_declared_holes(partition).unwrap());
     assert_eq!(read(&*log, partition, 0).first().map(|(offset, _)| *offset), Some(to.0));
     drop(log);
     assert_eq!(doctor::declare(Arc::new(RealFs), folder.path(), clock).unwrap(), None, "nothing more to declare");

@@ -52,6 +52,10 @@ impl View {
         Ok(Watermarks { start: Offset(partition.start), end: Offset(partition.end) })
     }
 
+    pub(super) fn has_declared_holes(&self, id: TopicPartition) -> Result<bool, Error> {
+        Ok(self.index.read().partition(id)?.holes.iter().any(|hole| hole.declared))
+    }
+
     pub(super) fn committed(&self, group: &Group, id: TopicPartition) -> Result<Option<Committed>, Error> {
         let index = self.index.read();
         index.partition(id)?;

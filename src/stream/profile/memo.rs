@@ -29,12 +29,41 @@ pub(super) struct Memo {
     /// Offsets of events that became dead letters, the newest, in order: a copy sent again is applied only if its original was not.
     #[serde(default)]
     refused: Vec<u64>,
+    /// Everyone is to be written again, this key done last; and whether they are all stored, so that it can begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    again: Option<Again>,
     /// From which offset on `refused` has them all.
     #[serde(default)]
     refused_from: Option<u64>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Again {
+    after: Vec<u8>,
+    is_stored: bool,
+}
+
 impl Memo {
+    /// Everyone is to be written again, once they are stored.
+    pub(super) fn write_again(&mut self) {
+        self.again = Some(Again::default());
+    }
+
+    /// All of them are built again. True if they are to be stored now, so that writing can begin.
+    pub(super) fn begin_again(&mut self) -> bool {
+        self.again.as_mut().is_some_and(|again| !std::mem::replace(&mut again.is_stored, true))
+    }
+
+    /// After which key the next is to be written again; `None` if none is, or not yet.
+    pub(super) fn written_again(&self) -> Option<Vec<u8>> {
+        self.again.as_ref().filter(|again| again.is_stored).map(|again| again.after.clone())
+    }
+
+    /// Those up to this key were written; `None` after the last one.
+    pub(super) fn write_again_after(&mut self, key: Option<bytes::Bytes>) {
+        self.again = key.map(|key| Again { after: key.to_vec(), is_stored: true });
+    }
+
     /// `next` is where the table's watermark stands: what a memo of before they were kept refused, it refused below that.
     pub(super) fn decode(bytes: &[u8], next: Offset) -> Result<Self, Error> {
         if bytes.is_empty() {

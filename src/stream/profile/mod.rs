@@ -15,6 +15,7 @@ mod segments;
 mod sweep;
 mod view;
 mod wakes;
+mod written_again;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -72,6 +73,7 @@ pub struct ProfileFold {
     /// What folds records before the first activation.
     initial: Digest,
     undo: Option<Undo>,
+    writes_again: bool,
     scratch: Vec<u8>,
 }
 
@@ -91,6 +93,8 @@ pub struct Setup {
     pub clock: NamespaceClock,
     pub library: Arc<Library>,
     pub initial: Arc<Topology>,
+    /// Records of `profiles` or of what they came from were lost: states built again are to be written again, everyone's.
+    pub writes_again: bool,
 }
 
 /// What a profile record is taken to be before the first one is written.
@@ -120,6 +124,7 @@ impl ProfileFold {
             deployed,
             initial: setup.initial.digest,
             undo: None,
+            writes_again: setup.writes_again,
             scratch: Vec::new(),
         }
     }
@@ -239,6 +244,9 @@ impl Fold for ProfileFold {
                     }
                 }
                 self.memo = Memo::default();
+                if self.writes_again {
+                    self.memo.write_again();
+                }
             }
         }
         let digest = self.memo.in_force().unwrap_or(self.initial);
@@ -251,6 +259,10 @@ impl Fold for ProfileFold {
         let can = self.wakes_per_commit > 1;
         self.wakes_per_commit = (self.wakes_per_commit / 2).max(1);
         can
+    }
+
+    fn go_live(&mut self) -> Result<bool, Error> {
+        Ok(self.memo.begin_again())
     }
 
     fn prepare(&mut self, records: &[RecordRef<'_>]) -> Result<(), Error> {
@@ -351,7 +363,7 @@ impl Fold for ProfileFold {
     }
 
     fn has_news(&self, _: &Seal) -> bool {
-        false
+        self.memo.written_again().is_some()
     }
 
     fn seal(&mut self, _: &Seal, out: &mut Outputs) -> Result<(), Error> {
@@ -368,6 +380,9 @@ impl Fold for ProfileFold {
         }
         self.touched = touched;
         self.touched.clear();
+        if !out.is_silent() {
+            self.write_again(out)?;
+        }
         Ok(())
     }
 
