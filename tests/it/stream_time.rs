@@ -263,6 +263,23 @@ fn in_a_copy_of_a_log_time_stands_still_until_an_operator_releases_it() {
 }
 
 #[test]
+fn what_all_of_intake_has_stated_can_be_read_from_the_log() {
+    let world = World::new(NamespaceClock::Event, QUIET);
+    let mut spine = world.open();
+    let stated = || flywheel::replay::stated(&world.log, &world.topics()).expect("reads");
+    assert_eq!(stated(), None);
+    world.state_time(START);
+    world.drive(&mut spine);
+    assert_eq!(stated(), Some(START));
+    world.state_time(START + DAY_MS);
+    spine.workers()[0].step().expect("steps");
+    spine.workers()[0].step().expect("steps");
+    assert_eq!(stated(), Some(START), "one partition of intake has not got so far");
+    world.drive(&mut spine);
+    assert_eq!(stated(), Some(START + DAY_MS));
+}
+
+#[test]
 fn event_time_passes_in_a_copy_too_as_its_importer_says() {
     let world = World::new(NamespaceClock::Event, QUIET);
     let mut spine = Spine::open(Setup { copied: Some(Incarnation(2)), ..world.setup() }).expect("opens");

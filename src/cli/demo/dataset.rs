@@ -19,6 +19,7 @@ const CLICKSTREAM: &[u8] = include_bytes!("../../../data/ecommerce_clickstream.c
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     pub user: String,
+    pub message_id: String,
     pub time: Millis,
     pub json: String,
 }
@@ -56,12 +57,13 @@ pub fn cdnow() -> anyhow::Result<History> {
         truth.orders += 1;
         truth.revenue = truth.revenue.saturating_add(revenue);
         users.insert(customer.to_owned());
+        let message_id = format!("cdnow-{:05}", row + 1);
         let amount: serde_json::Number = dollars.parse()?;
         let event = json!({
-            "type": "track", "event": "Order Completed", "userId": customer, "messageId": format!("cdnow-{:05}", row + 1), "timestamp": date.to_owned() + "T00:00:00.000Z",
+            "type": "track", "event": "Order Completed", "userId": customer, "messageId": message_id, "timestamp": date.to_owned() + "T00:00:00.000Z",
             "properties": {"order_id": format!("{:05}", row + 1), "total": amount, "currency": "USD", "quantity": quantity},
         });
-        events.push(Outgoing { user: customer.to_owned(), time, json: event.to_string() });
+        events.push(Outgoing { user: customer.to_owned(), message_id, time, json: event.to_string() });
     }
     truth.users = users.len() as u64;
     events.sort_by_key(|event| event.time);
@@ -85,12 +87,13 @@ pub fn clickstream() -> anyhow::Result<History> {
         truth.orders += u64::from(name == "purchase");
         users.insert(user.to_owned());
         sessions.insert(session.to_owned());
+        let message_id = format!("click-{:05}", row + 1);
         let event = json!({
-            "type": "track", "event": name, "userId": user, "messageId": format!("click-{:05}", row + 1), "timestamp": instant,
+            "type": "track", "event": name, "userId": user, "messageId": message_id, "timestamp": instant,
             "properties": {"session_id": session, "platform": &record[4], "user_cohort": &record[6], "user_lifecycle": &record[7]},
             "context": {"campaign": {"source": &record[5]}},
         });
-        events.push(Outgoing { user: user.to_owned(), time, json: event.to_string() });
+        events.push(Outgoing { user: user.to_owned(), message_id, time, json: event.to_string() });
     }
     truth.users = users.len() as u64;
     truth.sessions = sessions.len() as u64;

@@ -1,6 +1,6 @@
 //! Sends the history to a server in this process, month by month, and measures what it sustained.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use tokio::sync::mpsc;
 
 use super::Scene;
 use super::dataset::History;
-use crate::app::{Engine, Server};
+use crate::app::{Engine, Folder, Server};
 use crate::cli::send::state_time;
 use crate::cli::sender::{Options, Sender};
 use crate::cli::wait;
 use crate::config::Config;
 use crate::domain::Millis;
-use crate::projections::Reader;
+use crate::projections::{self, Limits, Reader};
 
 const CONNECTIONS: usize = 8;
 const WAIT_AT_MOST: Duration = Duration::from_secs(300);
@@ -57,12 +57,16 @@ pub async fn run(
         historical: false,
         acknowledgements: Some(acknowledged),
     };
-    let bar = ProgressBar::new(history.events.len() as u64);
+    // What an earlier run was cut short over is folded first: whatever it had acknowledged is not sent again, however long ago that was.
+    wait::run(config, &*log, scene.namespace.as_str(), WAIT_AT_MOST).await?;
+    let applied = applied(config, scene, history).await?;
+    let missing: Vec<_> = history.events.iter().filter(|event| !applied.contains(&event.message_id)).collect();
+    let bar = ProgressBar::new(missing.len() as u64);
     bar.set_style(ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec}").expect("the template is valid"));
     let started = Instant::now();
     let mut sender = Sender::start(&options)?;
     let mut month = String::new();
-    for event in &history.events {
+    for event in &missing {
         let this = month_of(event.time);
         if this != month {
             sender.flush().await?;
@@ -87,11 +91,37 @@ pub async fn run(
     server.stop().await?;
     Ok(Loaded {
         seconds,
-        events_per_second: history.events.len() as f64 / seconds,
+        events_per_second: missing.len() as f64 / seconds,
         visible_p50_ms: visible.value_at_quantile(0.5) as f64 / 1_000.0,
         visible_p99_ms: visible.value_at_quantile(0.99) as f64 / 1_000.0,
         samples: visible.len(),
     })
+}
+
+/// The message ids that SQL has.
+async fn applied(config: &Config, scene: &Scene, history: &History) -> anyhow::Result<HashSet<String>> {
+    let limits = Limits { time_ms_max: WAIT_AT_MOST.as_millis() as u64, rows_max: 2 * history.events.len() };
+    let dir = Folder::new(&config.data.dir).read();
+    let found = match projections::query(&dir, &scene.namespace, "SELECT message_id FROM events", limits).await {
+        Err(projections::Error::Missing(_)) => return Ok(HashSet::new()),
+        found => found?,
+    };
+    let text = |value| match value {
+        projections::Value::Text(text) => Some(text),
+        _ => None,
+    };
+    Ok(found.rows.into_iter().flatten().filter_map(text).collect())
+}
+
+/// Only says that the history has ended, and waits until that is in the tables.
+pub async fn end(config: &Config, engine: Engine, scene: &Scene, history: &History) -> anyhow::Result<()> {
+    let log = std::sync::Arc::clone(&engine.log);
+    let server = Server::start(engine, None).await?;
+    let url = format!("http://{}", server.address);
+    state_time(&url, Some(&scene.write_key), scene.namespace.as_str(), history.end).await?;
+    wait::run(config, &*log, scene.namespace.as_str(), WAIT_AT_MOST).await?;
+    server.stop().await?;
+    Ok(())
 }
 
 fn month_of(time: Millis) -> String {

@@ -1,7 +1,8 @@
 //! `flywheel demo`: a real history through the whole product, over HTTP, with what came of it held against the file.
 //!
 //! `dataset` is the history, `load` sends it, `show` says what came of it. The namespace runs on event time and its clock stays where the
-//! history ends. Run again, it shows the same result; cut short, it sends everything once more and deduplication takes care of the rest.
+//! history ends. Run again, it shows the same result; cut short, it sends what is missing, or, if nothing is, only says
+//! that the history has ended.
 
 mod dataset;
 mod load;
@@ -11,11 +12,13 @@ use anyhow::Context;
 
 use super::args::{self, Dataset};
 use super::output::grouped;
+use super::run::reader as reader_of;
 use crate::app::{Engine, Folder, Plan};
 use crate::config::{ApiKey, Config, Source};
-use crate::domain::{Namespace, SourceId, TenantId};
+use crate::domain::{Millis, Namespace, SourceId, TenantId};
 use crate::projections::Reader;
-use crate::stream::{NamespaceClock, Partitions, topology};
+use crate::replay;
+use crate::stream::{NamespaceClock, Partitions, Topics, topology};
 
 /// What a data set needs besides itself.
 #[derive(Debug, Clone)]
@@ -56,8 +59,10 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
     let history = scene.history()?;
     let folder = Folder::new(&config.data.dir);
     let reader = Reader::new(&folder.read(), &scene.namespace);
-    if is_complete(&reader, &scene, &history).await {
-        let root = folder.root().display();
+    let rows = rows(&reader, &scene).await;
+    let left = Left::of(rows, tokio::task::block_in_place(|| stated(config, &scene))?, &history);
+    let root = folder.root().display();
+    if left == Left::Everything {
         eprintln!("{root} already holds this history, whole; nothing is sent again (with another --data it is). This is what it holds:");
         return show::run(config, &scene, &history, &reader, None, json).await;
     }
@@ -78,16 +83,72 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
         topology: topology::load(scene.topology)?,
         partitions: Partitions { intake: config.topology.partitions, events: config.topology.partitions },
     };
-    eprintln!("sending {} events over HTTP to a server on {}", grouped(history.truth.events), folder.root().display());
+    match left {
+        Left::AllButTheTime => eprintln!("{root} already holds every event of this history; what is missing is the word that it has ended"),
+        Left::Part if rows > 0 => eprintln!("{root} holds {} events of an earlier run; sending the rest over HTTP", grouped(rows)),
+        _ => eprintln!("sending {} events over HTTP to a server on {root}", grouped(history.truth.events)),
+    }
     let starting = config.clone();
     let engine = tokio::task::spawn_blocking(move || Engine::start_with(&starting, Some(plan))).await?;
     let engine = engine.context("the demonstration needs the folder for itself; stop the server on it first, or pass --data")?;
-    let loaded = load::run(&config, engine, &scene, &history, asked.batch as usize, &reader).await?;
-    show::run(&config, &scene, &history, &reader, Some(&loaded), json).await
+    let loaded = match left {
+        Left::AllButTheTime => {
+            load::end(&config, engine, &scene, &history).await?;
+            None
+        }
+        _ => Some(load::run(&config, engine, &scene, &history, asked.batch as usize, &reader).await?),
+    };
+    show::run(&config, &scene, &history, &reader, loaded.as_ref(), json).await
 }
 
-/// Whether an earlier run got to its end.
-async fn is_complete(reader: &Reader, scene: &Scene, history: &dataset::History) -> bool {
-    let found = reader.reconciliation(&scene.tenant).await;
-    found.is_ok_and(|found| found.events as u64 == history.truth.events)
+/// How much of the history an earlier run left in the folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Nothing, or a part of the events.
+    Part,
+    /// It was cut short before it had stated the end: whoever would lapse in the last days has not.
+    AllButTheTime,
+    Everything,
+}
+
+impl Left {
+    fn of(events: u64, stated: Option<Millis>, history: &dataset::History) -> Self {
+        match (events == history.truth.events, stated >= Some(history.end)) {
+            (true, true) => Left::Everything,
+            (true, false) => Left::AllButTheTime,
+            (false, _) => Left::Part,
+        }
+    }
+}
+
+/// How many events SQL has; none where there is no such table yet.
+async fn rows(reader: &Reader, scene: &Scene) -> u64 {
+    reader.reconciliation(&scene.tenant).await.map_or(0, |found| found.events as u64)
+}
+
+/// The time up to which all of intake has said that everything was sent.
+fn stated(config: &Config, scene: &Scene) -> anyhow::Result<Option<Millis>> {
+    if !Folder::new(&config.data.dir).log().exists() {
+        return Ok(None);
+    }
+    let log = reader_of(config)?;
+    let Some(topics) = Topics::find(&*log, &scene.namespace)? else { return Ok(None) };
+    Ok(replay::stated(&*log, &topics)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_is_whole_once_its_end_was_stated_too() {
+        let history = dataset::clickstream().unwrap();
+        let left = |events, stated| Left::of(events, stated, &history);
+        let all = history.truth.events;
+        assert_eq!(left(0, None), Left::Part);
+        assert_eq!(left(all - 1, Some(history.end)), Left::Part);
+        assert_eq!(left(all, None), Left::AllButTheTime);
+        assert_eq!(left(all, Some(history.end - 1)), Left::AllButTheTime);
+        assert_eq!(left(all, Some(history.end)), Left::Everything);
+    }
 }
