@@ -161,6 +161,20 @@ fn a_dead_letter_sent_again_is_no_duplicate_and_goes_once() {
 }
 
 #[test]
+fn what_was_not_applied_says_whose_it_was() {
+    let world = world();
+    world.send(&[track("m1", "u1", "Page", START), track("m1", "u1", "Page", START), r#"{"type":"track","userId":"u1"}"#.to_owned()]);
+    world.run();
+    let outcomes = world.records(Topic::Outcomes);
+    let exceptions = outcomes.iter().flat_map(|record| {
+        let batch: schema::records::BatchOutcomes = schema::decode(record.value.as_deref().expect("a value")).expect("decodes");
+        batch.exceptions.into_iter().map(|exception| (exception.tenant, exception.kind))
+    });
+    let said = |kind: &str| ("acme".to_owned(), kind.to_owned());
+    assert_eq!(exceptions.collect::<Vec<_>>(), [said("duplicate"), said("dead_lettered")]);
+}
+
+#[test]
 fn a_user_may_not_become_a_user() {
     let world = world();
     world.send(&[

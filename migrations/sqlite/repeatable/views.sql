@@ -166,11 +166,11 @@ GROUP BY tenant_id, subject, number;
 -- Records that reached nobody: dead letters with their reason, and what was filtered.
 DROP VIEW IF EXISTS v_lost;
 CREATE VIEW v_lost AS
-SELECT 'dead_lettered' AS kind, reason, detail, message_id, datetime(at / 1000.0, 'unixepoch') AS at, stage, origin_partition AS partition,
+SELECT tenant_id, 'dead_lettered' AS kind, reason, detail, message_id, datetime(at / 1000.0, 'unixepoch') AS at, stage, origin_partition AS partition,
        origin_offset AS log_offset
 FROM dead_letters
 UNION ALL
-SELECT kind, reason, NULL, message_id, datetime(at / 1000.0, 'unixepoch'), stage, log_partition, log_offset
+SELECT tenant_id, kind, reason, NULL, message_id, datetime(at / 1000.0, 'unixepoch'), stage, log_partition, log_offset
 FROM outcomes
 WHERE kind = 'filtered';
 
