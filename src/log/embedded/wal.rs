@@ -78,6 +78,15 @@ pub(super) struct Spares {
     pub begun: u64,
 }
 
+impl Spares {
+    /// From here on the file `number` is written to. A spare of a lower number came while that one was made in a hurry: it is behind, and
+    /// goes with the full files, so it must not be begun after it.
+    fn begin(&mut self, number: u64) {
+        self.begun = number;
+        self.ready.take_if(|spare| spare.file.number <= number);
+    }
+}
+
 struct Current {
     file: Arc<WalFile>,
     at: u64,
@@ -163,7 +172,7 @@ impl Wal {
             Some(spare) => spare,
             None => make_spare(&*self.fs, &self.dir, &self.spares, needed.max(self.hurried_bytes))?,
         };
-        self.spares.lock().begun = spare.file.number;
+        self.spares.lock().begin(spare.file.number);
         let head = WalHead { number: spare.file.number, epoch: self.epoch, first_sequence, created: now };
         spare.file.file.write_all_at(&head.encode(), 0).map_err(|error| io_error("writing", &spare.file.path, &error))?;
         self.current = Some(Current { file: spare.file, at: FRAMES_AT, capacity: spare.capacity });
@@ -259,4 +268,30 @@ fn fill_new_file(fs: &dyn Fs, path: &Path, capacity: u64) -> io::Result<Arc<dyn 
     }
     file.sync_data()?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::fs::SimFs;
+
+    /// Found by seed 27 with threads: it was begun after its name had been removed with the full files, and what was acknowledged into it
+    /// was gone at the next opening.
+    #[test]
+    fn a_spare_that_was_overtaken_while_it_was_offered_is_not_begun() {
+        let (fs, dir) = (SimFs::new(0), Path::new("log"));
+        fs.create_dir_all(dir).unwrap();
+        let spares = Mutex::new(Spares { next_number: 1, ..Spares::default() });
+        let overtaken = make_spare(&fs, dir, &spares, 8192).unwrap();
+        let hurried = make_spare(&fs, dir, &spares, 8192).unwrap();
+        // Offered after the writer looked for one, and before the writer began the file it made itself.
+        offer_spare(&fs, dir, &spares, overtaken).unwrap();
+        spares.lock().begin(hurried.file.number);
+        assert!(spares.lock().ready.is_none());
+        // One that is ahead stays, and one that comes late gets a number past the others.
+        let ahead = make_spare(&fs, dir, &spares, 8192).unwrap();
+        offer_spare(&fs, dir, &spares, ahead).unwrap();
+        spares.lock().begin(2);
+        assert_eq!(spares.lock().ready.as_ref().map(|spare| spare.file.number), Some(3));
+    }
 }

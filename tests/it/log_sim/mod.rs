@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 use run::{Run, Telling};
 
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 3_000;
 /// With this many, everything that can happen has happened.
 const SEEDS_ENOUGH: u64 = 500;
 /// Two run side by side: more would only wait for each other.
@@ -98,7 +98,7 @@ fn the_embedded_log_keeps_its_promises_on_a_failing_disk() {
 /// The same promises with the log's own threads; a seed does not decide their order, so a failure may take several tries to show again.
 #[test]
 fn the_embedded_log_keeps_its_promises_with_threads_of_its_own() {
-    let seeds = number("FLYWHEEL_SIM_SEEDS").unwrap_or(SEEDS) / 20;
+    let seeds = number("FLYWHEEL_SIM_SEEDS").unwrap_or(SEEDS) / 10;
     if let Err((seed, failure)) = run_seeds(seeds, |_| Driver::Threads) {
         panic!("seed {seed} with threads: {failure}");
     }

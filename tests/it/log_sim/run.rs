@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use flywheel::domain::{Millis, Namespace, Offset, PartitionId};
-use flywheel::env::fs::SimFs;
 use flywheel::env::fs::sim::{Call, Crash, Faults};
+use flywheel::env::fs::{Fs, SimFs};
 use flywheel::env::{Clock, ManualClock};
-use flywheel::log::embedded::{Driver, EmbeddedLog, EmbeddedReader, Options};
+use flywheel::log::embedded::{Driver, EmbeddedLog, EmbeddedReader, Options, backup};
 use flywheel::log::{Advice, Cleanup, Error, Group, LogReader, LogWriter, Retention, Ticket, TopicName, TopicPartition, TopicSpec};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -203,7 +203,9 @@ impl Run {
         let choice = self.rng.random_range(0..100);
         self.tell(|| format!("step {choice}"));
         match choice {
-            0..53 => self.append(),
+            0..52 => self.append(),
+            52 if self.is_armed && self.options.driver == Driver::Threads => {}
+            52 => self.copy(),
             53..65 if self.is_armed && self.options.driver == Driver::Threads => {}
             53..61 => self.look(),
             61..65 => self.look_beside(),
@@ -307,12 +309,13 @@ impl Run {
     fn hear_tickets(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut heard = Vec::new();
-        for (number, ticket) in &mut self.tickets {
+        // The newest first: whichever is answered, those before it were answered earlier, and are heard in the same round.
+        for (number, ticket) in self.tickets.iter_mut().rev() {
             if let Poll::Ready(result) = StdPin::new(ticket).poll(&mut cx) {
                 heard.push((*number, result));
             }
         }
-        for (number, result) in heard {
+        for (number, result) in heard.into_iter().rev() {
             self.tickets.remove(&number);
             self.tell(|| format!("append {number} is answered: {result:?}"));
             match result {
@@ -359,6 +362,49 @@ impl Run {
         let from = self.rng.random_range(marks.start.0..=marks.end.0);
         self.truth.counts.read_beside += marks.end.0 - from;
         self.truth.look(&reader, partition, from, 2_000);
+    }
+
+    /// A backup while the log runs, and a log made from it: both hold everything that was acknowledged before, or are refused.
+    fn copy(&mut self) {
+        self.truth.copies += 1;
+        let (copy, restored) = (format!("copy {}", self.truth.copies), format!("restored {}", self.truth.copies));
+        let (copy, restored) = (Path::new(&copy), Path::new(&restored));
+        self.hear_tickets();
+        let acknowledged = self.truth.acknowledged();
+        let fs: Arc<dyn Fs> = Arc::new(self.fs.clone());
+        let made = self.log().backup(copy).and_then(|_| backup::restore(&*fs, copy, restored));
+        self.tell(|| format!("copied: {:?}", made.as_ref().err()));
+        match made {
+            Ok((_, report)) => {
+                self.fs.set_faults(Faults::default());
+                assert!(self.fs.is_off() || report.is_sound(), "the copy is damaged: {report:?}");
+                self.check_copy(restored, &acknowledged);
+            }
+            Err(error) => {
+                self.has_failed |= matches!(self.log().health(), Err(error) if error.advice() == Advice::Fatal);
+                self.note_error("backup", &error);
+            }
+        }
+        // What is left of them takes no room from the log; faults may leave some of it after all.
+        for (path, _) in self.fs.files() {
+            if path.starts_with(copy) || path.starts_with(restored) {
+                fs.remove(&path).ok();
+            }
+        }
+    }
+
+    fn check_copy(&mut self, restored: &Path, acknowledged: &[usize]) {
+        let options = self.options.clone();
+        match EmbeddedLog::open(Arc::new(self.fs.clone()), restored, options, Arc::new(self.clock.clone())) {
+            Ok(log) => {
+                assert!(log.incarnation() > self.log().incarnation(), "a copy is another life of the log");
+                if !self.fs.is_off() {
+                    self.truth.check_copy(&*log, acknowledged);
+                }
+                log.close();
+            }
+            Err(error) => self.note_error("opening a copy", &error),
+        }
     }
 
     fn clean(&mut self) {
@@ -567,10 +613,33 @@ impl Run {
             assert_eq!(last, Some(Fate::Present), "appends go on beside the damage");
             self.close();
         }
+        self.flip_manifest();
+    }
+
+    /// A manifest that is not what it was is refused, or says the same; whole again, everything is back.
+    fn flip_manifest(&mut self) {
+        let manifest = Path::new(FOLDER).join("MANIFEST");
+        let len = self.fs.files().iter().find(|(path, _)| *path == manifest).expect("a log has a manifest").1;
+        for _ in 0..4 {
+            let (at, bit) = (self.rng.random_range(0..len), self.rng.random_range(0..8));
+            self.tell(|| format!("flip bit {bit} of byte {at} of the manifest"));
+            self.fs.flip_bit(&manifest, at, bit);
+            match EmbeddedReader::open(Arc::new(self.fs.clone()), Path::new(FOLDER)) {
+                // Upper and lower case of a checksum's digit are one number.
+                Ok(reader) => self.truth.settle(&reader),
+                Err(error) => assert!(matches!(error, Error::Corrupt(_)), "{error}"),
+            }
+            self.truth.counts.refused_manifests += u64::from(self.open().is_err());
+            self.fs.flip_bit(&manifest, at, bit);
+        }
+        let log = self.open().expect("whole again, it opens");
+        self.truth.settle(&*log);
+        self.log = Some(log);
+        self.close();
     }
 }
 
-/// Write-ahead files and segments; a damaged manifest is refused as a whole, which has a test of its own.
+/// Write-ahead files and segments; a damaged manifest is refused as a whole.
 fn is_data(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "wal" || extension == "seg")
 }

@@ -80,6 +80,8 @@ pub struct Truth {
     pub last_append_time: Millis,
     /// Synced bits were flipped: what was acknowledged may be missing where the log says so.
     pub is_damaged: bool,
+    /// Backups taken so far.
+    pub copies: u64,
     /// (partition, from, to).
     pub holes: Vec<(usize, u64, u64)>,
     /// Appends before this one were followed by others that attest them.
@@ -99,10 +101,12 @@ pub struct Counts {
     pub compacted: u64,
     pub holes: u64,
     pub read_beside: u64,
+    pub copied: u64,
+    pub refused_manifests: u64,
 }
 
 impl Counts {
-    pub fn named(&self) -> [(&'static str, u64); 9] {
+    pub fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("acknowledged", self.acknowledged),
             ("refused", self.refused),
@@ -113,6 +117,8 @@ impl Counts {
             ("compacted", self.compacted),
             ("holes", self.holes),
             ("read beside", self.read_beside),
+            ("copied", self.copied),
+            ("refused manifests", self.refused_manifests),
         ]
     }
 }
@@ -225,6 +231,29 @@ impl Truth {
             }
         }
         found
+    }
+
+    /// Appends that were acknowledged and not lost to rot.
+    pub fn acknowledged(&self) -> Vec<usize> {
+        let is_acknowledged = |number: &usize| self.appends[*number].appended.is_some() && self.appends[*number].fate == Fate::Present;
+        (0..self.appends.len()).filter(is_acknowledged).collect()
+    }
+
+    /// A copy holds everything acknowledged before it was asked for, each at its place.
+    pub fn check_copy(&mut self, log: &dyn LogReader, acknowledged: &[usize]) {
+        let mut there = BTreeSet::new();
+        for partition in self.kept().collect::<Vec<_>>() {
+            for (offset, number, index) in self.read(log, partition, 0, usize::MAX) {
+                there.insert(number);
+                let append = &self.appends[number];
+                if let Some(appended) = &append.appended {
+                    assert_eq!(places_of(append, &appended.first_offsets)[index], (partition, offset), "append {number} in a copy");
+                }
+            }
+        }
+        let missing: Vec<_> = acknowledged.iter().filter(|number| !there.contains(number)).collect();
+        assert!(missing.is_empty(), "a copy lacks appends {missing:?}");
+        self.counts.copied += 1;
     }
 
     /// A look while the log runs: whatever is served must stay.
