@@ -176,3 +176,25 @@ impl Topics {
         (0..self.count(topic)).map(move |partition| TopicPartition { topic: id, partition: PartitionId(partition) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::ManualClock;
+    use crate::log::MemoryLog;
+
+    #[test]
+    fn a_namespace_of_before_a_topic_came_is_found_without_it_and_gets_it_when_served() {
+        let log = MemoryLog::new(Arc::new(ManualClock::at(crate::domain::Millis(0))));
+        let namespace = Namespace::new("shop").unwrap();
+        let find = || Topics::find(&log, &namespace).unwrap();
+        assert!(find().is_none());
+        let specs = topics(&namespace, Partitions::default());
+        specs.iter().filter(|spec| spec.name.topic() != "corrections").for_each(|spec| drop(log.create_topic(spec).unwrap()));
+        let found = find().unwrap();
+        assert_eq!((found.count(Topic::Events), found.count(Topic::Corrections)), (4, 0));
+        assert_eq!(found.partitions(Topic::Corrections).count(), 0);
+        Topics::create(&log, &namespace, Partitions::default()).unwrap();
+        assert_eq!(find().unwrap().count(Topic::Corrections), 4);
+    }
+}
