@@ -57,6 +57,9 @@ fn logging(cli: &Cli, effective: &Effective) {
     let observe = &effective.config.observe;
     let quiet = !matches!(cli.command, Command::Up(_)) && !effective.origins.contains_key("observe.log_level");
     let level = if quiet { "warn" } else { observe.log_level.as_str() };
+    // The state store says several lines about each failed write; whoever asked it says what came of it, at a bearable rate.
+    let by_default = format!("{level},fjall=off,lsm_tree=off");
+    let level = if level.contains("fjall") || level.contains("lsm_tree") { level.to_owned() } else { by_default };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     // Lines that cannot be written are lost. To complain of that on the same full disk would be a panic of whoever wrote the line.
