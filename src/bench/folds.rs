@@ -276,7 +276,8 @@ pub fn replay(dir: &Path) -> anyhow::Result<Vec<Figure>> {
     let topology = Arc::new(topology::load("spine")?);
     let reader: Arc<dyn LogReader> = Arc::clone(&history.log) as _;
     let started = Instant::now();
-    let folded = crate::replay::fold::fold(&reader, &history.topics.namespace, &topology, 0)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let folded = crate::replay::fold::fold(&reader, &history.topics.namespace, &topology, threads)?;
     let elapsed = started.elapsed().as_secs_f64();
     history.log.close();
     anyhow::ensure!(folded.records >= EVENTS, "folded {} of {EVENTS}", folded.records);

@@ -5,6 +5,7 @@
 //! as no type has been folded into the overflow type [`OVERFLOW`].
 
 use super::codec::{Error, Reader, put_str, put_u64};
+use super::name::EventName;
 use super::observe::EVENT_NAME_BYTES_MAX;
 use crate::domain::{DAY_MS, HOUR_MS, MINUTE_MS, Millis};
 
@@ -77,7 +78,7 @@ pub(crate) struct Bin {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TypeCount {
-    pub(crate) name: Box<str>,
+    pub(crate) name: EventName,
     pub(crate) total: u64,
     pub(crate) bins: Vec<Bin>,
 }
@@ -137,7 +138,16 @@ impl Reach {
 
 impl Counts {
     pub(crate) fn slot(&self, name: &str) -> Option<usize> {
-        self.types.binary_search_by(|probe| (*probe.name).cmp(name)).ok()
+        self.hashed_slot(EventName::hash_of(name), name)
+    }
+
+    /// The place of a name that is looked up often.
+    pub(crate) fn slot_of(&self, name: &EventName) -> Option<usize> {
+        self.hashed_slot(name.hash(), name)
+    }
+
+    fn hashed_slot(&self, hash: u64, name: &str) -> Option<usize> {
+        self.types.iter().position(|known| known.name.hash() == hash && *known.name == *name)
     }
 
     /// Counts an event; `newest` is the newest time seen, this event's included, and bins are already rolled up to it.
@@ -154,10 +164,10 @@ impl Counts {
     }
 
     fn place(&mut self, name: &str, declared: bool) -> (usize, bool, bool) {
-        let at = match self.types.binary_search_by(|probe| (*probe.name).cmp(name)) {
-            Ok(slot) => return (slot, false, false),
-            Err(at) => at,
-        };
+        if let Some(slot) = self.slot(name) {
+            return (slot, false, false);
+        }
+        let at = self.types.partition_point(|known| *known.name < *name);
         let room = if declared { TYPES_MAX } else { UNDECLARED_MAX };
         if self.types.len() < room {
             self.types.insert(at, TypeCount { name: name.into(), total: 0, bins: Vec::new() });
@@ -192,7 +202,7 @@ impl Counts {
         if self.bin_count() <= BINS_MAX && self.types.len() <= TYPES_MAX + 1 {
             return None;
         }
-        let before: Vec<Box<str>> = self.types.iter().map(|entry| entry.name.clone()).collect();
+        let before: Vec<EventName> = self.types.iter().map(|entry| entry.name.clone()).collect();
         while (self.bin_count() > BINS_MAX || self.types.len() > TYPES_MAX + 1) && self.types.len() > 2 {
             let kept = |entry: &&TypeCount| *entry.name != *OVERFLOW;
             let rarest = self.types.iter().filter(kept).min_by_key(|entry| (entry.total, entry.name.clone()));
@@ -208,12 +218,12 @@ impl Counts {
             absorb_type(&mut self.types[overflow], &gone);
         }
         let overflow = self.slot(OVERFLOW).expect("just made") as u8;
-        Some(before.iter().map(|name| self.slot(name).map_or(overflow, |slot| slot as u8)).collect())
+        Some(before.iter().map(|name| self.slot_of(name).map_or(overflow, |slot| slot as u8)).collect())
     }
 
     /// Adds the other's counts; both must be rolled up to the same newest event. Returns the other's slots here, and where mine went.
     pub(crate) fn absorb(&mut self, other: &Counts) -> (Vec<u8>, Vec<u8>) {
-        let mine: Vec<Box<str>> = self.types.iter().map(|entry| entry.name.clone()).collect();
+        let mine: Vec<EventName> = self.types.iter().map(|entry| entry.name.clone()).collect();
         for theirs in &other.types {
             match self.types.binary_search_by(|probe| probe.name.cmp(&theirs.name)) {
                 Ok(slot) => absorb_type(&mut self.types[slot], theirs),
@@ -270,6 +280,11 @@ fn absorb_type(mine: &mut TypeCount, theirs: &TypeCount) {
 }
 
 impl TypeCount {
+    /// Events of this type that count in `window` at `now`, or ever.
+    pub(crate) fn count(&self, window: Option<Window>, now: Millis) -> u64 {
+        window.map_or(self.total, |window| self.within(window, now))
+    }
+
     /// Events of this type that count in `window` at `now`.
     pub(crate) fn within(&self, window: Window, now: Millis) -> u64 {
         self.between(window.first_five(now), five_of(now))

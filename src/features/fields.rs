@@ -6,6 +6,7 @@
 use std::ops::BitOr;
 
 use super::counts::Window;
+use super::name::EventName;
 pub use crate::domain::{FieldType, Value};
 
 /// Which accumulators a field is read from. An event reports the groups it changed; what depends on none of them need not be read again.
@@ -183,7 +184,7 @@ pub enum FieldId {
     Named(Field),
     /// `count(event, window)`; without a window, over the person's lifetime.
     EventCount {
-        event: Box<str>,
+        event: EventName,
         window: Option<Window>,
     },
     /// `funnel(name)`: the furthest step reached, 0 for none.

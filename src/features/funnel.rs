@@ -4,7 +4,8 @@
 //! chains to the same step the one that began last is kept. Completing the funnel ends all chains begun before.
 
 use super::Profile;
-use super::settings::FunnelRule;
+use super::counts::TYPES_MAX;
+use super::settings::{FUNNEL_STEPS_MAX, FunnelRule};
 use crate::domain::Millis;
 
 /// Steps reached at `now`, and when that lapses.
@@ -15,17 +16,25 @@ pub(crate) struct Progress {
 }
 
 pub(crate) fn progress(profile: &Profile, funnel: &FunnelRule, now: Millis) -> Progress {
-    // The slots of the steps' event types; the person may never have sent some of them.
-    let slots: Vec<Option<usize>> = funnel.steps.iter().map(|step| profile.counts.slot(step)).collect();
-    let last = slots.len() - 1;
+    let none = Progress { steps: 0, lapses: None };
+    // The steps that each of the person's event types is, a bit each.
+    let mut steps_of = [0u16; TYPES_MAX + 1];
+    for (step, name) in funnel.steps.iter().enumerate() {
+        match profile.counts.slot_of(name) {
+            Some(slot) => steps_of[slot] |= 1 << step,
+            None if step == 0 => return none,
+            None => {}
+        }
+    }
+    let last = funnel.steps.len() - 1;
     // begun[k]: when the best chain that has reached step k began.
-    let mut begun: Vec<Option<Millis>> = vec![None; slots.len()];
+    let mut begun = [None::<Millis>; FUNNEL_STEPS_MAX];
     for (time, slot) in profile.recent.iter().filter(|(time, _)| *time <= now) {
         // Later steps first, so that one act is not taken for two steps that share its event.
-        for step in (0..slots.len()).rev() {
-            if slots[step] != Some(slot) {
-                continue;
-            }
+        let mut steps = steps_of[slot];
+        while steps != 0 {
+            let step = steps.ilog2() as usize;
+            steps ^= 1 << step;
             let start = if step == 0 { Some(time) } else { begun[step - 1] };
             let Some(start) = start.filter(|start| time.since_ms(*start) <= funnel.within_ms) else { continue };
             if step == last {
@@ -37,12 +46,12 @@ pub(crate) fn progress(profile: &Profile, funnel: &FunnelRule, now: Millis) -> P
             break;
         }
     }
-    for step in (0..slots.len()).rev() {
+    for step in (0..=last).rev() {
         if let Some(start) = begun[step]
             && now.since_ms(start) <= funnel.within_ms
         {
             return Progress { steps: step + 1, lapses: Some(start + (funnel.within_ms + 1)) };
         }
     }
-    Progress { steps: 0, lapses: None }
+    none
 }

@@ -14,6 +14,7 @@ mod distinct;
 mod encode;
 mod funnel;
 mod json;
+mod name;
 mod observe;
 mod orders;
 mod reach;
@@ -42,6 +43,7 @@ use crate::domain::Millis;
 pub use codec::{Error, VERSION};
 pub use counts::{BINS_MAX, OVERFLOW, TYPES_MAX, UNDECLARED_MAX, Window};
 pub use fields::{FIELDS, FUNCTIONS, Field, FieldDef, FieldId, FieldType, FunctionDef, Groups, Motion, Value};
+pub use name::EventName;
 pub use observe::{EVENT_NAME_BYTES_MAX, Observation, RawEvent, TouchSignal, clamp_time, extract};
 pub use orders::CurrencySum;
 pub use recent::RECENT_MAX;
@@ -236,6 +238,20 @@ impl Profile {
     /// The event types with counters of their own as (name, lifetime count), by name; the overflow type is [`OVERFLOW`].
     pub fn event_types(&self) -> impl Iterator<Item = (&str, u64)> {
         self.counts.types.iter().map(|entry| (&*entry.name, entry.total))
+    }
+
+    /// Their names alone, in the same order.
+    pub(crate) fn event_names(&self) -> impl Iterator<Item = &EventName> {
+        self.counts.types.iter().map(|entry| &entry.name)
+    }
+
+    /// Each type's name, lifetime count and counts in [`Window::ALL`] at `now`.
+    pub fn event_windows(&self, now: Millis) -> impl Iterator<Item = (&str, u64, [u64; 5])> {
+        self.counts.types.iter().map(move |entry| {
+            let mut within = [0; 5];
+            entry.add_windows(now, &mut within);
+            (&*entry.name, entry.total, within)
+        })
     }
 
     /// Lifetime revenue and orders by currency.

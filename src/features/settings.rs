@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
+use super::name::EventName;
 use crate::domain::{Currency, HOUR_MS, MINUTE_MS};
 
 /// The most funnels of one definition: each costs a scan of the last 50 events where it is read.
@@ -185,7 +186,7 @@ pub struct Rules {
 
 #[derive(Debug, Clone)]
 pub(crate) struct FunnelRule {
-    pub(crate) steps: Vec<Box<str>>,
+    pub(crate) steps: Vec<EventName>,
     pub(crate) within_ms: i64,
 }
 

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use super::counts::Window;
+use super::counts::{TypeCount, Window};
 use super::fields::{FIELDS, Field, FieldId, Value};
+use super::name::EventName;
 use super::orders::Orders;
 use super::sessions::Older;
 use super::settings::{Channel, Reaction, Rules};
@@ -29,7 +30,7 @@ impl Profile {
     pub fn value<'a>(&'a self, field: &FieldId, now: Millis, rules: &Rules) -> Value<'a> {
         match field {
             FieldId::Named(field) => self.named(*field, now, rules, &Shared::default()),
-            FieldId::EventCount { event, window } => int(self.event_count(event, *window, now)),
+            FieldId::EventCount { event, window } => int(self.counted(event).map_or(0, |entry| entry.count(*window, now))),
             FieldId::Funnel(name) => int(self.funnel_steps(name, now, rules)),
             FieldId::Trait(name) => self.trait_value(name),
         }
@@ -37,9 +38,11 @@ impl Profile {
 
     /// Events of one type in `window` at `now`, or ever.
     pub fn event_count(&self, event: &str, window: Option<Window>, now: Millis) -> u64 {
-        let Some(slot) = self.counts.slot(event) else { return 0 };
-        let entry = &self.counts.types[slot];
-        window.map_or(entry.total, |window| entry.within(window, now))
+        self.counts.slot(event).map_or(0, |slot| self.counts.types[slot].count(window, now))
+    }
+
+    fn counted(&self, event: &EventName) -> Option<&TypeCount> {
+        self.counts.slot_of(event).map(|slot| &self.counts.types[slot])
     }
 
     /// The furthest step reached in a declared funnel, 0 for none.
@@ -245,15 +248,29 @@ impl Profile {
             return (after < self.dormant_at()?).then_some(next);
         }
         let next = match field {
-            FieldId::EventCount { event, window } => {
-                let entry = self.counts.slot(event).map(|slot| &self.counts.types[slot])?;
-                entry.leaves((*window)?, after)
-            }
+            FieldId::EventCount { event, window } => self.counted(event)?.leaves((*window)?, after),
             FieldId::Funnel(name) => funnel::progress(self, rules.funnels.get(name)?, after).lapses,
             FieldId::Trait(_) => None,
             FieldId::Named(field) => self.named_next_change(*field, after, rules),
         };
         next.filter(|next| *next > after)
+    }
+
+    /// [`value`](Profile::value) and [`next_change`](Profile::next_change) at once.
+    pub fn value_and_change<'a>(&'a self, field: &FieldId, now: Millis, rules: &Rules) -> (Value<'a>, Option<Millis>) {
+        match field {
+            FieldId::EventCount { event, window } => {
+                let Some(entry) = self.counted(event) else { return (int(0), None) };
+                let leaves = window.and_then(|window| entry.leaves(window, now));
+                (int(entry.count(*window, now)), leaves.filter(|next| *next > now))
+            }
+            FieldId::Funnel(name) => {
+                let Some(funnel) = rules.funnels.get(name) else { return (int(0), None) };
+                let progress = funnel::progress(self, funnel, now);
+                (int(progress.steps as u64), progress.lapses.filter(|next| *next > now))
+            }
+            _ => (self.value(field, now, rules), self.next_change(field, now, rules)),
+        }
     }
 
     fn named_next_change(&self, field: Field, after: Millis, rules: &Rules) -> Option<Millis> {

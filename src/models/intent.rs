@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::settings::{self, Error, within};
 use super::{Kind, Model, Reason, Score, strongest};
 use crate::domain::{DAY_MS, Millis};
-use crate::features::{Profile, Rules};
+use crate::features::{EventName, Profile, Rules};
 
 const MODEL: &str = "intent-hand-set";
 const VERSION: u32 = 1;
@@ -20,7 +20,7 @@ const HALF_LIVES: f64 = 12.0;
 
 #[derive(Debug, Clone)]
 pub struct Intent {
-    weights: FxHashMap<Box<str>, f64>,
+    weights: FxHashMap<EventName, f64>,
     /// By age in days.
     decay: Vec<f64>,
     half: f64,
@@ -44,7 +44,23 @@ impl Intent {
 
     /// The weight of each of the person's event types.
     fn type_weights(&self, profile: &Profile) -> SmallVec<[f64; 36]> {
-        profile.event_types().map(|(name, _)| self.weights.get(name).copied().unwrap_or(0.0)).collect()
+        profile.event_names().map(|name| self.weights.get(name).copied().unwrap_or(0.0)).collect()
+    }
+
+    /// What the acts of each of the person's event types weigh at `now`, and together.
+    fn parts(&self, profile: &Profile, now: Millis) -> (SmallVec<[f64; 36]>, f64) {
+        let weights = self.type_weights(profile);
+        let today = now.0.div_euclid(DAY_MS);
+        let mut by_type: SmallVec<[f64; 36]> = SmallVec::from_elem(0.0, weights.len());
+        for (time, slot) in profile.recent_slots() {
+            by_type[slot] += weights[slot] * self.decay(time, today);
+        }
+        let sum = by_type.iter().sum();
+        (by_type, sum)
+    }
+
+    fn of_sum(&self, sum: f64) -> f64 {
+        if sum > 0.0 { sum / (sum + self.half) } else { 0.0 }
     }
 
     fn decay(&self, time: Millis, today: i64) -> f64 {
@@ -55,14 +71,8 @@ impl Intent {
 
 impl Model for Intent {
     fn score<'a>(&self, profile: &'a Profile, now: Millis, _rules: &Rules) -> Option<Score<'a>> {
-        let weights = self.type_weights(profile);
-        let today = now.0.div_euclid(DAY_MS);
-        let mut by_type: SmallVec<[f64; 36]> = SmallVec::from_elem(0.0, weights.len());
-        for (time, slot) in profile.recent_slots() {
-            by_type[slot] += weights[slot] * self.decay(time, today);
-        }
-        let sum: f64 = by_type.iter().sum();
-        let value = if sum > 0.0 { sum / (sum + self.half) } else { 0.0 };
+        let (by_type, sum) = self.parts(profile, now);
+        let value = self.of_sum(sum);
         let mut reasons = SmallVec::new();
         if sum > 0.0 {
             for ((name, _), part) in profile.event_types().zip(&by_type) {
@@ -72,6 +82,10 @@ impl Model for Intent {
             }
         }
         Some(Score { kind: Kind::Intent, value, model: MODEL, version: VERSION, reasons: strongest(reasons) })
+    }
+
+    fn value(&self, profile: &Profile, now: Millis, _rules: &Rules) -> Option<f64> {
+        Some(self.of_sum(self.parts(profile, now).1))
     }
 
     /// The next UTC midnight, while an act still weighs something.

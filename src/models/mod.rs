@@ -76,6 +76,11 @@ pub trait Model {
     /// `None` where it has nothing to say about this person yet.
     fn score<'a>(&self, profile: &'a Profile, now: Millis, rules: &Rules) -> Option<Score<'a>>;
 
+    /// The score's value alone, for models that come to it without their reasons.
+    fn value(&self, profile: &Profile, now: Millis, rules: &Rules) -> Option<f64> {
+        self.score(profile, now, rules).map(|score| score.value)
+    }
+
     /// The earliest time after `after` at which the score can differ without new events, until it no longer does.
     fn next_change(&self, profile: &Profile, after: Millis, rules: &Rules) -> Option<Millis>;
 }

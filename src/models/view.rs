@@ -83,14 +83,22 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// Any field's value at `now`.
     pub fn value(&self, field: &FieldId, now: Millis) -> Value<'a> {
-        let float = |score: Option<Score<'_>>| score.map_or(Value::Null, |score| Value::Float(score.value));
+        let float = |value: Option<f64>| value.map_or(Value::Null, Value::Float);
         let FieldId::Named(named) = field else { return self.profile.value(field, now, self.rules) };
         match named {
-            Field::Engagement => float(self.models.engagement.score(self.profile, now, self.rules)),
-            Field::Intent => float(self.models.intent.score(self.profile, now, self.rules)),
-            Field::Churn => float(self.models.churn.score(self.profile, now, self.rules)),
+            Field::Engagement => float(self.models.engagement.value(self.profile, now, self.rules)),
+            Field::Intent => float(self.models.intent.value(self.profile, now, self.rules)),
+            Field::Churn => float(self.models.churn.value(self.profile, now, self.rules)),
             Field::Lead | Field::LeadQualified => self.models.scores(self.profile, now, self.rules).value(*named),
             _ => self.profile.value(field, now, self.rules),
+        }
+    }
+
+    /// [`value`](View::value) and [`next_change`](View::next_change) at once.
+    pub fn value_and_change(&self, field: &FieldId, now: Millis) -> (Value<'a>, Option<Millis>) {
+        match field {
+            FieldId::Named(_) => (self.value(field, now), self.next_change(field, now)),
+            _ => self.profile.value_and_change(field, now, self.rules),
         }
     }
 

@@ -1,6 +1,7 @@
 //! A history folded again, without the log it would write to and without SQL: for measuring, and for derivations under other definitions.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::domain::{Namespace, PartitionId};
 use crate::log::{LogReader, RecordBatch, TopicPartition};
@@ -27,20 +28,23 @@ pub fn fold(log: &Arc<dyn LogReader>, namespace: &Namespace, topology: &Arc<Topo
     let library = Arc::new(Library::new(Arc::clone(log), topics.clone()));
     library.add(Arc::clone(topology));
     let partitions: Vec<TopicPartition> = topics.partitions(Topic::Events).collect();
+    let next = AtomicUsize::new(0);
+    let fold_some = || -> Result<Vec<Folded>, Error> {
+        let mut folded = Vec::new();
+        while let Some(id) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (log, library, topology) = (Arc::clone(log), Arc::clone(&library), Arc::clone(topology));
+            folded.push(fold_partition(log, topics.clone(), library, topology, clock, id.partition)?);
+        }
+        Ok(folded)
+    };
+    let panicked = || Error::Thread { what: "a fold".to_owned(), detail: "it panicked".to_owned() };
+    let results: Vec<Result<Vec<Folded>, Error>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(fold_some)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
+    });
     let mut folded = Folded::default();
-    for group in partitions.chunks(threads.max(1)) {
-        let results: Vec<Result<Folded, Error>> = std::thread::scope(|scope| {
-            let spawn = |id: &TopicPartition| {
-                let partition = id.partition;
-                let (log, library, topology, topics) = (Arc::clone(log), Arc::clone(&library), Arc::clone(topology), topics.clone());
-                scope.spawn(move || fold_partition(log, topics, library, topology, clock, partition))
-            };
-            let threads: Vec<_> = group.iter().map(spawn).collect();
-            let panicked = || Error::Thread { what: "a fold".to_owned(), detail: "it panicked".to_owned() };
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
-        });
-        for result in results {
-            let part = result?;
+    for result in results {
+        for part in result? {
             folded.records += part.records;
             folded.dead_lettered += part.dead_lettered;
             folded.outputs += part.outputs;

@@ -24,6 +24,19 @@ pub const HEADER_BYTES: usize = 2;
 pub trait Wire<'a>: Serialize + Deserialize<'a> {
     /// The topic's schema, current and past.
     fn schema() -> &'static TopicSchema;
+
+    /// Writes the Avro body of the current version. A record written very often may do it by hand.
+    fn put(&self, out: &mut impl BufMut) -> Result<(), Error> {
+        put_by_serde(self, out)
+    }
+}
+
+pub(super) fn put_by_serde<'a, T: Wire<'a>>(record: &T, out: &mut impl BufMut) -> Result<(), Error> {
+    let topic = T::schema();
+    let mut config = SerializerConfig::new(topic.current());
+    serde_avro_fast::to_datum(record, out.writer(), &mut config)
+        .map_err(|error| Error::Encode { topic: topic.topic, detail: error.to_string() })?;
+    Ok(())
 }
 
 /// Appends the record to `out`, header first. After an error `out` may hold a part of it.
@@ -31,10 +44,7 @@ pub fn encode<'a, T: Wire<'a>>(record: &T, out: &mut impl BufMut) -> Result<(), 
     let topic = T::schema();
     out.put_u8(CODEC_PLAIN);
     out.put_u8(topic.version);
-    let mut config = SerializerConfig::new(topic.current());
-    serde_avro_fast::to_datum(record, out.writer(), &mut config)
-        .map_err(|error| Error::Encode { topic: topic.topic, detail: error.to_string() })?;
-    Ok(())
+    record.put(out)
 }
 
 /// Reads a record, of this version or an older one, borrowing text and bytes from `value`.

@@ -83,6 +83,18 @@ fn person(nothing: usize) -> ProfileRecord<'static> {
     }
 }
 
+#[test]
+fn what_is_written_by_hand_is_what_the_schema_says() {
+    let mut full = person(0);
+    full.events.push(EventTotals { event: "", total: i64::MAX, d7: i64::MIN, d30: -1, d90: 64 });
+    full.scores.push(ScoreRecord { score: "lead", value: f64::MIN_POSITIVE, model: "m", version: i32::MIN, reasons: Vec::new() });
+    for record in [person(0), person(1), full] {
+        let mut by_serde = Vec::new();
+        super::codec::put_by_serde(&record, &mut by_serde).unwrap();
+        assert_eq!(bytes_of(&record)[super::codec::HEADER_BYTES..], by_serde);
+    }
+}
+
 /// At least one record of each kind a topic may hold.
 fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
     match topic.topic {

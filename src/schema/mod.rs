@@ -5,6 +5,7 @@
 //! The hot path is [`encode`] and [`decode`], which borrow; everything that needs no type (`topic tail`, exports) goes through [`to_json`]
 //! and [`container`]. Leaves what is in a topic's key to `domain::SubjectKey`.
 
+mod avro;
 mod codec;
 pub mod compatibility;
 pub mod container;

@@ -7,10 +7,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::OnceLock;
 
+use bytes::BufMut;
 use serde::de::{DeserializeSeed, MapAccess, Visitor};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::avro::{put_array, put_double, put_long, put_null, put_some, put_text, put_truth};
 use crate::domain::{FieldType, Millis, Money, Value};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,55 @@ pub struct ProfileRecord<'a> {
     pub scores: Vec<ScoreRecord<'a>>,
     /// Names of the segments the person is in, sorted.
     pub segments: Vec<&'a str>,
+}
+
+impl ProfileRecord<'_> {
+    /// The record's Avro body: what `serde_avro_fast` writes, a third of the time.
+    pub(super) fn put_body(&self, out: &mut impl BufMut) {
+        put_text(out, self.subject);
+        put_long(out, self.as_of);
+        put_long(out, i64::from(self.fold_version));
+        put_text(out, self.traits);
+        put_text(out, self.consent);
+        self.features.0.iter().for_each(|value| put_feature(out, value));
+        put_array(out, &self.events, |out, event| {
+            put_text(out, event.event);
+            [event.total, event.d7, event.d30, event.d90].into_iter().for_each(|count| put_long(out, count));
+        });
+        put_array(out, &self.currencies, |out, sum| {
+            put_text(out, sum.currency);
+            [sum.orders, sum.revenue, sum.refunds].into_iter().for_each(|number| put_long(out, number));
+        });
+        put_array(out, &self.funnels, |out, funnel| {
+            put_text(out, funnel.funnel);
+            [funnel.step, funnel.steps].into_iter().for_each(|number| put_long(out, i64::from(number)));
+        });
+        put_array(out, &self.scores, |out, score| {
+            put_text(out, score.score);
+            put_double(out, score.value);
+            put_text(out, score.model);
+            put_long(out, i64::from(score.version));
+            put_array(out, &score.reasons, |out, reason| {
+                put_text(out, reason.feature);
+                put_double(out, reason.effect);
+            });
+        });
+        put_array(out, &self.segments, |out, segment| put_text(out, segment));
+    }
+}
+
+fn put_feature(out: &mut impl BufMut, value: &Value<'_>) {
+    match value {
+        Value::Null => return put_null(out),
+        _ => put_some(out),
+    }
+    match value {
+        Value::Null => {}
+        Value::Int(number) | Value::Time(Millis(number)) | Value::Money(Money(number)) => put_long(out, *number),
+        Value::Float(number) => put_double(out, *number),
+        Value::Bool(truth) => put_truth(out, *truth),
+        Value::Text(text) => put_text(out, text),
+    }
 }
 
 /// Counts of one event type.

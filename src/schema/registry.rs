@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
 
+use bytes::BufMut;
+
 use super::Error;
 use super::codec::{Wire, decode, encode};
 use super::profile::ProfileRecord;
@@ -98,9 +100,10 @@ pub(super) fn upgrade<'a, T: Wire<'a>>(value: &'a [u8]) -> Result<Vec<u8>, Error
     Ok(out)
 }
 
-/// One line per topic: a static's name, the record type, the topic, its version, and the versions before as (number, text).
+/// One line per topic: a static's name, the record type, the topic, its version, the versions before as (number, text), and what writes the
+/// current one if that is done by hand.
 macro_rules! topics {
-    ($($name:ident: $record:ident $(<$life:lifetime>)?, $topic:literal, $version:literal, $history:expr;)+) => {
+    ($($name:ident: $record:ident $(<$life:lifetime>)?, $topic:literal, $version:literal, $history:expr $(, $by_hand:ident)?;)+) => {
         $(
             static $name: TopicSchema = TopicSchema::new(
                 $topic,
@@ -114,6 +117,12 @@ macro_rules! topics {
                 fn schema() -> &'static TopicSchema {
                     &$name
                 }
+                $(
+                    fn put(&self, out: &mut impl BufMut) -> Result<(), Error> {
+                        self.$by_hand(out);
+                        Ok(())
+                    }
+                )?
             }
         )+
 
@@ -126,7 +135,7 @@ topics! {
     INTAKE: IntakeRecord<'a>, "intake", 1, &[];
     IDENTITIES: IdentityRecord, "identities", 1, &[];
     EVENTS: EventsRecord<'a>, "events", 2, &[(1, include_str!("../../schemas/history/events.1.avsc"))];
-    PROFILES: ProfileRecord<'a>, "profiles", 1, &[];
+    PROFILES: ProfileRecord<'a>, "profiles", 1, &[], put_body;
     SEGMENT_CHANGES: SegmentChange<'a>, "segment_changes", 1, &[];
     CORRECTIONS: CorrectionsRecord<'a>, "corrections", 1, &[];
     DEFINITIONS: Definition<'a>, "definitions", 1, &[];

@@ -101,4 +101,9 @@ pub trait Lookup<F> {
 
     /// The earliest time after `after` at which the value can be another although nothing happens; `None` when it will not change.
     fn next_change(&self, field: &F, after: Millis) -> Option<Millis>;
+
+    /// Both at once, for fields where one takes most of the other's work.
+    fn value_and_change(&self, field: &F, now: Millis) -> (Value<'_>, Option<Millis>) {
+        (self.value(field, now), self.next_change(field, now))
+    }
 }

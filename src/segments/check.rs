@@ -6,7 +6,7 @@
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators};
 use cel::parser::Parser;
 
-use super::catalog::{Catalog, Field, Type};
+use super::catalog::{Catalog, Clock, Field, Type};
 use super::error::{Error, did_you_mean};
 use super::literals::{duration_ms, timestamp};
 use super::operands::{Arithmetic, Comparison, FloatNode, IntNode, Slot, TextNode};
@@ -33,10 +33,11 @@ pub fn compile<C: Catalog>(text: &str, catalog: &C) -> Result<Predicate<C::Id>, 
     }
     let (tree, positions) =
         Parser::new().max_recursion_depth(DEPTH_MAX).parse_with_source_info(text).map_err(|errors| parse_error(text, &errors))?;
-    let mut checker = Checker { catalog, text, positions, fields: Vec::new() };
+    let mut checker = Checker { catalog, text, positions, fields: Vec::new(), names_now: false };
     let typed = checker.check(&tree)?;
     let root = checker.condition_node(typed, tree.id)?;
-    Ok(Predicate { root, fields: checker.fields.into() })
+    let moves = checker.names_now || checker.fields.iter().any(|field| field.clock != Clock::Still);
+    Ok(Predicate { root, fields: checker.fields.into(), moves })
 }
 
 /// An expression with the type that the pass found.
@@ -77,6 +78,8 @@ pub(super) struct Checker<'c, C: Catalog> {
     text: &'c str,
     positions: SourceInfo,
     fields: Vec<Field<C::Id>>,
+    /// The expression asks for the present time.
+    pub(super) names_now: bool,
 }
 
 pub(super) type Checked = Result<Typed, Error>;
@@ -129,6 +132,7 @@ impl<C: Catalog> Checker<'_, C> {
             return Ok(self.use_field(field));
         }
         if name == "now" {
+            self.names_now = true;
             return Ok(Typed::Time(IntNode::Now));
         }
         if name == "traits" || name == "profile" {

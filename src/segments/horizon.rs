@@ -6,9 +6,9 @@
 
 use std::cmp::Ordering;
 
-use super::catalog::{Clock, Lookup};
+use super::catalog::{Clock, Lookup, Value};
 use super::operands::{Arithmetic, Comparison, FloatNode, IntNode, Scope, Slot, TextNode};
-use super::predicate::{BoolNode, Predicate};
+use super::predicate::{BoolNode, Predicate, compare_floats};
 use crate::domain::{DAY_MS, Millis};
 
 /// How many possible changes are looked at before one of them is given as the wake although the outcome there may be the same:
@@ -96,7 +96,7 @@ impl<T> Moving<T> {
 }
 
 impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
-    fn bool_until(&self, node: &BoolNode) -> (Option<bool>, Millis) {
+    pub(super) fn bool_until(&self, node: &BoolNode) -> (Option<bool>, Millis) {
         let until = match node {
             BoolNode::Const(_) => NEVER,
             BoolNode::Field(slot) | BoolNode::Known(slot) => self.next_change(*slot),
@@ -117,12 +117,22 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
                 return (value, until.min(chosen_until));
             }
             BoolNode::Same(_, sides) => self.bool_until(&sides.0).1.min(self.bool_until(&sides.1).1),
-            BoolNode::Ints(comparison, sides) => self.ints_until(node, *comparison, self.int_moving(&sides.0), self.int_moving(&sides.1)),
+            BoolNode::Ints(comparison, sides) => {
+                let (left, right) = (self.int_moving(&sides.0), self.int_moving(&sides.1));
+                let outcome = left.value.zip(right.value).map(|(left, right)| comparison.holds(left.cmp(&right)));
+                return (outcome, self.ints_until(node, *comparison, left, right));
+            }
             BoolNode::Floats(comparison, sides) => {
-                self.floats_until(node, *comparison, self.float_moving(&sides.0), self.float_moving(&sides.1))
+                let (left, right) = (self.float_moving(&sides.0), self.float_moving(&sides.1));
+                let outcome = left.value.zip(right.value).and_then(|(left, right)| compare_floats(*comparison, left, right));
+                return (outcome, self.floats_until(node, *comparison, left, right));
             }
             BoolNode::Texts(_, sides) | BoolNode::Text(_, sides) => self.text_until(&sides.0).min(self.text_until(&sides.1)),
-            BoolNode::OneOfInts(parts) => self.int_moving(&parts.0).until_any_change(self.now),
+            BoolNode::OneOfInts(parts) => {
+                let number = self.int_moving(&parts.0);
+                let outcome = number.value.map(|number| parts.1.binary_search(&number).is_ok());
+                return (outcome, number.until_any_change(self.now));
+            }
             BoolNode::OneOfTexts(parts) => self.text_until(&parts.0),
         };
         (self.bool(node), until)
@@ -134,6 +144,9 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
         for part in parts {
             let (value, until) = self.bool_until(part);
             if value == Some(deciding) {
+                if until == NEVER {
+                    return (Some(deciding), NEVER);
+                }
                 decided_until = decided_until.max(Some(until));
             }
             any_until = any_until.min(until);
@@ -153,8 +166,20 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
         }
     }
 
-    fn field_motion(&self, slot: Slot) -> (Motion, Millis) {
-        let next = self.next_change(slot);
+    /// The field's value, and when it next changes.
+    fn field_now(&self, slot: Slot) -> (Value<'a>, Millis) {
+        let field = &self.fields[usize::from(slot)];
+        match field.clock {
+            Clock::Still => (self.lookup.value(&field.id, self.now), NEVER),
+            _ => {
+                let (value, next) = self.lookup.value_and_change(&field.id, self.now);
+                (value, next.unwrap_or(NEVER))
+            }
+        }
+    }
+
+    /// How the field moves, given its next change.
+    fn field_motion(&self, slot: Slot, next: Millis) -> (Motion, Millis) {
         match self.fields[usize::from(slot)].clock {
             _ if next == NEVER => (Motion::Still, NEVER),
             Clock::Counts { every_ms } => (Motion::Steps { first: next, every_ms }, NEVER),
@@ -165,18 +190,20 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
     }
 
     fn int_moving(&self, node: &IntNode) -> Moving<i64> {
+        if let IntNode::Field(slot) = node {
+            let (value, next) = self.field_now(*slot);
+            let (motion, until) = self.field_motion(*slot, next);
+            return match value {
+                Value::Int(value) => Moving { value: Some(value), motion, until },
+                Value::Time(time) => Moving { value: Some(time.0), motion, until },
+                // What is absent does not count; when it appears, that is a change like any other.
+                _ => Moving::still(None, next),
+            };
+        }
         let value = self.int(node);
         match node {
-            IntNode::Const(_) => Moving::still(value, NEVER),
+            IntNode::Const(_) | IntNode::Field(_) => Moving::still(value, NEVER),
             IntNode::Now => Moving { value, motion: Motion::Slope(1), until: NEVER },
-            IntNode::Field(slot) => {
-                let (motion, until) = self.field_motion(*slot);
-                // What is absent does not count; when it appears, that is a change like any other.
-                match value {
-                    Some(_) => Moving { value, motion, until },
-                    None => Moving::still(None, self.next_change(*slot)),
-                }
-            }
             IntNode::Negate(inner) => {
                 let inner = self.int_moving(inner);
                 match inner.motion {
@@ -211,13 +238,21 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
     }
 
     fn float_moving(&self, node: &FloatNode) -> Moving<f64> {
+        if let FloatNode::Field(slot) = node {
+            let (value, next) = self.field_now(*slot);
+            let value = match value {
+                Value::Float(value) => Some(value),
+                Value::Int(value) => Some(value as f64),
+                _ => None,
+            };
+            return match (value, self.field_motion(*slot, next)) {
+                (Some(_), (motion @ Motion::OneWay { .. }, until)) => Moving { value, motion, until },
+                _ => Moving::still(value, next),
+            };
+        }
         let value = self.float(node);
         let until = match node {
-            FloatNode::Const(_) => NEVER,
-            FloatNode::Field(slot) => match (value, self.field_motion(*slot)) {
-                (Some(_), (motion @ Motion::OneWay { .. }, until)) => return Moving { value, motion, until },
-                _ => self.next_change(*slot),
-            },
+            FloatNode::Const(_) | FloatNode::Field(_) => NEVER,
             FloatNode::Negate(inner) => self.float_moving(inner).until_any_change(self.now),
             FloatNode::Arithmetic(_, sides) => {
                 self.float_moving(&sides.0).until_any_change(self.now).min(self.float_moving(&sides.1).until_any_change(self.now))

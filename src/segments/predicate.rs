@@ -84,7 +84,7 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
 }
 
 /// Not-a-number has no order and equals nothing.
-fn compare_floats(comparison: Comparison, left: f64, right: f64) -> Option<bool> {
+pub(super) fn compare_floats(comparison: Comparison, left: f64, right: f64) -> Option<bool> {
     match (left.partial_cmp(&right), comparison) {
         (Some(order), _) => Some(comparison.holds(order)),
         (None, Comparison::Equal) => Some(false),
@@ -98,12 +98,20 @@ fn compare_floats(comparison: Comparison, left: f64, right: f64) -> Option<bool>
 pub struct Predicate<F> {
     pub(super) root: BoolNode,
     pub(super) fields: Box<[Field<F>]>,
+    /// Whether anything in it changes by time alone.
+    pub(super) moves: bool,
 }
 
 impl<F> Predicate<F> {
     /// Whether it holds; unknown is no.
     pub fn evaluate(&self, lookup: &(impl Lookup<F> + ?Sized), now: Millis) -> bool {
         self.try_evaluate(lookup, now) == Some(true)
+    }
+
+    /// Whether it holds, and a time before which that cannot change by itself: near at hand to say, not the very time of a flip.
+    pub fn evaluate_until(&self, lookup: &(impl Lookup<F> + ?Sized), now: Millis) -> (bool, Millis) {
+        let (outcome, until) = Scope { fields: &self.fields, lookup, now, horizon: now }.bool_until(&self.root);
+        (outcome == Some(true), until)
     }
 
     /// Whether it holds, or `None` when that is unknown.
@@ -119,6 +127,11 @@ impl<F> Predicate<F> {
     /// The groups whose change can change the outcome, as a bit set. Evaluating after a change to other groups only is not needed.
     pub fn depends_on(&self) -> u64 {
         self.fields.iter().fold(0, |groups, field| groups | field.groups)
+    }
+
+    /// Whether its outcome can change while nothing happens.
+    pub(super) fn moves(&self) -> bool {
+        self.moves
     }
 
     /// Whether it names a field that is dear to look ahead with.

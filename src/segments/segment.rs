@@ -34,6 +34,10 @@ impl<F> Segment<F> {
         self.predicate.evaluate(lookup, now)
     }
 
+    pub fn evaluate_until(&self, lookup: &(impl Lookup<F> + ?Sized), now: Millis) -> (bool, Millis) {
+        self.predicate.evaluate_until(lookup, now)
+    }
+
     pub fn next_flip(&self, lookup: &(impl Lookup<F> + ?Sized), now: Millis) -> Option<Millis> {
         self.predicate.next_flip(lookup, now)
     }
@@ -44,6 +48,11 @@ impl<F> Segment<F> {
 
     pub fn depends_on(&self) -> u64 {
         self.predicate.depends_on()
+    }
+
+    /// Whether it can flip while nothing happens.
+    pub fn moves(&self) -> bool {
+        self.predicate.moves()
     }
 
     /// The expression without its layout and comments: what the digest sees of it.

@@ -361,6 +361,8 @@ proptest! {
             let by = predicate.next_flip_by(&person, NOW, horizon);
             prop_assert_eq!(by, asked.filter(|at| *at <= horizon), "a horizon changes nothing before it");
         }
+        let (now, quiet) = predicate.evaluate_until(&person, NOW);
+        prop_assert!(now == before && quiet > NOW && asked.is_none_or(|at| at >= quiet), "{} flips at {:?}, quiet until {}", text, asked, quiet);
         prop_assert!(asked.is_none_or(|at| at > NOW));
         // Everything in the fixture moves on hours or on the last event's own millisecond of a day.
         let quiet_until = asked.unwrap_or(end).min(end);

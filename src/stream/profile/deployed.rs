@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::memo::Memo;
-use super::record::column_fields;
-use crate::features::{Field, Profile};
+use crate::features::Profile;
 use crate::models::View;
 use crate::stream::topology::{Person, Topology};
 
@@ -16,8 +15,6 @@ pub(super) struct Deployed {
     pub(super) depends_on: u64,
     /// Whether facts that correct earlier ones are written.
     pub(super) says_corrections: bool,
-    /// The field behind each column of `profiles`.
-    pub(super) columns: Vec<Field>,
 }
 
 impl Deployed {
@@ -35,7 +32,7 @@ impl Deployed {
 
     fn with_bits(topology: Arc<Topology>, bits: Vec<usize>) -> Self {
         let (depends_on, says_corrections) = (topology.segments.depends_on(), topology.wants_corrections());
-        Self { depends_on, says_corrections, topology, bits, columns: column_fields() }
+        Self { depends_on, says_corrections, topology, bits }
     }
 
     pub(super) fn person<'a>(&'a self, profile: &'a Profile) -> Person<'a> {

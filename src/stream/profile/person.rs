@@ -35,6 +35,8 @@ pub(super) struct Person {
     pub(super) heirs: Vec<Heir>,
     // Not stored:
     pub(super) is_wake_stale: bool,
+    /// No segment flips by itself before this, where known: a bound at hand, while the very time is worked out only for who is stored.
+    pub(super) quiet_until: Option<Millis>,
     /// The wake-up that the stored index has.
     pub(super) wake_stored: Option<Millis>,
     /// To be stored with the next flush.

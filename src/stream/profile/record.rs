@@ -1,19 +1,12 @@
 //! A person as `profiles` tells of them: every feature, every score with its reasons, traits, consent and segments, as of their own time.
 
 use super::ProfileFold;
-use crate::domain::{Millis, Value};
-use crate::features::{Field, FieldId, Profile, Window};
-use crate::models::Scores;
-use crate::schema::profile::{CurrencyTotals, EventTotals, Features, FunnelStep, ProfileRecord, ReasonRecord, ScoreRecord, columns};
+use crate::domain::Millis;
+use crate::features::{Profile, Window};
+use crate::schema::profile::{CurrencyTotals, EventTotals, Features, FunnelStep, ProfileRecord, ReasonRecord, ScoreRecord};
 use crate::stream::cache::Slot;
 use crate::stream::outputs::Outputs;
 use crate::stream::{Error, Topic};
-
-/// The field behind each column of the record, in the columns' order.
-pub(super) fn column_fields() -> Vec<Field> {
-    let field = |name: &str| Field::parse(name).expect("a test holds the schema to the features' table");
-    columns().iter().map(|column| field(column.name)).collect()
-}
 
 impl ProfileFold {
     pub(super) fn write_profile(&mut self, slot: Slot, out: &mut Outputs) -> Result<(), Error> {
@@ -31,7 +24,7 @@ impl ProfileFold {
             fold_version: super::FOLD_VERSION as i32,
             traits: &traits_json(&person.profile),
             consent: &person.consent.to_json(),
-            features: self.features(&person.profile, &scores, now),
+            features: Features(deployed.person(&person.profile).0.row(now, &scores).collect()),
             events: event_totals(&person.profile, now),
             currencies: currency_totals(&person.profile),
             funnels: self.funnel_steps(&person.profile, now),
@@ -39,14 +32,6 @@ impl ProfileFold {
             segments: segments.filter(|(_, bit)| person.is_member(**bit)).map(|(segment, _)| &*segment.name).collect(),
         };
         out.push_to(Topic::Profiles, self.partition, key, now, &record)
-    }
-
-    fn features<'a>(&'a self, profile: &'a Profile, scores: &Scores<'_>, now: Millis) -> Features<'a> {
-        let value = |field: &Field| match field {
-            Field::Engagement | Field::Intent | Field::Churn | Field::Lead | Field::LeadQualified => scores.value(*field),
-            field => profile.value(&FieldId::Named(*field), now, &self.deployed.topology.rules),
-        };
-        Features(self.deployed.columns.iter().map(value).collect::<Vec<Value<'a>>>())
     }
 
     fn funnel_steps<'a>(&'a self, profile: &Profile, now: Millis) -> Vec<FunnelStep<'a>> {
@@ -72,13 +57,12 @@ fn score_record<'s>(score: &'s crate::models::Score<'_>) -> ScoreRecord<'s> {
 }
 
 fn event_totals(profile: &Profile, now: Millis) -> Vec<EventTotals<'_>> {
-    let within = |event: &str, window| profile.event_count(event, Some(window), now) as i64;
-    let totals = profile.event_types().map(|(event, total)| EventTotals {
+    let totals = profile.event_windows(now).map(|(event, total, within)| EventTotals {
         event,
         total: total as i64,
-        d7: within(event, Window::Days7),
-        d30: within(event, Window::Days30),
-        d90: within(event, Window::Days90),
+        d7: within[Window::Days7 as usize] as i64,
+        d30: within[Window::Days30 as usize] as i64,
+        d90: within[Window::Days90 as usize] as i64,
     });
     totals.collect()
 }

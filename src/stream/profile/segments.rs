@@ -24,20 +24,24 @@ impl ProfileFold {
             return Ok(());
         }
         let mut changes: smallvec::SmallVec<[(usize, bool); 4]> = Default::default();
-        {
-            let person = self.cache.get(slot);
-            let view = self.deployed.person(&person.profile);
-            for (at, segment) in self.deployed.topology.segments.iter().enumerate() {
-                if segment.depends_on() & groups == 0 {
-                    continue;
-                }
-                let is_member = segment.evaluate(&view, now);
-                let was_member = person.is_member(self.deployed.bits[at]);
-                if is_member != was_member && (may_enter || !is_member) {
-                    changes.push((at, is_member));
-                }
+        let person = self.cache.get(slot);
+        let view = self.deployed.person(&person.profile);
+        let (mut quiet_until, mut is_all) = (Millis::MAX, true);
+        for (at, segment) in self.deployed.topology.segments.iter().enumerate() {
+            if segment.depends_on() & groups == 0 {
+                is_all &= !segment.moves();
+                continue;
+            }
+            let (is_member, until) = segment.evaluate_until(&view, now);
+            quiet_until = quiet_until.min(until);
+            let was_member = person.is_member(self.deployed.bits[at]);
+            if is_member != was_member && (may_enter || !is_member) {
+                changes.push((at, is_member));
             }
         }
+        // Those that were left out have not changed, so what was said of them holds.
+        let quiet_until = if is_all { Some(quiet_until) } else { person.quiet_until.map(|known| known.min(quiet_until)) };
+        self.cache.get_mut(slot).quiet_until = quiet_until;
         for (at, entered) in changes {
             self.cache.get_mut(slot).set_member(self.deployed.bits[at], entered);
             let segment = &self.deployed.topology.segments.as_slice()[at];
@@ -80,6 +84,9 @@ impl ProfileFold {
     pub(super) fn next_wake_by(&self, slot: Slot, horizon: Millis) -> Option<Millis> {
         let person = self.cache.get(slot);
         let now = person.profile.now().filter(|now| *now < horizon)?;
+        if person.quiet_until.is_some_and(|until| horizon < until) {
+            return None;
+        }
         let view = self.deployed.person(&person.profile);
         self.deployed.topology.segments.iter().filter_map(|segment| segment.next_flip_by(&view, now, horizon)).min()
     }

@@ -162,6 +162,16 @@ impl Lookup<Field> for Person<'_> {
             Field::Trait { .. } => None,
         }
     }
+
+    fn value_and_change(&self, field: &Field, now: Millis) -> (Value<'_>, Option<Millis>) {
+        match field {
+            Field::Known(id) => {
+                let (value, next) = self.0.value_and_change(id, now);
+                (Self::known(value), next)
+            }
+            Field::Trait { .. } => (self.value(field, now), None),
+        }
+    }
 }
 
 /// A trait's JSON text as `ty`; absent if it is of another type.
