@@ -25,6 +25,9 @@ use crate::stream::{NamespaceClock, Topics};
 
 /// How often metrics are brought up to date that nobody counts as it happens.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
+/// Between two tries to open the state on a full disk, and how many of them make a line.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
+const FULL_DISK_LINE_EVERY: u64 = 10;
 /// How often a running server looks whether one of its loops has given up.
 const VITALS_EVERY: Duration = Duration::from_millis(250);
 
@@ -35,6 +38,18 @@ pub struct Ground {
     pub clock: Arc<dyn Clock>,
     pub folder: Folder,
     config: Config,
+}
+
+impl Ground {
+    fn open_state(&self) -> Result<Arc<dyn StateStore>, Error> {
+        let begun = self.clock.now();
+        let (state, opened) = FjallStore::open_or_rebuild(&self.folder.state(), self.config.state.clone())?;
+        if let state::Opened::Rebuilt { moved_to, reason } = opened {
+            tracing::warn!(%reason, moved_to = %moved_to.display(), "the state would not open and is rebuilt from the log");
+        }
+        tracing::info!(state_ms = self.clock.now().since_ms(begun), "the state is open");
+        Ok(Arc::new(state))
+    }
 }
 
 /// A folder whose log is open and whose namespaces are known, which is all that acknowledging needs. State and folds come next, and may
@@ -78,22 +93,21 @@ impl Opened {
 
     /// Opens the state and starts every namespace.
     pub fn start(self) -> Result<Engine, Error> {
+        let state = self.ground.open_state()?;
+        self.start_on(state)
+    }
+
+    /// Starts every namespace on a state that is open.
+    fn start_on(self, state: Arc<dyn StateStore>) -> Result<Engine, Error> {
         let Ground { log, clock, folder, config } = self.ground;
         let begun = clock.now();
-        let (state, opened) = FjallStore::open_or_rebuild(&folder.state(), config.state.clone())?;
-        if let state::Opened::Rebuilt { moved_to, reason } = opened {
-            tracing::warn!(%reason, moved_to = %moved_to.display(), "the state would not open and is rebuilt from the log");
-        }
-        let opened = clock.now();
-        let state: Arc<dyn StateStore> = Arc::new(state);
         let mut engine = Engine { log, clock, folder, worlds: Vec::new(), state, config };
         for plan in self.plans {
             let (copied, options) = (engine.log.copied(), &engine.config.stream);
             let world = World::start(plan, &engine.log, &engine.state, &engine.clock, &engine.folder, options, copied)?;
             engine.worlds.push(world);
         }
-        let (state_ms, folds_ms) = (opened.since_ms(begun), engine.clock.now().since_ms(opened));
-        tracing::info!(state_ms, folds_ms, "state is open, folds and projectors run");
+        tracing::info!(folds_ms = engine.clock.now().since_ms(begun), "folds and projectors run");
         Ok(engine)
     }
 }
@@ -187,6 +201,54 @@ impl Edge {
         };
         let gateway = tokio::spawn(gateway::serve(listener, app, stop));
         Ok(Self { address, folder, gateway, shutdown, vitals })
+    }
+
+    /// Starts state and folds behind the listener and serves until `until` resolves or something gives up.
+    pub async fn run(self, opened: Opened, until: impl Future<Output = ()>) -> Result<(), Error> {
+        let mut until = std::pin::pin!(until);
+        let ground = opened.ground.clone();
+        let state = match self.open_state(&ground, until.as_mut()).await {
+            Ok(Some(state)) => state,
+            ended => {
+                let closed = self.close().await;
+                ground.log.close();
+                return ended.map(|_| ()).and(closed);
+            }
+        };
+        // Who asks for a stop meanwhile is heard when the folds have started, which is soon.
+        let started = tokio::task::spawn_blocking(move || opened.start_on(state)).await;
+        match started.unwrap_or_else(|error| Err(Error::Stopped(error.to_string()))) {
+            Ok(engine) => self.serve(engine).run(until).await,
+            Err(error) => {
+                let closed = self.close().await;
+                ground.log.close();
+                Err::<(), Error>(error).and(closed)
+            }
+        }
+    }
+
+    /// The state, waited for while the disk is full: what is acknowledged is safe in the log. `None` if `until` resolves first.
+    async fn open_state(
+        &self,
+        ground: &Ground,
+        mut until: std::pin::Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Option<Arc<dyn StateStore>>, Error> {
+        for tried in 0u64.. {
+            let here = ground.clone();
+            let opened = tokio::task::spawn_blocking(move || here.open_state()).await;
+            match opened.unwrap_or_else(|error| Err(Error::Stopped(error.to_string()))) {
+                Err(Error::State(state::Error::NoSpace)) => {}
+                opened => return opened.map(Some),
+            }
+            if tried.is_multiple_of(FULL_DISK_LINE_EVERY) {
+                tracing::warn!("the disk is full, so the state cannot be opened: make room, it is tried again every second");
+            }
+            tokio::select! {
+                () = until.as_mut() => return Ok(None),
+                () = tokio::time::sleep(FULL_DISK_PAUSE) => {}
+            }
+        }
+        Ok(None)
     }
 
     /// The engine runs: ready from here on, as far as it is.

@@ -76,7 +76,7 @@ pub fn described(value: &Value, depth: usize) -> String {
 pub fn readable(profile: &Value) -> Value {
     let mut profile = profile.clone();
     let number = |value: &Value| value.as_i64().unwrap_or_default();
-    let money = |value: &Value| Money(value.as_i64().unwrap_or_default());
+    let money = |value: &Value| Money((value.as_f64().unwrap_or_default() * Money::UNIT as f64).round() as i64);
     let named = |list: &Value, name: &str, text: &dyn Fn(&Value) -> String| {
         let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
         Value::Object(items.iter().map(|item| (plain_text(&item[name]), json!(text(item)))).collect())
@@ -282,7 +282,7 @@ mod tests {
     fn a_profile_reads_as_people_write_numbers() {
         let profile = json!({
             "user_id": "ada", "consent": null, "features": {"engagement": 0.236_666_666_666_666_64, "orders": 3},
-            "currencies": [{"currency": "USD", "orders": 3, "refunds": 0, "revenue": 37_550_000}],
+            "currencies": [{"currency": "USD", "orders": 3, "refunds": 0, "revenue": 37.55}],
             "event_counts": [{"event": "Order Completed", "total": 3, "d7": 0, "d30": 1, "d90": 2}],
             "funnels": [{"funnel": "checkout", "step": 1, "steps": 4}],
             "scores": [{"score": "churn", "model": "own-pauses", "version": 1, "value": 0.998_71,

@@ -203,18 +203,18 @@ pub fn export(log: &dyn LogReader, name: &str, output: &Path, range: Range) -> a
     let mut out = BufWriter::new(out);
     let mut written = 0;
     if output.extension().is_some_and(|extension| extension == "avro") {
-        let mut entries = Vec::new();
-        scan(log, &topic, range, |partition, record| {
-            entries.push(container::Entry {
-                partition: partition.0 as i32,
-                offset: record.offset.0 as i64,
-                timestamp: record.timestamp.0,
-                key: record.key.to_vec(),
-                value: record.value.map(<[u8]>::to_vec),
-            });
-            Ok(())
+        written = container::export(topic.spec.name.topic(), &mut out, |push| {
+            scan(log, &topic, range, |partition, record| {
+                push(container::Entry {
+                    partition: partition.0 as i32,
+                    offset: record.offset.0 as i64,
+                    timestamp: record.timestamp.0,
+                    key: record.key.to_vec(),
+                    value: record.value.map(<[u8]>::to_vec),
+                })?;
+                anyhow::Ok(())
+            })
         })?;
-        written = container::export(topic.spec.name.topic(), entries, &mut out)?;
     } else {
         scan(log, &topic, range, |partition, record| {
             serde_json::to_writer(&mut out, &line(&topic, partition, record)?)?;
@@ -235,7 +235,7 @@ pub fn read_export(topic: &str, file: &Path) -> anyhow::Result<Box<dyn Iterator<
             let entry = entry?;
             Ok(Incoming { partition: entry.partition as u32, timestamp: entry.timestamp, key: entry.key, value: entry.value })
         });
-        return Ok(Box::new(entries.collect::<Vec<_>>().into_iter()));
+        return Ok(Box::new(entries));
     }
     let topic = topic.to_owned();
     Ok(Box::new(input.lines().enumerate().map(move |(at, text)| {

@@ -33,13 +33,7 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
         println!("no source is configured: the write key is {key:?}, from this machine only");
     }
     println!("listening on http://{}", edge.address);
-    match tokio::task::spawn_blocking(move || opened.start()).await? {
-        Ok(engine) => edge.serve(engine).run(asked).await?,
-        Err(error) => {
-            edge.close().await?;
-            return Err(error.into());
-        }
-    }
+    edge.run(opened, asked).await?;
     println!("stopped; everything acknowledged is on disk");
     Ok(())
 }

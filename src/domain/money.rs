@@ -17,7 +17,8 @@ pub struct MoneyError(pub String);
 
 impl Money {
     pub const ZERO: Money = Money(0);
-    const UNIT: i64 = 1_000_000;
+    /// Millionths in one unit.
+    pub const UNIT: i64 = 1_000_000;
 
     /// Reads a JSON or CSV number: `12`, `-3.50`, `1.2e3`. Digits past the sixth after the point are rounded half away from zero.
     pub fn parse(text: &str) -> Result<Money, MoneyError> {

@@ -115,7 +115,7 @@ impl Gateway {
         let (head, sent) = request.into_parts();
         let mut reserved = self.budget.reserve();
         let bytes_max = self.app.options.body_bytes_max;
-        let sent = body::read(sent, bytes_max, &mut reserved).await?;
+        let sent = body::read(sent, bytes_max, &mut reserved, &Peer::of(&head).watched).await?;
         let source = match auth::basic_user(&head.headers).or_else(|| auth::x_api_key(&head.headers)) {
             Some(key) => Some(self.admit(&key)?),
             None => None,
@@ -151,7 +151,7 @@ impl Gateway {
         let (head, sent) = request.into_parts();
         let access = self.keys.reader(&head.headers, Peer::of(&head).ip)?;
         let mut reserved = self.budget.reserve();
-        let text = body::read(sent, self.app.options.body_bytes_max, &mut reserved).await?;
+        let text = body::read(sent, self.app.options.body_bytes_max, &mut reserved, &Peer::of(&head).watched).await?;
         let namespace = Namespace::new(namespace).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
         if !self.keys.is_open() && access.namespace != namespace {
             return Err(Refusal::InvalidApiKey);

@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
 use super::reply::Refusal;
+use super::watch::{Phase, Watched};
 
 /// How much of a refused body is read and thrown away before the connection is closed on the client.
 const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -67,8 +68,8 @@ impl Drop for Reserved {
     }
 }
 
-/// Reads the body as it was sent.
-pub(super) async fn read(mut body: Body, max: usize, reserved: &mut Reserved) -> Result<Bytes, Refusal> {
+/// Reads the body as it was sent. From its end on the client waits for us.
+pub(super) async fn read(mut body: Body, max: usize, reserved: &mut Reserved, watched: &Watched) -> Result<Bytes, Refusal> {
     let announced = body.size_hint().lower();
     if announced > max as u64 {
         drain(&mut body, 0).await;
@@ -108,6 +109,7 @@ pub(super) async fn read(mut body: Body, max: usize, reserved: &mut Reserved) ->
             }
         }
     }
+    watched.enter(Phase::Serving);
     Ok(whole.unwrap_or_else(|| joined.freeze()))
 }
 

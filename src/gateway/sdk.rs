@@ -18,7 +18,6 @@ use super::ingest::{self, Envelope};
 use super::reply::{self, Refusal, whole_seconds};
 use super::scan::{self, Raw};
 use super::server::Peer;
-use super::watch::Phase;
 use super::{Gateway, Shared, body};
 use crate::log::Ticket;
 
@@ -68,8 +67,9 @@ pub(super) async fn alias(State(gateway): State<Shared>, request: Request) -> Re
 /// What browsers report about their own SDK. Taken, so that they are content, and ignored.
 #[utoipa::path(post, path = "/v1/m", tag = "sdk", responses((status = 200, body = super::openapi::Accepted, description = "ignored")))]
 pub(super) async fn remote_metrics(State(gateway): State<Shared>, request: Request) -> Response<Body> {
+    let (head, sent) = request.into_parts();
     let mut reserved = gateway.budget.reserve();
-    match body::read(request.into_body(), gateway.app.options.body_bytes_max, &mut reserved).await {
+    match body::read(sent, gateway.app.options.body_bytes_max, &mut reserved, &Peer::of(&head).watched).await {
         Ok(_) => reply::accepted(),
         Err(refusal) => gateway.refuse(refusal),
     }
@@ -110,9 +110,8 @@ impl Gateway {
         }
         let mut reserved = self.budget.reserve();
         let bytes_max = self.app.options.body_bytes_max;
-        let sent = body::read(sent, bytes_max, &mut reserved).await?;
         let peer = Peer::of(&head);
-        peer.watched.enter(Phase::Serving);
+        let sent = body::read(sent, bytes_max, &mut reserved, &peer.watched).await?;
         let source = match auth::basic_user(&head.headers) {
             Some(key) => Some(self.admit(&key)?),
             None => None,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::domain::{FieldType, Millis};
+use crate::domain::{FieldType, Millis, Money};
 use crate::schema::profile;
 
 /// A row of `SELECT * FROM profiles`.
@@ -24,7 +24,7 @@ pub(super) fn to_json(row: &SqliteRow) -> Value {
         "features": features,
         "scores": parsed(row, "score_reasons", json!([])),
         "event_counts": parsed(row, "event_counts", json!([])),
-        "currencies": parsed(row, "currency_totals", json!([])),
+        "currencies": currencies(parsed(row, "currency_totals", json!([]))),
         "funnels": parsed(row, "funnel_steps", json!([])),
     })
 }
@@ -41,6 +41,18 @@ fn feature(row: &SqliteRow, column: &profile::Column) -> Value {
     }
 }
 
+/// Amounts in units, as everywhere that people see them; the column has exact millionths.
+fn currencies(mut totals: Value) -> Value {
+    for total in totals.as_array_mut().into_iter().flatten() {
+        for amount in ["revenue", "refunds"] {
+            if let Some(millionths) = total[amount].as_i64() {
+                total[amount] = json!(Money(millionths).to_f64());
+            }
+        }
+    }
+    totals
+}
+
 fn text(row: &SqliteRow, name: &str) -> Option<String> {
     row.try_get(name).unwrap_or_default()
 }
@@ -53,4 +65,16 @@ fn time(row: &SqliteRow, name: &str) -> Option<String> {
 /// A column that holds JSON; `empty` where it is NULL or nests deeper than is read back.
 fn parsed(row: &SqliteRow, name: &str, empty: Value) -> Value {
     text(row, name).and_then(|json| serde_json::from_str(&json).ok()).unwrap_or(empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_in_units_and_what_is_no_amount_stays() {
+        let stored = json!([{"currency": "USD", "orders": 3, "revenue": 37_550_000, "refunds": null}]);
+        assert_eq!(currencies(stored), json!([{"currency": "USD", "orders": 3, "revenue": 37.55, "refunds": null}]));
+        assert_eq!(currencies(json!([])), json!([]));
+    }
 }

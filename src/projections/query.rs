@@ -101,7 +101,9 @@ pub(super) async fn run(connection: &mut SqliteConnection, sql: &str, limits: Li
         answer.rows.push(values(&row)?);
         Ok(())
     };
-    let fetched = sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(false).try_map(take).fetch_all(connection).await;
+    let fetched = sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(false).try_map(take).fetch_all(&mut *connection).await;
+    // The next statement on this connection has a deadline of its own, or none.
+    connection.lock_handle().await.map_err(Error::sql("lock"))?.remove_progress_handler();
     match fetched {
         Err(error) if !answer.truncated => Err(interrupted(error, limits)),
         _ => Ok(answer),

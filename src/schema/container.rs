@@ -52,15 +52,18 @@ fn schema_with(topic: &'static TopicSchema, text: &str) -> Result<Schema, Error>
     Schema::parse(&entry).map_err(|error| failed(error.to_string()))
 }
 
-/// Writes the entries of one topic to `out`, deflated; returns how many.
-pub fn export<W: Write>(topic: &str, entries: impl IntoIterator<Item = Entry>, out: W) -> Result<u64, Error> {
+/// Takes one entry after the other.
+pub type Push<'p> = dyn FnMut(Entry) -> Result<(), Error> + 'p;
+
+/// Writes the entries of one topic that `fill` pushes to `out`, deflated, a block at a time; returns how many.
+pub fn export<W: Write, E: From<Error>>(topic: &str, out: W, fill: impl FnOnce(&mut Push<'_>) -> Result<(), E>) -> Result<u64, E> {
     let topic = topic_schema(topic)?;
     let failed = |error: apache_avro::Error| Error::Container { topic: topic.topic, detail: error.to_string() };
     let schema = schema_with(topic, topic.text)?;
     let mut writer = Writer::with_codec(&schema, out, Codec::Deflate(DeflateSettings::default())).map_err(failed)?;
     writer.add_user_metadata(VERSION_KEY.to_owned(), topic.version.to_string()).map_err(failed)?;
     let mut written = 0;
-    for entry in entries {
+    let mut push = |entry: Entry| {
         let value = match &entry.value {
             None => Value::Union(0, Box::new(Value::Null)),
             // The topic's own kinds come after null, in their order.
@@ -78,13 +81,15 @@ pub fn export<W: Write>(topic: &str, entries: impl IntoIterator<Item = Entry>, o
         ]);
         writer.append_value(record).map_err(failed)?;
         written += 1;
-    }
+        Ok(())
+    };
+    fill(&mut push)?;
     writer.flush().map_err(failed)?;
     Ok(written)
 }
 
 /// Reads an export back, entry by entry, values in the bytes of the version they were exported with.
-pub fn import<R: Read>(topic: &str, input: R) -> Result<impl Iterator<Item = Result<Entry, Error>>, Error> {
+pub fn import<R: Read>(topic: &str, input: R) -> Result<impl Iterator<Item = Result<Entry, Error>> + use<R>, Error> {
     let topic = topic_schema(topic)?;
     let failed = |detail: String| Error::Container { topic: topic.topic, detail };
     let reader = Reader::new(input).map_err(|error| failed(error.to_string()))?;

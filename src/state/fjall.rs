@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ::fjall::config::{BlockSizePolicy, BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions};
@@ -20,6 +21,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Flush, StateStore, Table, Wake};
 use crate::domain::Millis;
+
+/// A keyspace halts whoever writes to it while four of its memtables wait to be written, for ever if nothing writes them any more, as after a
+/// full disk. So nobody writes to one in which this many wait.
+const WAITING_MAX: usize = 3;
+/// How long they may take before the database is opened again, which reads them back from its journal.
+const WAITING_PATIENCE: Duration = Duration::from_secs(10);
+const WAITING_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 const WATERMARKS: &str = "~watermarks";
 const WAKES_SUFFIX: &str = "~w";
@@ -194,6 +202,18 @@ impl Open {
     }
 }
 
+/// Waits until there is room, at most as long as `patience`.
+fn has_room(is_room: impl Fn() -> bool, patience: Duration) -> bool {
+    let begun = Instant::now();
+    while !is_room() {
+        if begun.elapsed() >= patience {
+            return false;
+        }
+        std::thread::sleep(WAITING_LOOK_EVERY);
+    }
+    true
+}
+
 /// `due` so that bytes sort as times do, then the key.
 fn wake_key(wake: &Wake) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(8 + wake.key.len());
@@ -249,7 +269,10 @@ impl Open {
     fn flush(&self, table: &Table, flush: &Flush) -> Result<(), Error> {
         let with_wakes = !flush.wakes_set.is_empty() || !flush.wakes_cleared.is_empty();
         let handles = self.handles(table, true, with_wakes)?.expect("created");
-
+        let written = [Some(&handles.states), handles.wakes.as_ref(), Some(&self.watermarks)];
+        if !has_room(|| written.iter().flatten().all(|keyspace| keyspace.sealed_memtable_count() < WAITING_MAX), WAITING_PATIENCE) {
+            return Err(Error::Poisoned);
+        }
         let mut batch = self.database.batch();
         for (key, state) in &flush.states {
             match state {
