@@ -5,6 +5,8 @@ SHELL := bash
 
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
+# Where scripts/setup.sh puts Rust if it is missing.
+export PATH := $(PATH):$(HOME)/.cargo/bin
 BIN := $(CARGO_TARGET_DIR)/release/flywheel
 
 ## demo: build, then replay a real purchase history through the whole product

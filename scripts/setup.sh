@@ -21,7 +21,18 @@ if [ ${#missing[@]} -gt 0 ]; then
   $sudo apt-get install -y -qq "${missing[@]}"
 fi
 
+# Rust by rustup, which leaves a toolchain that is there alone. `make` finds what it installs.
+wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$(dirname "$0")/../Cargo.toml")
+export PATH="$HOME/.cargo/bin:$PATH"
 if ! command -v cargo >/dev/null; then
-  echo "cargo is missing: install Rust 1.95 or newer from https://rustup.rs and run this again" >&2
+  echo "installing: Rust $wanted"
+  if ! curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal --default-toolchain "$wanted" -c rustfmt -c clippy; then
+    echo "Rust could not be installed: install $wanted or newer from https://rustup.rs and run this again" >&2
+    exit 1
+  fi
+fi
+found=$(cargo --version | cut -d ' ' -f 2)
+if [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ]; then
+  echo "cargo is $found, $wanted or newer is needed: run 'rustup update' and this again" >&2
   exit 1
 fi

@@ -43,7 +43,7 @@ pub async fn run(dir: &Path, only: &dyn Fn(&str) -> bool, time: Duration, print:
         let measured = measure(ours.address, shape, Pace::Closed, closed).await?;
         let rate = |measured: &Measured| measured.per_second() * *events as f64;
         let setup = format!(
-            "{CONNECTIONS} connections, {EVENT_BYTES}-byte events, batches of {events}{}, sustained {} s, p99 {:.1} ms",
+            "{CONNECTIONS} connections, {EVENT_BYTES}-byte events, batches of {events}{}, burst of {} s, p99 {:.1} ms",
             if *gzip { ", gzip" } else { "" },
             time.as_secs(),
             measured.millis_at(0.99),

@@ -11,6 +11,7 @@ mod position;
 mod subject;
 mod time;
 mod value;
+pub mod varint;
 
 pub use ids::{AnonymousId, Digest, ID_BYTES_MAX, IdError, MessageId, Namespace, SourceId, TenantId, UserId};
 pub use money::{Currency, Money, MoneyError};

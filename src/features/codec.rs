@@ -4,6 +4,7 @@
 
 use super::observe::clamp_time;
 use crate::domain::Millis;
+use crate::domain::varint::{self, Unreadable};
 
 /// Raised whenever the bytes of a profile's state, or what a fold makes of an event, can change.
 pub const VERSION: u8 = 1;
@@ -18,16 +19,12 @@ pub enum Error {
     Broken { at: usize, what: &'static str },
 }
 
-pub(crate) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
+pub(crate) fn put_u64(out: &mut Vec<u8>, value: u64) {
+    varint::put(out, value);
 }
 
 pub(crate) fn put_i64(out: &mut Vec<u8>, value: i64) {
-    put_u64(out, ((value << 1) ^ (value >> 63)) as u64);
+    varint::put(out, varint::zigzag(value));
 }
 
 pub(crate) fn put_str(out: &mut Vec<u8>, text: &str) {
@@ -56,19 +53,14 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn u64(&mut self) -> Result<u64, Error> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            let part = u64::from(byte & 0x7f);
-            if (part << shift) >> shift != part {
-                return self.broken("number too large");
-            }
-            value |= part << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
+        let mut rest = &self.bytes[self.at..];
+        let taken = varint::take(&mut rest);
+        self.at = self.bytes.len() - rest.len();
+        match taken {
+            Ok(value) => Ok(value),
+            Err(Unreadable::Cut) => Err(Error::Truncated { at: self.at }),
+            Err(Unreadable::TooLarge) => self.broken("number too large"),
         }
-        self.broken("number too long")
     }
 
     /// A running total: bounded, so that adding to it cannot overflow.
@@ -87,8 +79,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn i64(&mut self) -> Result<i64, Error> {
-        let value = self.u64()?;
-        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+        Ok(varint::unzigzag(self.u64()?))
     }
 
     /// A point in time as its distance before a later one; times stay in the range that observations are clamped to.
@@ -133,29 +124,5 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn finish(&self) -> Result<(), Error> {
         if self.at == self.bytes.len() { Ok(()) } else { self.broken("bytes left over") }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_come_back_as_they_were_written() {
-        for value in [0, 1, -1, 63, -64, 64, 300, i64::MAX, i64::MIN] {
-            let mut out = Vec::new();
-            put_i64(&mut out, value);
-            put_u64(&mut out, value as u64);
-            let mut reader = Reader::new(&out);
-            assert_eq!(reader.i64(), Ok(value));
-            assert_eq!(reader.u64(), Ok(value as u64));
-            assert_eq!(reader.finish(), Ok(()));
-        }
-    }
-
-    #[test]
-    fn a_number_of_more_than_64_bits_is_refused() {
-        assert!(Reader::new(&[0xff; 11]).u64().is_err());
-        assert!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]).u64().is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! Runs, not single identifies, because SDKs identify on every page. A run keeps its first and last identify, so a late identify of someone
 //! else cuts it where it belongs: the events after the run's last identify stay with its user.
 
-use crate::domain::Millis;
+use crate::domain::{Millis, varint};
 
 /// The most runs of one id. A kiosk with more logins keeps its first (whose user has the earlier history) and the most recent; the
 /// moments of those dropped then count to the user before them.
@@ -101,65 +101,36 @@ impl Ties {
 
     /// Appends a compact form: a count, then for each run the user, the first time and the span.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        put_varint(out, self.runs.len() as u64);
+        varint::put(out, self.runs.len() as u64);
         for run in &self.runs {
-            put_varint(out, run.user.len() as u64);
+            varint::put(out, run.user.len() as u64);
             out.extend_from_slice(run.user.as_bytes());
-            put_varint(out, zigzag(run.first.0));
-            put_varint(out, run.last.0.wrapping_sub(run.first.0) as u64);
+            varint::put(out, varint::zigzag(run.first.0));
+            varint::put(out, run.last.0.wrapping_sub(run.first.0) as u64);
         }
     }
 
     /// Reads what [`Ties::encode`] wrote, and leaves `bytes` behind it.
     pub fn decode(bytes: &mut &[u8]) -> Result<Self, Error> {
-        let count = take_varint(bytes)?;
+        let count = varint::take(bytes).map_err(|_| Error)?;
         if count > RUNS_MAX as u64 {
             return Err(Error);
         }
         let mut runs = Vec::with_capacity(count as usize);
         for _ in 0..count {
-            let len = take_varint(bytes)? as usize;
+            let len = varint::take(bytes).map_err(|_| Error)? as usize;
             if len > ID_BYTES_MAX {
                 return Err(Error);
             }
             let (user, rest) = bytes.split_at_checked(len).ok_or(Error)?;
             *bytes = rest;
             let user = std::str::from_utf8(user).map_err(|_| Error)?.into();
-            let first = unzigzag(take_varint(bytes)?);
-            let span = take_varint(bytes)? as i64;
+            let first = varint::unzigzag(varint::take(bytes).map_err(|_| Error)?);
+            let span = varint::take(bytes).map_err(|_| Error)? as i64;
             runs.push(Run { user, first: Millis(first), last: Millis(first.wrapping_add(span)) });
         }
         Ok(Self { runs })
     }
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(value: u64) -> i64 {
-    ((value >> 1) as i64) ^ -((value & 1) as i64)
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn take_varint(bytes: &mut &[u8]) -> Result<u64, Error> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first().ok_or(Error)?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Error)
 }
 
 #[cfg(test)]

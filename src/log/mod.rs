@@ -349,6 +349,11 @@ pub trait LogWriter: LogReader {
     /// Keeps everything from `offset` on until replaced or, with `None`, dropped. Pins survive restarts.
     fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), Error>;
 
+    /// [`pin`](LogWriter::pin) for several partitions at once, which costs a log on disk as much as one.
+    fn pin_all(&self, name: &str, offsets: &[(TopicPartition, Offset)]) -> Result<(), Error> {
+        offsets.iter().try_for_each(|(partition, offset)| self.pin(name, *partition, Some(*offset)))
+    }
+
     /// Deletes and compacts what each topic's spec allows as of `now`; returns the bytes freed.
     fn clean(&self, now: Millis) -> Result<u64, Error>;
 }

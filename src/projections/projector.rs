@@ -41,18 +41,18 @@ const RETRY_PAUSE: std::ops::Range<Duration> = Duration::from_millis(50)..Durati
 
 /// Keeps records from being trimmed before they were projected.
 pub trait Pins: Send + Sync {
-    fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), log::Error>;
+    fn pin_all(&self, name: &str, offsets: &[(TopicPartition, Offset)]) -> Result<(), log::Error>;
 }
 
 impl<W: LogWriter> Pins for W {
-    fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), log::Error> {
-        LogWriter::pin(self, name, partition, offset)
+    fn pin_all(&self, name: &str, offsets: &[(TopicPartition, Offset)]) -> Result<(), log::Error> {
+        LogWriter::pin_all(self, name, offsets)
     }
 }
 
 impl<W: LogWriter + ?Sized> Pins for Arc<W> {
-    fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), log::Error> {
-        LogWriter::pin(&**self, name, partition, offset)
+    fn pin_all(&self, name: &str, offsets: &[(TopicPartition, Offset)]) -> Result<(), log::Error> {
+        LogWriter::pin_all(&**self, name, offsets)
     }
 }
 
@@ -340,9 +340,8 @@ impl Projector {
             return Ok(());
         }
         let name = format!("projections.{}", self.generations.namespace());
-        for cursor in tail.cursors() {
-            pins.pin(&name, cursor.partition, Some(cursor.next))?;
-        }
+        let offsets: Vec<_> = tail.cursors().iter().map(|cursor| (cursor.partition, cursor.next)).collect();
+        pins.pin_all(&name, &offsets)?;
         self.pinned_at = Some(Instant::now());
         Ok(())
     }

@@ -4,21 +4,14 @@
 
 use bytes::BufMut;
 
+use crate::domain::varint;
+
 /// Number of the first branch of a union, which by our schemas' habit is null, and of the second.
 const FIRST: u8 = 0;
 const SECOND: u8 = 2;
 
 pub(super) fn put_long(out: &mut impl BufMut, value: i64) {
-    let mut left = ((value << 1) ^ (value >> 63)) as u64;
-    let mut bytes = [0u8; 10];
-    let mut len = 0;
-    while left >= 0x80 {
-        bytes[len] = left as u8 | 0x80;
-        left >>= 7;
-        len += 1;
-    }
-    bytes[len] = left as u8;
-    out.put_slice(&bytes[..=len]);
+    out.put_slice(varint::encoded(varint::zigzag(value)).as_ref());
 }
 
 pub(super) fn put_double(out: &mut impl BufMut, value: f64) {

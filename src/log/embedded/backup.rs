@@ -36,7 +36,7 @@ pub fn backup(fs: &dyn Fs, dir: &Path, to: &Path) -> Result<Copied, Error> {
             continue;
         }
         let wal = copy_wal(fs, dir, to, &manifest)?;
-        let is_same = Manifest::read(fs, dir)?.is_some_and(|now| now == manifest);
+        let is_same = Manifest::read(fs, dir)?.is_some_and(|now| has_same_files(&now, &manifest));
         match wal {
             Some((files, bytes)) if is_same => {
                 let named = finish(fs, to, &manifest, &copied)?;
@@ -53,6 +53,13 @@ pub fn backup(fs: &dyn Fs, dir: &Path, to: &Path) -> Result<Copied, Error> {
 pub fn restore(fs: &dyn Fs, from: &Path, to: &Path) -> Result<(Copied, doctor::Report), Error> {
     let report = doctor::check(fs, from)?;
     Ok((backup(fs, from, to)?, report))
+}
+
+/// Whether both name the same files and sequences, so that what was copied under one stands under the other. Pins and progress move on all
+/// the time; those of the manifest that is copied belong to its files.
+fn has_same_files(now: &Manifest, copied: &Manifest) -> bool {
+    let Manifest { generation, next_file, last_append_ms, groups, pins, .. } = now.clone();
+    Manifest { generation, next_file, last_append_ms, groups, pins, ..copied.clone() } == *now
 }
 
 fn make_empty(fs: &dyn Fs, to: &Path) -> Result<(), Error> {

@@ -369,6 +369,43 @@ impl LogReader for EmbeddedLog {
     }
 }
 
+impl EmbeddedLog {
+    /// Puts pins, or drops them where there is no offset: one new manifest for all of them, and none where nothing changes.
+    fn edit_pins(&self, name: &str, offsets: &[(TopicPartition, Option<Offset>)]) -> Result<(), Error> {
+        for (partition, _) in offsets {
+            self.shared.view.index.read().partition(*partition)?;
+        }
+        self.shared.edit_manifest(
+            |next| {
+                let mut changes = false;
+                for (partition, offset) in offsets {
+                    let (topic, number) = (partition.topic.0, partition.partition.0);
+                    let place = next.pins.iter().position(|pin| (pin.name.as_str(), pin.topic, pin.partition) == (name, topic, number));
+                    let known = place.map(|place| next.pins[place].offset);
+                    if known == offset.map(|offset| offset.0) {
+                        continue;
+                    }
+                    changes = true;
+                    if let Some(place) = place {
+                        next.pins.remove(place);
+                    }
+                    next.pins.extend(offset.map(|offset| Pin { name: name.to_owned(), topic, partition: number, offset: offset.0 }));
+                }
+                changes.then_some(())
+            },
+            |index, ()| {
+                for (partition, offset) in offsets {
+                    match offset {
+                        Some(offset) => drop(index.pins.insert((name.to_owned(), *partition), *offset)),
+                        None => drop(index.pins.remove(&(name.to_owned(), *partition))),
+                    }
+                }
+            },
+        )?;
+        Ok(())
+    }
+}
+
 impl LogWriter for EmbeddedLog {
     fn create_topic(&self, spec: &TopicSpec) -> Result<TopicInfo, Error> {
         let _creating = self.creating.lock();
@@ -421,20 +458,12 @@ impl LogWriter for EmbeddedLog {
     }
 
     fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), Error> {
-        self.shared.view.index.read().partition(partition)?;
-        let (topic, number) = (partition.topic.0, partition.partition.0);
-        self.shared.edit_manifest(
-            |next| {
-                next.pins.retain(|pin| (pin.name.as_str(), pin.topic, pin.partition) != (name, topic, number));
-                next.pins.extend(offset.map(|offset| Pin { name: name.to_owned(), topic, partition: number, offset: offset.0 }));
-                Some(())
-            },
-            |index, ()| match offset {
-                Some(offset) => drop(index.pins.insert((name.to_owned(), partition), offset)),
-                None => drop(index.pins.remove(&(name.to_owned(), partition))),
-            },
-        )?;
-        Ok(())
+        self.edit_pins(name, &[(partition, offset)])
+    }
+
+    fn pin_all(&self, name: &str, offsets: &[(TopicPartition, Offset)]) -> Result<(), Error> {
+        let offsets: Vec<_> = offsets.iter().map(|(partition, offset)| (*partition, Some(*offset))).collect();
+        self.edit_pins(name, &offsets)
     }
 
     fn clean(&self, now: Millis) -> Result<u64, Error> {

@@ -41,6 +41,8 @@ struct State {
     /// Why the last sort failed, and how many have.
     error: Option<Error>,
     failures: u64,
+    /// Segments that a failed sort left behind, perhaps named by a manifest.
+    unnamed: Vec<u64>,
     /// Files begun in this opening, to be used again.
     files: BTreeMap<u64, Arc<WalFile>>,
     is_closed: bool,
@@ -221,7 +223,7 @@ fn sort(shared: &Shared, active: u64, through: u64) -> Result<(), Error> {
         return Err(error);
     }
     let made: BTreeMap<TopicPartition, SegmentMeta> = made.into_iter().collect();
-    shared.edit_manifest(
+    let published = shared.edit_manifest(
         |manifest| {
             manifest.sorted_through = through;
             manifest.wal_first = active;
@@ -243,9 +245,24 @@ fn sort(shared: &Shared, active: u64, through: u64) -> Result<(), Error> {
                 }
             }
         },
-    )?;
+    );
+    if let Err(error) = published {
+        // Perhaps it was replaced after all, so its segments must stay until one that does not name them certainly was.
+        shared.sorting.state.lock().unnamed.extend(made.values().map(|meta| meta.file));
+        return Err(error);
+    }
     drop(shares);
+    remove_unnamed(shared)?;
     retire_files(shared, active)
+}
+
+/// Segments of sorts that failed at their end: the manifest in force was made without them.
+fn remove_unnamed(shared: &Shared) -> Result<(), Error> {
+    let unnamed = std::mem::take(&mut shared.sorting.state.lock().unnamed);
+    for path in unnamed.into_iter().map(|number| segment::path_of(&shared.dir, number)).filter(|path| shared.fs.exists(path)) {
+        shared.fs.remove(&path).map_err(|error| io_error("removing", &path, &error))?;
+    }
+    Ok(())
 }
 
 fn shares_below(shared: &Shared, active: u64) -> Vec<Share> {

@@ -192,6 +192,43 @@ fn full_files_become_segments_and_nothing_changes_for_readers() {
 }
 
 #[test]
+fn segments_that_could_not_be_published_go_once_a_manifest_without_them_is() {
+    let folder = Folder::new();
+    let log = folder.open_with(Options { driver: Driver::Caller { group: 1 }, ..Options::small() }).unwrap();
+    let partition = partitions_of(&log, "events", 1)[0];
+    append(&log, partition, &["a", "b"]).unwrap();
+    let in_the_way = folder.path().join("MANIFEST.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    for _ in 0..3 {
+        assert!(log.roll().is_err());
+    }
+    std::fs::remove_dir(&in_the_way).unwrap();
+    log.roll().unwrap();
+    let segments = RealFs.list(folder.path()).unwrap().iter().filter(|path| path.extension().unwrap_or_default() == "seg").count();
+    assert_eq!((segments, read(&*log, partition, 0)), (1, numbered(&["a", "b"])));
+}
+
+#[test]
+fn pins_of_many_partitions_are_one_manifest_and_none_where_they_do_not_move() {
+    let folder = Folder::new();
+    let log = folder.open_with(Options { driver: Driver::Caller { group: 1 }, ..Options::small() }).unwrap();
+    let partitions = partitions_of(&log, "events", 4);
+    append(&log, partitions[0], &["a"]).unwrap();
+    let generation = || manifest::Manifest::read(&RealFs, folder.path()).unwrap().unwrap().generation;
+    let before = generation();
+    let mut offsets: Vec<_> = partitions.iter().map(|partition| (*partition, Offset(0))).collect();
+    log.pin_all("sql", &offsets).unwrap();
+    assert_eq!(generation(), before + 1);
+    log.pin_all("sql", &offsets).unwrap();
+    assert_eq!(generation(), before + 1, "nothing moved");
+    offsets[0].1 = Offset(1);
+    log.pin_all("sql", &offsets).unwrap();
+    let pins = manifest::Manifest::read(&RealFs, folder.path()).unwrap().unwrap().pins;
+    assert_eq!((generation(), pins.len()), (before + 2, 4));
+    assert_eq!(pins.iter().map(|pin| pin.offset).sum::<u64>(), 1);
+}
+
+#[test]
 fn old_segments_go_but_nothing_that_is_still_needed() {
     let folder = Folder::new();
     let log = folder.open();

@@ -20,9 +20,9 @@ fn what_was_not_projected_is_pinned_in_the_log() {
 struct Recorded(parking_lot::Mutex<Vec<(TopicPartition, Offset)>>);
 
 impl Pins for Recorded {
-    fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), log::Error> {
+    fn pin_all(&self, name: &str, offsets: &[(TopicPartition, Offset)]) -> Result<(), log::Error> {
         assert_eq!(name, "projections.shop");
-        self.0.lock().push((partition, offset.expect("never dropped")));
+        self.0.lock().extend(offsets);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::super::Error;
 use crate::consent::Consent;
-use crate::domain::{Millis, Offset};
+use crate::domain::{Millis, Offset, varint};
 use crate::features::Profile;
 
 /// The most events that are kept back for an absorb that does not come, and their bytes. Beyond it the person goes on without; the absorb
@@ -98,20 +98,20 @@ impl Person {
         let marks = [(self.wake.is_some(), HAS_WAKE), (self.waiting.is_some(), HAS_WAITING), (!self.heirs.is_empty(), HAS_HEIRS)];
         out.push(FORMAT);
         out.push(marks.iter().filter(|(there, _)| *there).fold(0, |mask, (_, mark)| mask | mark));
-        put_number(out, self.applied.0);
+        varint::put(out, self.applied.0);
         if let Some(wake) = self.wake {
             out.extend_from_slice(&wake.0.to_le_bytes());
         }
-        put_number(out, self.segments.len() as u64);
-        self.segments.iter().for_each(|word| put_number(out, *word));
+        varint::put(out, self.segments.len() as u64);
+        self.segments.iter().for_each(|word| varint::put(out, *word));
         if let Some(waiting) = &self.waiting {
-            put_number(out, waiting.expected.len() as u64);
+            varint::put(out, waiting.expected.len() as u64);
             waiting.expected.iter().for_each(|id| put_bytes(out, id.as_bytes()));
-            put_number(out, waiting.held.len() as u64);
+            varint::put(out, waiting.held.len() as u64);
             waiting.held.iter().for_each(|value| put_bytes(out, value));
         }
         if !self.heirs.is_empty() {
-            put_number(out, self.heirs.len() as u64);
+            varint::put(out, self.heirs.len() as u64);
             for heir in &self.heirs {
                 put_bytes(out, heir.user_id.as_bytes());
                 out.extend_from_slice(&heir.from.0.to_le_bytes());
@@ -146,16 +146,8 @@ pub(super) fn decode_history(bytes: &[u8]) -> Result<(Profile, Consent), String>
     Ok((profile, consent))
 }
 
-fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_number(out, bytes.len() as u64);
+    varint::put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
@@ -200,15 +192,7 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self) -> Option<u64> {
-        let mut number = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
+        varint::take(&mut self.0).ok()
     }
 
     fn bytes(&mut self) -> Option<&'a [u8]> {
