@@ -13,6 +13,7 @@ pub mod features;
 pub mod identity;
 pub mod intake;
 pub mod models;
+pub mod permit;
 pub mod segments;
 
 // 2: ports and adapters

@@ -1,0 +1,137 @@
+//! Addresses that nothing may be sent to, whoever holds them: they bounce, their owner complained, or someone said so.
+//!
+//! An address is a subject of its own and passes its state to every person who holds it; here is what one person was passed. Words commute,
+//! and are judged by their own time, so that the order of arrival does not matter.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::Millis;
+
+/// Stands for (channel, address) without being one: 16 bytes of BLAKE3 over both in lower case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AddressKey(pub(super) [u8; 16]);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Too many passing failures in a row; for a time.
+    SoftBounces = 1,
+    HardBounce = 2,
+    Complaint = 3,
+    /// By an operator or an imported list.
+    Manual = 4,
+}
+
+/// (until, at, cause): the greatest wins.
+pub(super) type Word = (Millis, Millis, Cause);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// With until = `MAX`.
+    pub(super) for_good: Option<Word>,
+    pub(super) for_a_time: Option<Word>,
+    /// Words of before this time no longer hold.
+    pub(super) lifted: Millis,
+}
+
+/// What one person's addresses are suppressed for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Suppressions {
+    /// Sorted by address.
+    pub(super) marks: Vec<(AddressKey, Mark)>,
+}
+
+impl AddressKey {
+    /// Spaces around and case do not tell addresses apart. (Case does for the part before the `@` by RFC 5321, and for no mailbox.)
+    pub fn of(channel: &str, address: &str) -> Self {
+        let text = format!("{}\0{}", channel.trim().to_lowercase(), address.trim().to_lowercase());
+        let mut key = [0; 16];
+        key.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+        Self(key)
+    }
+}
+
+impl fmt::Debug for AddressKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AddressKey({:02x}{:02x}..)", self.0[0], self.0[1])
+    }
+}
+
+impl Cause {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::SoftBounces => "it failed too often",
+            Cause::HardBounce => "it does not exist",
+            Cause::Complaint => "its owner called a message spam",
+            Cause::Manual => "someone put it on the list",
+        }
+    }
+
+    pub(super) fn from_u8(code: u8) -> Option<Self> {
+        [Cause::SoftBounces, Cause::HardBounce, Cause::Complaint, Cause::Manual].into_iter().find(|cause| *cause as u8 == code)
+    }
+}
+
+impl Suppressions {
+    /// The most addresses kept; of more, the one longest without a word is forgotten. Its subject passes it on again when it is used again.
+    pub(super) const MAX: usize = 64;
+
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// Suppressed since `at`, until a time or for good.
+    pub fn suppress(&mut self, address: AddressKey, cause: Cause, at: Millis, until: Option<Millis>) {
+        let mark = self.mark(address);
+        let word = Some((until.unwrap_or(Millis::MAX), at, cause));
+        let slot = if until.is_some() { &mut mark.for_a_time } else { &mut mark.for_good };
+        *slot = (*slot).max(word);
+        self.trim(address);
+    }
+
+    /// What was said up to `at` no longer holds; of one time the suppression stands.
+    pub fn lift(&mut self, address: AddressKey, at: Millis) {
+        let mark = self.mark(address);
+        mark.lifted = mark.lifted.max(at);
+        self.trim(address);
+    }
+
+    /// Why nothing may be sent there, and until when if not for good.
+    pub fn of(&self, address: AddressKey, at: Millis) -> Option<(Cause, Option<Millis>)> {
+        let place = self.marks.binary_search_by_key(&address, |(key, _)| *key).ok()?;
+        let mark = &self.marks[place].1;
+        let holds = |(until, said, cause): Word| (said >= mark.lifted && at < until).then_some((until, cause));
+        let (until, cause) = mark.for_good.and_then(holds).or_else(|| mark.for_a_time.and_then(holds))?;
+        Some((cause, (until < Millis::MAX).then_some(until)))
+    }
+
+    /// Joins what another history of the same person knew.
+    pub fn absorb(&mut self, other: &Suppressions) {
+        for (address, theirs) in &other.marks {
+            let mine = self.mark(*address);
+            mine.for_good = mine.for_good.max(theirs.for_good);
+            mine.for_a_time = mine.for_a_time.max(theirs.for_a_time);
+            mine.lifted = mine.lifted.max(theirs.lifted);
+            self.trim(*address);
+        }
+    }
+
+    fn mark(&mut self, address: AddressKey) -> &mut Mark {
+        let place = self.marks.binary_search_by_key(&address, |(key, _)| *key).unwrap_or_else(|at| {
+            self.marks.insert(at, (address, Mark { for_good: None, for_a_time: None, lifted: Millis::MIN }));
+            at
+        });
+        &mut self.marks[place].1
+    }
+
+    fn trim(&mut self, newest: AddressKey) {
+        let said = |mark: &Mark| [mark.for_good, mark.for_a_time].into_iter().flatten().map(|(_, at, _)| at).max().max(Some(mark.lifted));
+        while self.marks.len() > Self::MAX {
+            let others = self.marks.iter().enumerate().filter(|(_, (address, _))| *address != newest);
+            let Some((oldest, _)) = others.min_by_key(|(_, (_, mark))| said(mark)) else { return };
+            self.marks.remove(oldest);
+        }
+    }
+}
