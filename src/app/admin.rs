@@ -2,16 +2,21 @@
 //!
 //! One call, `POST /admin/v1/append`: records as they are, to any topic. Commands that change the log (`topic import`, `dead-letter
 //! redrive`) are built on it, so that they are the same with and without a server. The token is in the data folder, for its owner only.
+//!
+//! It is on the listener that everybody reaches, so it asks who is there before it reads a body: this machine only, and only with the token.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Json, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{DefaultBodyLimit, FromRequest, Json, Request, State};
+use axum::http::StatusCode;
 use axum::routing::post;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::domain::{Millis, PartitionId};
+use crate::gateway;
 use crate::log::{Advice, BatchBuilder, Error, LogWriter, TopicInfo, TopicPartition, Transaction};
 
 /// Larger than any command's batch, smaller than what could hurt.
@@ -44,13 +49,19 @@ pub struct AppendAnswer {
 struct Admin {
     log: Arc<dyn LogWriter>,
     token: String,
+    /// The address that this server listens on: a process of this machine that connects to it comes from there.
+    listening: IpAddr,
+    /// One body at a time: this is what the whole route may hold.
+    turn: Semaphore,
 }
 
-pub fn router(log: Arc<dyn LogWriter>, token: String) -> Router {
-    Router::new()
-        .route("/admin/v1/append", post(append))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Arc::new(Admin { log, token }))
+pub fn router(log: Arc<dyn LogWriter>, token: String, listening: IpAddr) -> Router {
+    Router::new().route("/admin/v1/append", post(append)).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(Arc::new(Admin {
+        log,
+        token,
+        listening,
+        turn: Semaphore::new(1),
+    }))
 }
 
 type Refusal = (StatusCode, Json<serde_json::Value>);
@@ -59,13 +70,32 @@ fn refusal(status: StatusCode, code: &str, message: impl Into<String>) -> Refusa
     (status, Json(serde_json::json!({"code": code, "message": message.into()})))
 }
 
-async fn append(State(admin): State<Arc<Admin>>, headers: HeaderMap, Json(asked): Json<Append>) -> Result<Json<AppendAnswer>, Refusal> {
-    let given = headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    // Digests are compared, so that the time taken tells nothing about the token.
-    let matches = given.is_some_and(|given| blake3::hash(given.as_bytes()) == blake3::hash(admin.token.as_bytes()));
-    if !matches {
-        return Err(refusal(StatusCode::UNAUTHORIZED, "unauthorized", "the admin token is in server.json of the data folder"));
+impl Admin {
+    /// Whether the request may be read on: its head alone decides.
+    fn admit(&self, request: &Request) -> Result<(), Refusal> {
+        let peer = gateway::peer_ip(request.extensions());
+        if !peer.is_some_and(|peer| is_this_machine(peer, self.listening)) {
+            return Err(refusal(StatusCode::FORBIDDEN, "forbidden", "this is for the server's own machine"));
+        }
+        let given = request.headers().get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        // Digests are compared, so that the time taken tells nothing about the token.
+        if given.is_some_and(|given| blake3::hash(given.as_bytes()) == blake3::hash(self.token.as_bytes())) {
+            return Ok(());
+        }
+        Err(refusal(StatusCode::UNAUTHORIZED, "unauthorized", "the admin token is in server.json of the data folder"))
     }
+}
+
+fn is_this_machine(peer: IpAddr, listening: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    peer.is_loopback() || peer == listening.to_canonical()
+}
+
+async fn append(State(admin): State<Arc<Admin>>, request: Request) -> Result<Json<AppendAnswer>, Refusal> {
+    admin.admit(&request)?;
+    let _turn = admin.turn.acquire().await.expect("never closed");
+    let read = Json::<Append>::from_request(request, &()).await;
+    let Json(asked) = read.map_err(|error| refusal(error.status(), "bad_request", error.body_text()))?;
     let failed = |error: Error| {
         let status = if error.advice() == Advice::Retry { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::BAD_REQUEST };
         refusal(status, "not_appended", error.to_string())
@@ -127,5 +157,27 @@ mod base64_option {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| STANDARD.decode(text).map_err(D::Error::custom)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_let_in() {
+        let cases = [
+            ("127.0.0.1", "0.0.0.0", true),
+            ("::ffff:127.0.0.1", "::", true),
+            ("::1", "::", true),
+            ("192.0.2.7", "192.0.2.7", true),
+            ("192.0.2.8", "192.0.2.7", false),
+            ("192.0.2.8", "0.0.0.0", false),
+            ("::ffff:192.0.2.8", "::", false),
+        ];
+        for (peer, listening, is_let_in) in cases {
+            let found = is_this_machine(peer.parse().unwrap(), listening.parse().unwrap());
+            assert_eq!(found, is_let_in, "{peer} to a server on {listening}");
+        }
     }
 }

@@ -16,10 +16,10 @@ use crate::config::{Config, DEVELOPMENT_WRITE_KEY};
 use crate::domain::{Namespace, Subject, TenantId};
 use crate::env::fs::RealFs;
 use crate::env::{Clock, SystemClock};
-use crate::gateway::{self, Access, Clocked, NotReady, ProfileAnswer, ProfileReader, Readiness, Source, Sources};
+use crate::gateway::{self, Access, Clocked, ProfileAnswer, ProfileReader, ReadError, Readiness, Reason, Source, Sources};
 use crate::log::embedded::{self, EmbeddedLog};
 use crate::log::{Advice, LogWriter};
-use crate::projections::Reader;
+use crate::projections::{self, Reader};
 use crate::state::{self, FjallStore, StateStore};
 use crate::stream::{NamespaceClock, Topics};
 
@@ -192,7 +192,7 @@ impl Edge {
             metrics,
             sources: sources(&config, namespaces),
             options: config.gateway.clone(),
-            extra: Some(admin::router(log, token)),
+            extra: Some(admin::router(log, token, address.ip())),
         };
         let (shutdown, mut asked) = tokio::sync::watch::channel(false);
         let stop = async move {
@@ -251,7 +251,7 @@ impl Edge {
         Ok(None)
     }
 
-    /// The engine runs: ready from here on, as far as it is.
+    /// The engine runs: nothing is starting from here on.
     pub fn serve(self, engine: Engine) -> Server {
         // Nobody else sets them.
         let _ = self.vitals.set(engine.worlds.iter().map(World::vitals).collect());
@@ -396,7 +396,9 @@ impl ProfileReader for Profiles {
             let Some(reader) = self.0.get(namespace) else { return Ok(None) };
             match reader.profile(tenant, subject).await {
                 Ok(profile) => Ok(profile.map(|profile| profile.to_string())),
-                Err(error) => Err(error.to_string()),
+                // A new folder has none for a moment, a restored one until it is built.
+                Err(projections::Error::Missing(_)) => Err(ReadError::NotYet),
+                Err(error) => Err(ReadError::Failed(error.to_string())),
             }
         })
     }
@@ -409,13 +411,17 @@ struct Health {
 }
 
 impl Readiness for Health {
-    fn not_ready(&self) -> Vec<NotReady> {
-        let log = self.log.health().err().map(|error| NotReady { component: "log".to_owned(), reason: error.to_string() });
+    fn not_ready(&self) -> Vec<Reason> {
+        let log = self.log.health().err().map(|error| Reason { component: "log".to_owned(), reason: error.to_string() });
+        log.into_iter().collect()
+    }
+
+    fn degraded(&self) -> Vec<Reason> {
         let Some(vitals) = self.vitals.get() else {
             let reason = "state and folds are starting; events are taken meanwhile".to_owned();
-            return log.into_iter().chain([NotReady { component: "stream".to_owned(), reason }]).collect();
+            return vec![Reason { component: "stream".to_owned(), reason }];
         };
-        log.into_iter().chain(vitals.iter().flat_map(Vitals::not_ready)).collect()
+        vitals.iter().flat_map(Vitals::degraded).collect()
     }
 
     fn intake_lag_ms(&self, namespace: &Namespace) -> u64 {
@@ -454,6 +460,23 @@ mod tests {
         server.engine.log.close();
         let ended = server.run(std::future::pending()).await;
         assert!(matches!(&ended, Err(Error::Stopped(why)) if why.contains("log is closed")), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_profile_asked_for_before_there_is_a_read_model_is_not_a_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = Namespace::new("main").unwrap();
+        let profiles = Profiles::of(&Folder::new(dir.path()), &[(main.clone(), NamespaceClock::Wall)]);
+        let tenant = TenantId::new("default").unwrap();
+        assert_eq!(profiles.profile(&main, &tenant, &Subject::user("ada")).await, Err(ReadError::NotYet));
+    }
+
+    #[tokio::test]
+    async fn what_is_starting_is_degraded_and_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = server(&dir).await;
+        let health = Health { log: Arc::clone(&server.engine.log) as _, vitals: Arc::default(), clock: Arc::clone(&server.engine.clock) };
+        assert_eq!((health.not_ready(), health.degraded().len()), (Vec::new(), 1));
     }
 
     #[tokio::test]

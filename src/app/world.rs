@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::Error;
 use crate::domain::{Incarnation, Namespace};
 use crate::env::Clock;
-use crate::gateway::NotReady;
+use crate::gateway::Reason;
 use crate::log::LogWriter;
 use crate::projections::{self, Health, Projector};
 use crate::state::StateStore;
 use crate::stream::topology::Topology;
 use crate::stream::{self, NamespaceClock, Partitions, Spine, Watch};
 
-/// A profile fold or projector this far behind while it should be idle is not ready to be relied on.
+/// A fold this far behind is worth a word.
 const LAG_RECORDS_MAX: u64 = 1_000_000;
 
 /// What a namespace is made of.
@@ -98,10 +98,11 @@ impl Vitals {
         self.watch.failure()
     }
 
-    pub fn not_ready(&self) -> Vec<NotReady> {
+    /// What is late or being built here; nothing of it keeps an event from being kept.
+    pub fn degraded(&self) -> Vec<Reason> {
         let mut reasons = Vec::new();
         let mut no = |component: &str, reason: String| {
-            reasons.push(NotReady { component: component.to_owned(), reason: format!("namespace {}: {reason}", self.namespace) });
+            reasons.push(Reason { component: component.to_owned(), reason: format!("namespace {}: {reason}", self.namespace) });
         };
         if let Some(failure) = self.watch.failure() {
             no("stream", failure);

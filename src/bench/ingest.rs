@@ -14,7 +14,7 @@ use super::{floor, on_own_thread};
 use crate::domain::{Namespace, SourceId, Subject, TenantId};
 use crate::env::SystemClock;
 use crate::env::fs::RealFs;
-use crate::gateway::{self, Clocked, NotReady, ProfileAnswer, ProfileReader, Readiness, Source, Sources};
+use crate::gateway::{self, Clocked, ProfileAnswer, ProfileReader, Readiness, Reason, Source, Sources};
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::stream::{Partitions, Topics};
 
@@ -137,7 +137,11 @@ impl ProfileReader for Nobody {
 }
 
 impl Readiness for Nobody {
-    fn not_ready(&self) -> Vec<NotReady> {
+    fn not_ready(&self) -> Vec<Reason> {
+        Vec::new()
+    }
+
+    fn degraded(&self) -> Vec<Reason> {
         Vec::new()
     }
 

@@ -16,7 +16,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 it failed, and standard error says why; 2 the command line is wrong; 3 what was asked for is not there;
-4 a check did not pass (topology test, doctor, replay --expect).
+4 a check did not pass (topology check, topology test, doctor, replay --expect, the counts of demo).
 
 Settings come from defaults, then flywheel.toml, then FLYWHEEL_SECTION__KEY variables, then flags: `flywheel config show`.";
 
@@ -282,12 +282,19 @@ pub enum DeadLetter {
         #[arg(long, default_value_t = 50)]
         limit: u32,
     },
-    /// Append them to intake again, as they were.
+    /// Append them again to the topic they failed in, `intake` or `events`, marked with the position they had. Nothing goes twice.
     Redrive {
         #[command(flatten)]
         at: InNamespace,
+        /// Only those refused for this reason.
         #[arg(long)]
         reason: Option<String>,
+        /// Only those of this message.
+        #[arg(long)]
+        message_id: Option<String>,
+        /// Only the one at this place, as TOPIC/PARTITION/OFFSET: its `letter` or its `position` of `dead-letter list`.
+        #[arg(long = "at", value_name = "TOPIC/PARTITION/OFFSET")]
+        place: Option<String>,
         /// Only say what would be sent again.
         #[arg(long)]
         dry_run: bool,
@@ -370,9 +377,12 @@ pub enum Time {
         /// The intake partition.
         #[arg(long)]
         partition: u32,
-        /// An RFC 3339 instant, in wall time not in the future.
+        /// An RFC 3339 instant: in wall time not in the future, in event time not far beyond the newest event.
         #[arg(long)]
         to: String,
+        /// Event time: go beyond that. A time once stated is never taken back.
+        #[arg(long)]
+        force: bool,
     },
 }
 

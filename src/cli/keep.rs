@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -17,13 +18,13 @@ use super::writer::Writer;
 use crate::app::admin::Incoming;
 use crate::app::{Folder, rules_of};
 use crate::config::Config;
-use crate::domain::Namespace;
+use crate::domain::{Namespace, Offset, PartitionId};
 use crate::env::SystemClock;
 use crate::env::fs::RealFs;
 use crate::log::TopicName;
 use crate::log::embedded::{backup as backups, doctor as doctors};
 use crate::projections;
-use crate::replay::redrive::{Again, Redriven, Selection, redrive};
+use crate::replay::redrive::{Again, Place, Redriven, Selection, redrive};
 use crate::stream;
 
 pub async fn dead_letters(config: &Config, asked: &args::DeadLetter, json: bool) -> anyhow::Result<()> {
@@ -32,15 +33,17 @@ pub async fn dead_letters(config: &Config, asked: &args::DeadLetter, json: bool)
             let only = reason.as_ref().map_or_else(String::new, |reason| format!("WHERE reason = {}", query::quoted(reason)));
             let sql = format!(
                 "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', at / 1000.0, 'unixepoch') AS at, reason, stage, message_id, detail, \
-                 topic || '/' || origin_partition || '/' || origin_offset AS position \
+                 topic || '/' || origin_partition || '/' || origin_offset AS position, \
+                 'dead_letters/' || log_partition || '/' || log_offset AS letter \
                  FROM dead_letters {only} ORDER BY dead_letter_id DESC LIMIT {limit}"
             );
             query::rows(config, &Namespace::new(&at.namespace)?, &sql).await?.print(json);
             Ok(())
         }
-        args::DeadLetter::Redrive { at, reason, dry_run } => {
+        args::DeadLetter::Redrive { at, reason, message_id, place, dry_run } => {
             let namespace = Namespace::new(&at.namespace)?;
-            let selection = Selection { reason: reason.clone(), ..Selection::default() };
+            let place = place.as_deref().map(place_of).transpose()?;
+            let selection = Selection { reason: reason.clone(), message_id: message_id.clone(), place, ..Selection::default() };
             let done = tokio::task::block_in_place(|| send_again(config, &namespace, &selection, *dry_run))?;
             if json {
                 print_json(&json!({"sent": done.sent, "already": done.already, "hopeless": done.hopeless, "dry_run": dry_run}));
@@ -51,6 +54,18 @@ pub async fn dead_letters(config: &Config, asked: &args::DeadLetter, json: bool)
             Ok(())
         }
     }
+}
+
+/// `TOPIC/PARTITION/OFFSET`.
+fn place_of(text: &str) -> anyhow::Result<Place> {
+    let parts: Vec<&str> = text.split('/').collect();
+    if let [topic @ ("dead_letters" | "intake" | "events"), partition, offset] = parts[..]
+        && let (Ok(partition), Ok(offset)) = (partition.parse(), offset.parse())
+    {
+        let at = (PartitionId(partition), Offset(offset));
+        return Ok(if topic == "dead_letters" { Place::Letter(at.0, at.1) } else { Place::Origin(topic.to_owned(), at.0, at.1) });
+    }
+    bail!("{text:?} is no place of a dead letter: dead_letters/0/7, intake/0/7 or events/0/7, as `flywheel dead-letter list` shows them")
 }
 
 fn send_again(config: &Config, namespace: &Namespace, selection: &Selection, dry_run: bool) -> anyhow::Result<Redriven> {

@@ -15,6 +15,7 @@ mod send;
 mod sender;
 mod time;
 mod topic;
+mod trace;
 mod up;
 pub mod wait;
 mod writer;

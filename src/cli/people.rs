@@ -1,4 +1,4 @@
-//! `flywheel profile`, `segment` and `trace`: what one would ask about people, from the read models.
+//! `flywheel profile` and `segment`: what one would ask about people, from the read models.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::output::{Rows, bars, print_json};
 use crate::app::Folder;
 use crate::config::Config;
 use crate::domain::{Money, Namespace, Subject, TenantId};
-use crate::projections::{Reader, TracedEvent, TracedOutcome};
+use crate::projections::Reader;
 
 /// Points of a plot; a longer history is thinned to this many.
 const PLOT_POINTS_MAX: usize = 40;
@@ -204,74 +204,6 @@ pub fn thinned(points: &[(String, f64)]) -> Vec<(String, f64)> {
     let mut kept: Vec<_> = points.iter().rev().step_by(step).cloned().collect();
     kept.reverse();
     kept
-}
-
-pub async fn trace(config: &Config, asked: &args::Trace, json: bool) -> anyhow::Result<()> {
-    let found = reader(config, &asked.at.namespace)?.trace(&TenantId::new(&asked.tenant)?, &asked.what).await?;
-    if found.is_empty() {
-        let hint = "it may not have been projected yet (`flywheel wait`), or belong to another --namespace or --tenant";
-        return Err(Exit::not_found(format!("no message or person {:?}; {hint}", asked.what)));
-    }
-    let mut rows = Rows::new(&["time", "message_id", "stage", "outcome", "reason", "position", "what"]);
-    for event in &found.events {
-        for row in steps_of(event) {
-            rows.push(row);
-        }
-    }
-    // A dead letter is in the outcomes too; its own row says why.
-    let is_told = |outcome: &TracedOutcome| {
-        let same = |letter: &TracedOutcome| {
-            (&letter.stage, letter.partition, letter.offset) == (&outcome.stage, outcome.partition, outcome.offset)
-        };
-        found.dead_letters.iter().any(same)
-    };
-    for outcome in found.outcomes.iter().filter(|outcome| !is_told(outcome)).chain(&found.dead_letters) {
-        rows.push(outcome_row(outcome));
-    }
-    rows.print(json);
-    Ok(())
-}
-
-fn steps_of(event: &TracedEvent) -> [Vec<Value>; 2] {
-    let who = match (&event.user_id, &event.anonymous_id) {
-        (Some(user), _) => format!("u:{user}"),
-        (None, Some(device)) => format!("a:{device}"),
-        (None, None) => String::new(),
-    };
-    let place = |topic: &str, (partition, offset): (u32, u64)| json!(format!("{topic}/{partition}/{offset}"));
-    let arrived = json!(event.received_at.to_string());
-    [
-        vec![
-            arrived,
-            json!(event.message_id),
-            json!("intake"),
-            json!("applied"),
-            Value::Null,
-            place("intake", event.intake),
-            json!("received"),
-        ],
-        vec![
-            json!(event.time.to_string()),
-            json!(event.message_id),
-            json!("events"),
-            json!("applied"),
-            Value::Null,
-            place("events", event.events),
-            json!(format!("{} of {who}", event.name)),
-        ],
-    ]
-}
-
-fn outcome_row(outcome: &TracedOutcome) -> Vec<Value> {
-    vec![
-        json!(outcome.at.to_string()),
-        json!(outcome.message_id),
-        json!(outcome.stage),
-        json!(outcome.kind),
-        json!(outcome.reason),
-        json!(format!("intake/{}/{}", outcome.partition, outcome.offset)),
-        json!(outcome.detail),
-    ]
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::args::{self, Cli, Command};
 use super::exit::{self, Exit};
 use super::output::{Rows, grouped, print_json};
 use super::writer::Writer;
-use super::{demo, keep, people, query, send, time, topic, up, wait};
+use super::{demo, keep, people, query, send, time, topic, trace, up, wait};
 use crate::app::Folder;
 use crate::config::{self, Config, Effective};
 use crate::domain::Millis;
@@ -75,7 +75,7 @@ async fn dispatch(cli: &Cli, effective: Effective) -> anyhow::Result<()> {
         Command::Demo(asked) => demo::run(config, asked, json).await,
         Command::Send(asked) => send::run(asked, server_url(config, asked.url.as_deref())?, asked.namespace.as_deref(), json).await,
         Command::Wait(asked) => wait::run(config, &*reader(config)?, &asked.at.namespace, Duration::from_secs(asked.seconds)).await,
-        Command::Trace(asked) => people::trace(config, asked, json).await,
+        Command::Trace(asked) => trace::run(config, asked, json).await,
         Command::Topic(asked) => topics(config, asked, json).await,
         Command::Profile(asked) => people::profile(config, asked, json).await,
         Command::Segment(asked) => people::segment(config, asked, json).await,

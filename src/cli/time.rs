@@ -17,13 +17,18 @@ use crate::config::Config;
 use crate::domain::{Millis, Namespace, PartitionId};
 use crate::env::{Clock, SystemClock};
 use crate::log::{LogReader, TopicName};
+use crate::schema;
+use crate::schema::records::EventsRecord;
 use crate::stream::{self, NamespaceClock, Topic, Topics};
+
+/// How far beyond the newest event an event-time namespace may be told to be: a month's end is, a wrong century is not.
+const AHEAD_MS_MAX: i64 = 31 * 86_400_000;
 
 pub async fn run(config: &Config, asked: &args::Time, json: bool) -> anyhow::Result<()> {
     match asked {
         args::Time::Release => release(config, json).await,
-        args::Time::Override { at, partition, to } => {
-            state(config, &Namespace::new(&at.namespace)?, PartitionId(*partition), to, json).await
+        args::Time::Override { at, partition, to, force } => {
+            state(config, &Namespace::new(&at.namespace)?, PartitionId(*partition), to, *force, json).await
         }
     }
 }
@@ -60,7 +65,20 @@ async fn release(config: &Config, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn state(config: &Config, namespace: &Namespace, feeder: PartitionId, to: &str, json: bool) -> anyhow::Result<()> {
+/// When the newest event is of that intake has let through.
+fn newest_event(log: &dyn LogReader, topics: &Topics) -> anyhow::Result<Option<Millis>> {
+    let mut newest = None;
+    let events = topic::find(log, TopicName::new(&topics.namespace, Topic::Events.as_str()).as_str())?;
+    topic::scan(log, &events, topic::Range::default(), |_, record| {
+        if let EventsRecord::Event(event) = schema::decode(record.value.unwrap_or_default())? {
+            newest = newest.max(Some(Millis(event.event_time)));
+        }
+        Ok(())
+    })?;
+    Ok(newest)
+}
+
+async fn state(config: &Config, namespace: &Namespace, feeder: PartitionId, to: &str, force: bool, json: bool) -> anyhow::Result<()> {
     let log = reader(config)?;
     let topics = Topics::find(&*log, namespace)?.ok_or_else(|| Exit::not_found(format!("there is no namespace {namespace}")))?;
     let feeders = topics.count(Topic::Intake);
@@ -68,8 +86,19 @@ async fn state(config: &Config, namespace: &Namespace, feeder: PartitionId, to: 
         return Err(Exit::not_found(format!("intake of {namespace} has partitions 0 to {}, not {feeder}", feeders - 1)));
     }
     let Some(time) = Millis::parse(to) else { bail!("{to:?} is no RFC 3339 instant, such as 2024-05-01T00:00:00Z") };
-    if stream::clock_of(&*log, &topics)? == Some(NamespaceClock::Wall) && time > SystemClock.now() {
-        bail!("{to} has not come yet; a wall-clock namespace cannot be later than now");
+    if stream::clock_of(&*log, &topics)? == Some(NamespaceClock::Wall) {
+        if time > SystemClock.now() {
+            bail!("{to} has not come yet; a wall-clock namespace cannot be later than now");
+        }
+    } else if !force {
+        let newest = newest_event(&*log, &topics)?;
+        let latest = newest.map(|newest| Millis(newest.0.saturating_add(AHEAD_MS_MAX)));
+        if latest.is_none_or(|latest| time > latest) {
+            let newest = newest.map_or_else(|| "there is no event".to_owned(), |newest| format!("the newest event is of {newest}"));
+            bail!(
+                "{to} is more than 31 days ahead ({newest}), and time never goes back: everything before would be late. --force says it all the same"
+            );
+        }
     }
     let value = stream::override_of(&topics, feeder, time)?;
     let incoming = |partition| Incoming { partition, timestamp: time.0, key: Vec::new(), value: Some(value.clone()) };

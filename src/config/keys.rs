@@ -19,8 +19,11 @@ pub const KEYS: &[Key] = &[
     key("server.listen", "address and port to serve on; port 0 picks a free one"),
     key("gateway.body_bytes_max", "largest request body, as sent and decompressed; beyond it the answer is 413"),
     key("gateway.event_bytes_max", "largest event on the single-event routes (413); in a batch it is dead-lettered as too_large"),
-    key("gateway.batch_events_max", "most events in one batch; beyond it the answer is 413"),
-    key("gateway.inflight_bytes_max", "bytes of requests being worked on; beyond it the answer is 429 with Retry-After"),
+    key("gateway.batch_events_max", "most events in one batch; beyond it the answer is 400 too_many_events"),
+    key(
+        "gateway.inflight_bytes_max",
+        "bytes of requests being worked on, a quarter of them without a key in the head; beyond it the answer is 429 with Retry-After",
+    ),
     key("gateway.connections_max", "open connections; the next one is answered 429 and closed"),
     key("gateway.headers_max", "headers of one request; beyond it the answer is 431"),
     key("gateway.head_bytes_max", "bytes of one request's head"),

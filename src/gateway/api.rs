@@ -13,7 +13,7 @@ use super::options::Clocked;
 use super::reply::{Refusal, json, json_text};
 use super::sdk::Shape;
 use super::server::Peer;
-use super::{Gateway, Shared, auth, body};
+use super::{Gateway, ReadError, Shared, auth, body};
 use crate::domain::{Millis, Namespace, PartitionId, Subject, TenantId};
 use crate::log::{BatchBuilder, TopicPartition, Transaction};
 use crate::schema;
@@ -71,7 +71,8 @@ pub(super) async fn identify(State(gateway): State<Shared>, request: Request) ->
     params(("id" = String, Path, description = "a user id; `a:ID` for an anonymous one, `u:ID` to say that it is none"),
         ("namespace" = Option<String>, Query, description = "only where no API key is configured"),
         ("tenant" = Option<String>, Query, description = "only where no API key is configured")),
-    responses((status = 200, description = "traits, features, scores with reasons, segments"), (status = 404), (status = 401)))]
+    responses((status = 200, description = "traits, features, scores with reasons, segments"), (status = 404), (status = 401),
+        (status = 503, description = "`starting`: the read model is being made; come again")))]
 pub(super) async fn profile(State(gateway): State<Shared>, Path(id): Path<String>, request: Request) -> Response<Body> {
     let (head, _) = request.into_parts();
     match gateway.read_profile(&head, &id).await {
@@ -113,16 +114,11 @@ impl Gateway {
 
     async fn take_api(&self, request: Request, kind: &'static str) -> Result<(), Refusal> {
         let (head, sent) = request.into_parts();
-        let mut reserved = self.budget.reserve();
-        let bytes_max = self.app.options.body_bytes_max;
-        let sent = body::read(sent, bytes_max, &mut reserved, &Peer::of(&head).watched).await?;
-        let source = match auth::basic_user(&head.headers).or_else(|| auth::x_api_key(&head.headers)) {
-            Some(key) => Some(self.admit(&key)?),
-            None => None,
-        };
-        let text = body::decode(&head.headers, sent, bytes_max, &mut reserved)?;
+        let key = auth::basic_user(&head.headers).or_else(|| auth::x_api_key(&head.headers));
+        let (source, text, mut reserved) = self.receive(&head, sent, key).await?;
         let event = wire_event(&text, kind)?;
         let pending = self.submit(&head, Peer::of(&head), source, &event, Shape::Single(kind))?;
+        reserved.introduce();
         self.durable(pending).await
     }
 
@@ -143,14 +139,17 @@ impl Gateway {
             _ => Subject::user(id),
         };
         let found = self.app.profiles.profile(&access.namespace, &access.tenant, &subject).await;
-        let profile = found.map_err(Refusal::ReadFailed)?;
+        let profile = found.map_err(|error| match error {
+            ReadError::NotYet => Refusal::Starting,
+            ReadError::Failed(why) => Refusal::ReadFailed(why),
+        })?;
         profile.ok_or_else(|| Refusal::NotFound(format!("the profile of {subject}")))
     }
 
     async fn take_time(&self, namespace: &str, request: Request) -> Result<TimeAnswer, Refusal> {
         let (head, sent) = request.into_parts();
         let access = self.keys.reader(&head.headers, Peer::of(&head).ip)?;
-        let mut reserved = self.budget.reserve();
+        let mut reserved = self.budget.reserve(body::Sender::Known);
         let text = body::read(sent, self.app.options.body_bytes_max, &mut reserved, &Peer::of(&head).watched).await?;
         let namespace = Namespace::new(namespace).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
         if !self.keys.is_open() && access.namespace != namespace {

@@ -85,6 +85,11 @@ impl Keys {
         if resolved.source.disabled { Err(Refusal::SourceDisabled) } else { Ok(resolved) }
     }
 
+    /// Whether a key that was not asked for yet is somebody's.
+    pub(super) fn is_known(&self, write_key: &str) -> bool {
+        self.by_write_key.get(write_key).is_some_and(|resolved| !resolved.source.disabled)
+    }
+
     /// Loud, because clients answer a 401 by throwing their events away, some by ending their process; but not once per request.
     fn warn_of_unknown(&self, write_key: &str) {
         let mut unknown = self.unknown.lock();

@@ -1,5 +1,8 @@
 //! Takes a request's body in: capped as sent and again as it is decompressed, within one budget for all requests together.
 //!
+//! Only bytes that have come are counted: what a client announces costs it nothing. Bodies of senders that no key in the head speaks for
+//! may hold a share of the budget only, so that they never keep out those that have one.
+//!
 //! A body that is refused is still read to its end (and thrown away), up to a bound: closing a socket with unread bytes resets it, the
 //! client never sees the answer and sends the same again.
 
@@ -22,25 +25,50 @@ const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Decompression takes memory in steps of this.
 const GUNZIP_STEP_BYTES: usize = 64 * 1024;
 
+/// Of the budget, what bodies without a key in the head may hold together: one part of so many.
+const STRANGERS_PART: usize = 4;
+
 /// Bytes of request bodies that may be held at once.
 #[derive(Debug)]
 pub(super) struct Budget {
     used: AtomicUsize,
     max: usize,
+    /// The part of `used` that nobody's key speaks for yet.
+    by_strangers: AtomicUsize,
+    strangers_max: usize,
+}
+
+/// Whether a known key came in a request's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    Known,
+    Stranger,
 }
 
 impl Budget {
-    pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), max })
+    /// `body_max` is the largest body, which always has a place.
+    pub(super) fn new(max: usize, body_max: usize) -> Arc<Self> {
+        let strangers_max = (max / STRANGERS_PART).max(body_max);
+        Arc::new(Self { used: AtomicUsize::new(0), max, by_strangers: AtomicUsize::new(0), strangers_max })
     }
 
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    pub(super) fn reserve(self: &Arc<Self>) -> Reserved {
-        Reserved { budget: self.clone(), bytes: 0 }
+    pub(super) fn reserve(self: &Arc<Self>, sender: Sender) -> Reserved {
+        Reserved { budget: self.clone(), bytes: 0, is_stranger: sender == Sender::Stranger }
     }
+}
+
+/// Adds within a bound, or leaves it.
+fn add(used: &AtomicUsize, bytes: usize, max: usize) -> Result<(), Refusal> {
+    let before = used.fetch_add(bytes, Ordering::Relaxed);
+    if before + bytes > max {
+        used.fetch_sub(bytes, Ordering::Relaxed);
+        return Err(Refusal::Overloaded);
+    }
+    Ok(())
 }
 
 /// What one request holds of the budget; given back when dropped.
@@ -48,22 +76,34 @@ impl Budget {
 pub(super) struct Reserved {
     budget: Arc<Budget>,
     bytes: usize,
+    is_stranger: bool,
 }
 
 impl Reserved {
     fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > self.budget.max {
-            self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(Refusal::Overloaded);
+        let budget = &self.budget;
+        add(&budget.used, bytes, budget.max)?;
+        if self.is_stranger
+            && let Err(refusal) = add(&budget.by_strangers, bytes, budget.strangers_max)
+        {
+            budget.used.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(refusal);
         }
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// The body had a known key: from here on it is held like any other.
+    pub(super) fn introduce(&mut self) {
+        if std::mem::take(&mut self.is_stranger) {
+            self.budget.by_strangers.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
+        self.introduce();
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
@@ -76,10 +116,6 @@ pub(super) async fn read(mut body: Body, max: usize, reserved: &mut Reserved, wa
         return Err(Refusal::BodyTooLarge { max });
     }
     let announced = announced as usize;
-    if let Err(refusal) = reserved.grow(announced) {
-        drain(&mut body, 0).await;
-        return Err(refusal);
-    }
     let mut whole: Option<Bytes> = None;
     let mut joined = BytesMut::new();
     let mut len = 0;
@@ -91,9 +127,7 @@ pub(super) async fn read(mut body: Body, max: usize, reserved: &mut Reserved, wa
             return Err(Refusal::BodyIncomplete);
         };
         len += data.len();
-        // What was not announced (chunked bodies) is reserved as it comes.
-        let unannounced = data.len().min(len.saturating_sub(announced));
-        let admitted = if len > max { Err(Refusal::BodyTooLarge { max }) } else { reserved.grow(unannounced) };
+        let admitted = if len > max { Err(Refusal::BodyTooLarge { max }) } else { reserved.grow(data.len()) };
         if let Err(refusal) = admitted {
             drain(&mut body, len).await;
             return Err(refusal);
@@ -101,16 +135,29 @@ pub(super) async fn read(mut body: Body, max: usize, reserved: &mut Reserved, wa
         // Most bodies are one frame: then nothing is copied.
         match whole.take() {
             None if joined.is_empty() => whole = Some(data),
-            None => joined.extend_from_slice(&data),
+            None => join(&mut joined, &data, announced),
             Some(first) => {
-                joined.reserve(announced.max(first.len() + data.len()));
-                joined.extend_from_slice(&first);
-                joined.extend_from_slice(&data);
+                join(&mut joined, &first, announced);
+                join(&mut joined, &data, announced);
             }
         }
     }
     watched.enter(Phase::Serving);
     Ok(whole.unwrap_or_else(|| joined.freeze()))
+}
+
+/// Doubles the room when it is used up, but takes no more than what is announced: memory follows what has come.
+fn join(joined: &mut BytesMut, data: &[u8], announced: usize) {
+    if joined.capacity() - joined.len() < data.len() {
+        let doubled = joined.len().min(announced.saturating_sub(joined.len()));
+        joined.reserve(doubled.max(data.len()));
+    }
+    joined.extend_from_slice(data);
+}
+
+/// Throws a body away whose head was refused.
+pub(super) async fn discard(mut body: Body) {
+    drain(&mut body, 0).await;
 }
 
 async fn drain(body: &mut Body, mut seen: usize) {

@@ -1,7 +1,8 @@
 //! `/livez`, `/readyz`, `/metrics`: what load balancers, orchestrators and Prometheus ask.
 //!
-//! Live means that this process answers. Ready means that an event sent now would be kept: the app says what stands against it, and a
-//! server that is shutting down says so before it stops listening.
+//! Live means that this process answers. Ready means that an event sent now would be kept: only a log that takes nothing stands against
+//! it, and a server that is shutting down, which says so before it stops listening. What is late or being built meanwhile is `degraded`: a
+//! load balancer that looked away for it would lose events that could be kept.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -12,9 +13,9 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::reply::{Refusal, json, with_body};
 
-/// Why the server should not be sent to, for `/readyz`.
+/// What is not as it should be, for `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct NotReady {
+pub struct Reason {
     /// Which part: `log`, `stream`, `read model`.
     pub component: String,
     pub reason: String,
@@ -23,7 +24,10 @@ pub struct NotReady {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ReadyAnswer {
     ready: bool,
-    reasons: Vec<NotReady>,
+    /// Why an event sent now would not be kept; empty when ready.
+    reasons: Vec<Reason>,
+    /// What is late or being built. Events are kept all the same.
+    degraded: Vec<Reason>,
 }
 
 #[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, description = "the process answers")))]
@@ -32,16 +36,16 @@ pub(super) async fn livez() -> Response<Body> {
 }
 
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
-    (status = 200, description = "an event sent now would be kept", body = ReadyAnswer),
+    (status = 200, description = "an event sent now would be kept; `degraded` says what is late all the same", body = ReadyAnswer),
     (status = 503, description = "it would not, or not for long; `reasons` says why", body = ReadyAnswer),
 ))]
 pub(super) async fn readyz(State(gateway): State<Shared>) -> Response<Body> {
     let mut reasons = gateway.app.readiness.not_ready();
     if gateway.is_draining() {
-        reasons.push(NotReady { component: "server".to_owned(), reason: "shutting down".to_owned() });
+        reasons.push(Reason { component: "server".to_owned(), reason: "shutting down".to_owned() });
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &ReadyAnswer { ready: reasons.is_empty(), reasons })
+    json(status, &ReadyAnswer { ready: reasons.is_empty(), reasons, degraded: gateway.app.readiness.degraded() })
 }
 
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Prometheus text format")))]

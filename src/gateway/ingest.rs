@@ -11,14 +11,12 @@ use super::auth::Resolved;
 use super::options::{BODY_BYTES_MAX, Options};
 use super::reply::Refusal;
 use super::scan::{self, Item, Raw};
-use crate::domain::{Millis, PartitionId, Subject, is_placeholder_id, partition_of};
+use crate::domain::{ID_BYTES_MAX, Millis, PartitionId, Subject, is_placeholder_id, partition_of};
 use crate::intake;
 use crate::log::{BatchBuilder, TopicPartition, Transaction};
 use crate::schema;
 use crate::schema::records::{IntakeItem, IntakeRecord};
 
-/// The longest id taken as one; intake refuses an event with a longer one by what its body says.
-const ID_BYTES_MAX: usize = 512;
 /// The most of a User-Agent header kept with each event.
 const USER_AGENT_BYTES_MAX: usize = 512;
 /// The most that a batch may put beside each of its events.

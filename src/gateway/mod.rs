@@ -24,6 +24,7 @@ mod ingest;
 mod limits;
 mod metrics;
 mod query;
+mod refusals;
 mod reply;
 mod request_id;
 mod scan;
@@ -39,10 +40,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::domain::{Namespace, Subject, TenantId};
 use crate::env::Clock;
 use crate::log::{self, LogWriter, TopicName};
-pub use health::NotReady;
+pub use health::Reason;
 pub use openapi::openapi;
 pub use options::{Access, BODY_BYTES_MAX, Clocked, Options, Source, Sources};
-pub use server::serve;
+pub use server::{peer_ip, serve};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -72,7 +73,16 @@ pub struct App {
 }
 
 /// A profile as JSON text, `None` if there is none, or why it could not be read.
-pub type ProfileAnswer<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send + 'a>>;
+pub type ProfileAnswer<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, ReadError>> + Send + 'a>>;
+
+/// Why a read model gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("there is no read model yet; it is being made")]
+    NotYet,
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// Reads one person's profile from a read model.
 pub trait ProfileReader: Send + Sync {
@@ -81,8 +91,11 @@ pub trait ProfileReader: Send + Sync {
 
 /// What the rest of the process says about itself.
 pub trait Readiness: Send + Sync {
-    /// What stands against sending events here; empty when nothing does.
-    fn not_ready(&self) -> Vec<NotReady>;
+    /// Why an event sent now would not be kept; empty when it would.
+    fn not_ready(&self) -> Vec<Reason>;
+
+    /// What is late, starting or being rebuilt while events are kept all the same.
+    fn degraded(&self) -> Vec<Reason>;
 
     /// How far intake of a namespace is behind its log, in milliseconds.
     fn intake_lag_ms(&self, namespace: &Namespace) -> u64;
@@ -94,6 +107,7 @@ struct Gateway {
     keys: auth::Keys,
     limits: limits::Limits,
     budget: Arc<body::Budget>,
+    refusals: Arc<refusals::Refusals>,
     metrics: metrics::Metrics,
     draining: AtomicBool,
 }
@@ -106,7 +120,8 @@ impl Gateway {
         Ok(Self {
             keys: auth::Keys::resolve(&app.sources, &*app.log)?,
             limits: limits::Limits::new(app.options.tenant_requests_per_s, app.options.tenant_burst),
-            budget: body::Budget::new(app.options.inflight_bytes_max),
+            budget: body::Budget::new(app.options.inflight_bytes_max, app.options.body_bytes_max),
+            refusals: Arc::default(),
             metrics: metrics::Metrics::new(),
             draining: AtomicBool::new(false),
             app,

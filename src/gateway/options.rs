@@ -26,7 +26,8 @@ pub struct Options {
     pub event_bytes_max: usize,
     /// The most events in one batch. Segment documents 2,500.
     pub batch_events_max: usize,
-    /// The most bytes of request bodies held at once; past it requests are answered 429.
+    /// The most bytes of request bodies held at once, as they arrive; past it requests are answered 429. Bodies without a known key in the
+    /// head hold at most a quarter of it, or one body.
     pub inflight_bytes_max: usize,
     /// The most open connections; past it new ones are answered 429 and closed.
     pub connections_max: usize,

@@ -36,7 +36,9 @@ impl Gateway {
         let (head, _) = request.into_parts();
         if let Err(refusal) = self.take_pixel(&head, kind).await {
             // The image hides it from the page; the metric and this line are all there is.
-            tracing::info!(code = refusal.code(), "an event of a pixel was refused");
+            if let Some(others) = self.refusals.next(StatusCode::OK.as_u16(), refusal.code()) {
+                tracing::info!(code = refusal.code(), others, "an event of a pixel was refused");
+            }
             self.metrics.refused(refusal.code());
         }
         let mut response = with_body(StatusCode::OK, HeaderValue::from_static("image/gif"), GIF);

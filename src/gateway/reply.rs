@@ -11,6 +11,10 @@ use crate::log;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// A refusal's code, left in its answer for the line about it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Code(pub &'static str);
+
 /// Why a request was not accepted. The name of each is its stable `code`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
@@ -56,6 +60,8 @@ pub(super) enum Refusal {
     NotDurable,
     #[error("the server is shutting down or cannot write its log")]
     Unavailable,
+    #[error("the read model is being made; come again")]
+    Starting,
     /// Why is logged: it names what is inside, which is nobody's business outside.
     #[error("reading failed; the server's log says why")]
     ReadFailed(String),
@@ -84,6 +90,7 @@ impl Refusal {
             Refusal::BodyIncomplete => "body_incomplete",
             Refusal::NotDurable => "not_durable",
             Refusal::Unavailable => "unavailable",
+            Refusal::Starting => "starting",
             Refusal::ReadFailed(_) => "read_failed",
         }
     }
@@ -99,7 +106,7 @@ impl Refusal {
             Refusal::RateLimited { .. } | Refusal::Overloaded | Refusal::NoSpace | Refusal::HistoricalWaits => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Refusal::BodyIncomplete | Refusal::NotDurable | Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::BodyIncomplete | Refusal::NotDurable | Refusal::Unavailable | Refusal::Starting => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::ReadFailed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -109,7 +116,7 @@ impl Refusal {
         match self {
             Refusal::RateLimited { retry_after_s } => Some((*retry_after_s).clamp(1, 60)),
             Refusal::NoSpace | Refusal::HistoricalWaits | Refusal::Unavailable => Some(5),
-            Refusal::Overloaded | Refusal::BodyIncomplete | Refusal::NotDurable => Some(1),
+            Refusal::Overloaded | Refusal::BodyIncomplete | Refusal::NotDurable | Refusal::Starting => Some(1),
             _ => None,
         }
     }
@@ -120,6 +127,7 @@ impl Refusal {
         if let Some(seconds) = self.retry_after_s() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        response.extensions_mut().insert(Code(self.code()));
         if self == Refusal::BodyIncomplete {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

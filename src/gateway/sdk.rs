@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, Response, header};
 use bytes::Bytes;
 
 use super::auth::{self, Resolved};
+use super::body::{Reserved, Sender};
 use super::ingest::{self, Envelope};
 use super::reply::{self, Refusal, whole_seconds};
 use super::scan::{self, Raw};
@@ -68,7 +69,7 @@ pub(super) async fn alias(State(gateway): State<Shared>, request: Request) -> Re
 #[utoipa::path(post, path = "/v1/m", tag = "sdk", responses((status = 200, body = super::openapi::Accepted, description = "ignored")))]
 pub(super) async fn remote_metrics(State(gateway): State<Shared>, request: Request) -> Response<Body> {
     let (head, sent) = request.into_parts();
-    let mut reserved = gateway.budget.reserve();
+    let mut reserved = gateway.budget.reserve(Sender::Stranger);
     match body::read(sent, gateway.app.options.body_bytes_max, &mut reserved, &Peer::of(&head).watched).await {
         Ok(_) => reply::accepted(),
         Err(refusal) => gateway.refuse(refusal),
@@ -97,8 +98,10 @@ impl Gateway {
 
     pub(super) fn refuse(&self, refusal: Refusal) -> Response<Body> {
         self.metrics.refused(refusal.code());
-        if let Refusal::ReadFailed(error) = &refusal {
-            tracing::error!(error, "reading for a request failed");
+        if let Refusal::ReadFailed(error) = &refusal
+            && let Some(others) = self.refusals.next(0, refusal.code())
+        {
+            tracing::error!(error, others, "reading for a request failed");
         }
         refusal.into_response()
     }
@@ -108,18 +111,35 @@ impl Gateway {
         if let Some(count) = head.headers.get("x-retry-count") {
             self.metrics.retried(count.as_bytes());
         }
-        let mut reserved = self.budget.reserve();
-        let bytes_max = self.app.options.body_bytes_max;
-        let peer = Peer::of(&head);
-        let sent = body::read(sent, bytes_max, &mut reserved, &peer.watched).await?;
-        let source = match auth::basic_user(&head.headers) {
-            Some(key) => Some(self.admit(&key)?),
-            None => None,
-        };
-        let text = body::decode(&head.headers, sent, bytes_max, &mut reserved)?;
-        let pending = self.submit(&head, peer, source, &text, shape)?;
+        let key = auth::basic_user(&head.headers);
+        let (source, text, mut reserved) = self.receive(&head, sent, key).await?;
+        let pending = self.submit(&head, Peer::of(&head), source, &text, shape)?;
         drop(text);
+        reserved.introduce();
         self.durable(pending).await
+    }
+
+    /// Looks at the key in the head, if there is one, and only then takes the body in.
+    pub(super) async fn receive(
+        &self,
+        head: &Parts,
+        sent: Body,
+        key: Option<String>,
+    ) -> Result<(Option<Arc<Resolved>>, Bytes, Reserved), Refusal> {
+        let admitted = key.map(|key| self.admit(&key)).transpose();
+        let source = match admitted {
+            Ok(source) => source,
+            Err(refusal) => {
+                body::discard(sent).await;
+                return Err(refusal);
+            }
+        };
+        let is_known = source.is_some() || auth::query(head.uri.query(), "writeKey").is_some_and(|key| self.keys.is_known(&key));
+        let mut reserved = self.budget.reserve(if is_known { Sender::Known } else { Sender::Stranger });
+        let bytes_max = self.app.options.body_bytes_max;
+        let sent = body::read(sent, bytes_max, &mut reserved, &Peer::of(head).watched).await?;
+        let text = body::decode(&head.headers, sent, bytes_max, &mut reserved)?;
+        Ok((source, text, reserved))
     }
 
     /// The source of a write key, within its tenant's request rate.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{Method, Request, Response, header};
+use axum::http::{Extensions, Method, Request, Response, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,6 +25,8 @@ use tokio::task::JoinSet;
 use tower::Service;
 
 use super::metrics::CONNECTIONS_ENDED;
+use super::refusals::Refusals;
+use super::reply::Code;
 use super::request_id::{RequestIds, X_REQUEST_ID};
 use super::watch::{Phase, Watchdog, Watched, WatchedStream};
 use super::{App, Error, Gateway, Shared, cors, reply, routes};
@@ -44,6 +46,11 @@ impl Peer {
     pub(super) fn of(head: &Parts) -> &Peer {
         head.extensions.get().expect("the server puts it into every request")
     }
+}
+
+/// Where a request comes from, for routes of the app's own.
+pub fn peer_ip(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<Peer>().map(|peer| peer.ip)
 }
 
 /// Serves until `shutdown` resolves and the drain is over.
@@ -130,8 +137,8 @@ impl Server {
         let watched = self.watchdog.watch();
         let ip = from.ip().to_canonical();
         let peer = Peer { ip, ip_text: ip.to_string().into(), watched: watched.clone() };
-        let (router, request_ids) = (self.router.clone(), self.request_ids.clone());
-        let service = service_fn(move |request| handle(router.clone(), request_ids.clone(), peer.clone(), request));
+        let (router, request_ids, refusals) = (self.router.clone(), self.request_ids.clone(), self.gateway.refusals.clone());
+        let service = service_fn(move |request| handle(router.clone(), request_ids.clone(), refusals.clone(), peer.clone(), request));
         let connection = self.http.serve_connection(TokioIo::new(WatchedStream { stream, watched: watched.clone() }), service);
         let mut closing = self.closing.clone();
         connections.spawn(async move {
@@ -157,6 +164,7 @@ impl Server {
 async fn handle(
     mut router: Router,
     request_ids: Arc<RequestIds>,
+    refusals: Arc<Refusals>,
     peer: Peer,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
@@ -184,9 +192,14 @@ async fn handle(
         let (request_id, path, took_us) = (id.to_str().unwrap_or(""), uri.path(), started.elapsed().as_micros() as u64);
         let status = response.status().as_u16();
         // A client that reports an error has its id from the answer; what went well is of interest only to who looks closely.
-        match status {
-            400.. => tracing::info!(request_id, %method, path, status, took_us, "refused"),
-            _ => tracing::debug!(request_id, %method, path, status, took_us, "answered"),
+        if status < 400 {
+            tracing::debug!(request_id, %method, path, status, took_us, "answered");
+        } else {
+            let code = response.extensions().get::<Code>().map_or("", |code| code.0);
+            match refusals.next(status, code) {
+                Some(others) => tracing::info!(request_id, %method, path, status, code, others, took_us, "refused"),
+                None => tracing::debug!(request_id, %method, path, status, code, took_us, "refused"),
+            }
         }
     }
     response.headers_mut().insert(X_REQUEST_ID, id);

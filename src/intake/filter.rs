@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv6Addr};
 
 use super::Item;
-use super::settings::Rules;
+use super::settings::{Allowance, Rules};
 use super::state::KeyState;
 use crate::domain::{FilterReason, Millis};
 
@@ -89,16 +89,18 @@ fn is_own_network(address: &str, rules: &Rules) -> bool {
 
 /// A token bucket kept as the moment at which all its tokens will be back (the generic cell rate algorithm): one number per key.
 fn floods(state: &mut KeyState, item: &Item<'_>, rules: &Rules) -> bool {
-    let Some((cost_us, debt_us_max)) = rules.flood else { return false };
-    if item.historical {
-        return false;
-    }
+    // A bucket each, so that a person's history does not use up what happens to them now.
+    let (allowance, full_at_us) = match item.historical {
+        false => (rules.flood, &mut state.full_at_us),
+        true => (rules.historical_flood, &mut state.historical_full_at_us),
+    };
+    let Some(Allowance { cost_us, debt_us_max }) = allowance else { return false };
     let now_us = micros(item.received_at);
-    let full_at_us = state.full_at_us.max(now_us) + cost_us;
-    if full_at_us - now_us > debt_us_max {
+    let fuller_at_us = (*full_at_us).max(now_us) + cost_us;
+    if fuller_at_us - now_us > debt_us_max {
         return true;
     }
-    state.full_at_us = full_at_us;
+    *full_at_us = fuller_at_us;
     false
 }
 

@@ -49,7 +49,7 @@ pub struct Item<'a> {
     pub route: &'a str,
     pub remote_ip: &'a str,
     pub user_agent: &'a str,
-    /// Part of a historical import: no flood limit.
+    /// Part of a historical import: a flood limit of its own.
     pub historical: bool,
     /// One event's JSON.
     pub body: &'a str,

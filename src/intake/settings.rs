@@ -56,7 +56,7 @@ pub struct Internal {
     pub email_domains: Vec<String>,
 }
 
-/// How much one key (one device, or one user of a server) may send, in receive time. Imports and event-time namespaces have no limit.
+/// How much one key (one device, or one user of a server) may send, in receive time. Event-time namespaces have no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Flood {
@@ -64,10 +64,15 @@ pub struct Flood {
     pub events_per_second: u32,
     /// Events that may come at once after a quiet time.
     pub burst: u32,
+    /// How many times as much of a historical import, beside what happens now; 0 is without a limit. Anyone who has a write key can say
+    /// that an import is one, and write keys are public.
+    pub historical_factor: u32,
 }
 
 /// The longest event taken by default. Far above any SDK's habit, far below the log's largest record.
 const EVENT_BYTES_MAX: usize = 256 * 1024;
+/// No burst is larger than what a year's rate would be.
+const DEBT_US_MAX: i64 = 366 * 86_400 * 1_000_000;
 /// The most `event_bytes_max` can be: what the gateway keeps of a body, less a margin.
 const EVENT_BYTES_LIMIT: usize = 900_000;
 
@@ -92,7 +97,7 @@ impl Default for Bots {
 /// PostHog's hard limit per distinct id (300,000 a minute): only a loop gone wild reaches it, a busy server does not.
 impl Default for Flood {
     fn default() -> Self {
-        Self { events_per_second: 5_000, burst: 300_000 }
+        Self { events_per_second: 5_000, burst: 300_000, historical_factor: 10 }
     }
 }
 
@@ -121,8 +126,16 @@ pub struct Rules {
     pub(super) bots: Option<BotRules>,
     pub(super) networks: Vec<Network>,
     pub(super) email_domains: Vec<String>,
-    /// Microseconds that one event costs, and the most that may be owed; `None` without a limit.
-    pub(super) flood: Option<(i64, i64)>,
+    pub(super) flood: Option<Allowance>,
+    /// The same of historical imports.
+    pub(super) historical_flood: Option<Allowance>,
+}
+
+/// Microseconds that one event costs, and the most that may be owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Allowance {
+    pub(super) cost_us: i64,
+    pub(super) debt_us_max: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -143,14 +156,15 @@ impl Rules {
             bots: bot_rules(&settings.bots)?,
             networks: settings.internal.networks.iter().map(|text| network(text)).collect::<Result<_, _>>()?,
             email_domains: settings.internal.email_domains.iter().map(|text| domain(text)).collect::<Result<_, _>>()?,
-            flood: flood(&settings.flood, clock)?,
+            flood: flood(&settings.flood, clock, 1)?,
+            historical_flood: flood(&settings.flood, clock, settings.flood.historical_factor)?,
         })
     }
 
     /// Whether records under a user's key need their [`super::KeyState`]: without a flood limit and internal domains it stays empty, and
     /// a shell can spare reading and writing it.
     pub fn user_keys_have_state(&self) -> bool {
-        self.flood.is_some() || !self.email_domains.is_empty()
+        self.flood.is_some() || self.historical_flood.is_some() || !self.email_domains.is_empty()
     }
 }
 
@@ -190,16 +204,18 @@ fn domain(text: &str) -> Result<String, SettingsError> {
     Ok(bare)
 }
 
-fn flood(settings: &Flood, clock: Clock) -> Result<Option<(i64, i64)>, SettingsError> {
+/// `factor` times the allowance.
+fn flood(settings: &Flood, clock: Clock, factor: u32) -> Result<Option<Allowance>, SettingsError> {
     if settings.events_per_second > 1_000_000 {
         return Err(SettingsError::FloodRate(settings.events_per_second));
     }
-    if settings.events_per_second == 0 || clock == Clock::Event {
+    if settings.events_per_second == 0 || factor == 0 || clock == Clock::Event {
         return Ok(None);
     }
     if settings.burst == 0 {
         return Err(SettingsError::FloodBurst);
     }
-    let cost_us = 1_000_000 / i64::from(settings.events_per_second);
-    Ok(Some((cost_us, cost_us * i64::from(settings.burst))))
+    let (rate, burst) = (i64::from(settings.events_per_second) * i64::from(factor), i64::from(settings.burst) * i64::from(factor));
+    let cost_us = (1_000_000 / rate).max(1);
+    Ok(Some(Allowance { cost_us, debt_us_max: cost_us.saturating_mul(burst).min(DEBT_US_MAX) }))
 }

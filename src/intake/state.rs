@@ -5,6 +5,8 @@ use crate::identity::Ties;
 const VERSION: u8 = 1;
 const SENT_EVENTS: u8 = 1;
 const INTERNAL: u8 = 2;
+/// The historical bucket follows the other; written only where there is one.
+const HISTORICAL: u8 = 4;
 
 /// One key's memory. Empty for a user's key unless there is a flood limit or an internal e-mail domain.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +19,8 @@ pub struct KeyState {
     pub(super) internal: bool,
     /// When the flood bucket will be full again, in microseconds since 1970.
     pub(super) full_at_us: i64,
+    /// The same of the bucket of historical imports.
+    pub(super) historical_full_at_us: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,11 +55,16 @@ impl KeyState {
         &self.ties
     }
 
-    /// Appends `version u8 | flags u8 | full_at_us i64 le | ties`.
+    /// Appends `version u8 | flags u8 | full_at_us i64 le | historical_full_at_us i64 le, if flagged | ties`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
-        out.push(if self.sent_events { SENT_EVENTS } else { 0 } | if self.internal { INTERNAL } else { 0 });
+        let has_historical = self.historical_full_at_us != 0;
+        let flags = [(self.sent_events, SENT_EVENTS), (self.internal, INTERNAL), (has_historical, HISTORICAL)];
+        out.push(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
         out.extend_from_slice(&self.full_at_us.to_le_bytes());
+        if has_historical {
+            out.extend_from_slice(&self.historical_full_at_us.to_le_bytes());
+        }
         self.ties.encode(out);
     }
 
@@ -66,11 +75,16 @@ impl KeyState {
         }
         let (flags, rest) = rest.split_first().ok_or(StateError::Broken)?;
         let (full_at, mut rest) = rest.split_first_chunk::<8>().ok_or(StateError::Broken)?;
+        let mut historical_full_at_us = 0;
+        if flags & HISTORICAL != 0 {
+            let (full_at, after) = rest.split_first_chunk::<8>().ok_or(StateError::Broken)?;
+            (historical_full_at_us, rest) = (i64::from_le_bytes(*full_at), after);
+        }
         let ties = Ties::decode(&mut rest).map_err(|_| StateError::Broken)?;
-        if !rest.is_empty() || flags & !(SENT_EVENTS | INTERNAL) != 0 {
+        if !rest.is_empty() || flags & !(SENT_EVENTS | INTERNAL | HISTORICAL) != 0 {
             return Err(StateError::Broken);
         }
         let (sent_events, internal) = (flags & SENT_EVENTS != 0, flags & INTERNAL != 0);
-        Ok(Self { ties, sent_events, internal, full_at_us: i64::from_le_bytes(*full_at) })
+        Ok(Self { ties, sent_events, internal, full_at_us: i64::from_le_bytes(*full_at), historical_full_at_us })
     }
 }

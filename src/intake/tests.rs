@@ -183,8 +183,8 @@ fn an_employees_device_stays_internal_until_someone_else_logs_in() {
 }
 
 #[test]
-fn a_key_may_burst_then_keep_its_rate_and_imports_are_free() {
-    let rules = rules("flood = { events_per_second = 10, burst = 5 }", Clock::Wall);
+fn a_key_may_burst_then_keep_its_rate_and_an_import_has_more_beside_it() {
+    let rules = rules("flood = { events_per_second = 10, burst = 5, historical_factor = 3 }", Clock::Wall);
     let key = Subject::user("u");
     let mut state = KeyState::default();
     let mut sent = |at_ms: i64, historical: bool| {
@@ -192,9 +192,29 @@ fn a_key_may_burst_then_keep_its_rate_and_imports_are_free() {
         decide(&mut state, &item, Seen::No, &rules).outcome == Outcome::Applied
     };
     assert_eq!((0..8).filter(|_| sent(0, false)).count(), 5);
-    assert!(sent(0, true));
+    assert_eq!((0..99).filter(|_| sent(0, true)).count(), 15, "a public write key can call anything an import");
     assert_eq!((1..=100).filter(|tenth| sent(tenth * 50, false)).count(), 50);
     assert_eq!((0..8).filter(|_| sent(60_000, false)).count(), 5);
+    assert_eq!((0..99).filter(|_| sent(60_000, true)).count(), 15);
+    let mut bytes = Vec::new();
+    state.encode(&mut bytes);
+    assert_eq!(KeyState::decode(&bytes), Ok(state), "both are remembered");
+}
+
+#[test]
+fn an_import_has_no_limit_only_where_that_is_set() {
+    let key = Subject::user("u");
+    for (settings, clock, is_free) in [
+        ("flood = { events_per_second = 1, burst = 1, historical_factor = 0 }", Clock::Wall, true),
+        ("flood = { events_per_second = 0 }", Clock::Wall, true),
+        ("flood = { events_per_second = 1, burst = 1 }", Clock::Event, true),
+        ("flood = { events_per_second = 1, burst = 1 }", Clock::Wall, false),
+    ] {
+        let (rules, mut state) = (rules(settings, clock), KeyState::default());
+        let body = r#"{"type":"page","userId":"u","timestamp":"2026-01-01T00:00:00Z"}"#;
+        let mut sent = || decide(&mut state, &Item { historical: true, ..item(&key, body) }, Seen::No, &rules).outcome == Outcome::Applied;
+        assert_eq!((0..20).all(|_| sent()), is_free, "{settings} {clock:?}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sqlx::Row;
@@ -33,11 +33,25 @@ const IS_OF_TENANT: &str = "\
         AND NOT EXISTS (SELECT 1 FROM daily_totals WHERE tenant_id <> ?2) \
         AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE tenant_id <> ?2)) END";
 
+/// How long a generation counts as the one in force before the pointer is read again. The old file answers as before meanwhile.
+const BELIEVED_FOR: Duration = Duration::from_secs(1);
+
 /// A cheap handle; clones share the pool.
 #[derive(Clone)]
 pub struct Reader {
     generations: Generations,
-    pool: Arc<Mutex<Option<(u64, SqlitePool)>>>,
+    believed_for: Duration,
+    pool: Arc<Mutex<Option<Pool>>>,
+}
+
+/// The connections to one generation's file.
+struct Pool {
+    generation: u64,
+    connections: SqlitePool,
+    /// When the pointer last said so.
+    read_at: Instant,
+    /// A read failed since: the file may be gone.
+    is_doubted: bool,
 }
 
 /// An event as a trace shows it.
@@ -53,6 +67,8 @@ pub struct TracedEvent {
     pub intake: (u32, u64),
     /// Where it was written to: `events` partition and offset.
     pub events: (u32, u64),
+    /// Where the newest profile of its person is: offset in `profiles`, in the partition of `events`.
+    pub profile: Option<u64>,
 }
 
 /// A record that was not applied, as a trace shows it.
@@ -65,6 +81,8 @@ pub struct TracedOutcome {
     /// What exactly is wrong; only dead letters say.
     pub detail: Option<String>,
     pub at: Millis,
+    /// The topic that the stage read it from, and where there.
+    pub topic: String,
     pub partition: u32,
     pub offset: u64,
 }
@@ -148,7 +166,13 @@ pub struct PartitionStatus {
 impl Reader {
     /// Of `namespace`'s read model in `dir`; it need not exist yet.
     pub fn new(dir: &Path, namespace: &Namespace) -> Self {
-        Self { generations: Generations::new(dir, namespace), pool: Arc::default() }
+        Self { generations: Generations::new(dir, namespace), believed_for: BELIEVED_FOR, pool: Arc::default() }
+    }
+
+    /// The same, believing what the pointer said for this long.
+    #[cfg(test)]
+    pub(super) fn believing_for(self, believed_for: Duration) -> Self {
+        Self { believed_for, ..self }
     }
 
     /// One statement of a person's own; see [`query::query`].
@@ -161,8 +185,7 @@ impl Reader {
     /// True if an event with this message id can be read.
     pub async fn is_visible(&self, tenant: &TenantId, message_id: &str) -> Result<bool, Error> {
         let sql = "SELECT 1 FROM events WHERE message_id = ? AND tenant_id = ? LIMIT 1";
-        let found = sqlx::query(sql).bind(message_id.to_owned()).bind(tenant.to_string());
-        Ok(found.fetch_optional(&self.pool()?).await.map_err(Error::sql("is_visible"))?.is_some())
+        Ok(!self.rows(sql.to_owned(), &[message_id, tenant.as_str()]).await?.is_empty())
     }
 
     /// A person's profile as JSON.
@@ -199,7 +222,9 @@ impl Reader {
     async fn traced_events(&self, filter: &'static str, tenant: &TenantId, what: &str) -> Result<Vec<TracedEvent>, Error> {
         let sql = format!(
             "SELECT message_id, user_id, anonymous_id, event_name, timestamp, received_at, \
-             origin_partition, origin_offset, log_partition, log_offset \
+             origin_partition, origin_offset, log_partition, log_offset, \
+             (SELECT p.log_offset FROM profiles AS p WHERE p.tenant_id = events.tenant_id \
+              AND p.subject = coalesce('u:' || events.user_id, 'a:' || events.anonymous_id)) \
              FROM events WHERE {filter} AND tenant_id = ? ORDER BY timestamp DESC, event_id DESC LIMIT {TRACE_EVENTS_MAX}"
         );
         let rows = self.rows(sql, &[what, tenant.as_str()]).await?;
@@ -214,6 +239,7 @@ impl Reader {
                 received_at: Millis(row.get(5)),
                 intake: (row.get(6), row.get::<i64, _>(7) as u64),
                 events: (row.get(8), row.get::<i64, _>(9) as u64),
+                profile: row.get::<Option<i64>, _>(10).map(|offset| offset as u64),
             })
             .collect();
         events.reverse();
@@ -222,7 +248,7 @@ impl Reader {
 
     async fn traced_outcomes(&self, tenant: &TenantId, message_id: &str) -> Result<Vec<TracedOutcome>, Error> {
         let sql = format!(
-            "SELECT stage, message_id, kind, reason, NULL, at, log_partition, log_offset FROM outcomes AS o WHERE message_id = ?1 AND ({IS_OF_TENANT}) \
+            "SELECT stage, message_id, kind, reason, NULL, at, CASE stage WHEN 'intake' THEN 'intake' ELSE 'events' END, log_partition, log_offset FROM outcomes AS o WHERE message_id = ?1 AND ({IS_OF_TENANT}) \
              ORDER BY at, log_partition, log_offset LIMIT 1000"
         );
         Ok(self.rows(sql, &[message_id, tenant.as_str()]).await?.iter().map(traced_outcome).collect())
@@ -230,7 +256,7 @@ impl Reader {
 
     async fn traced_dead_letters(&self, filter: &'static str, tenant: &TenantId, what: &str) -> Result<Vec<TracedOutcome>, Error> {
         let sql = format!(
-            "SELECT stage, coalesce(message_id, ''), 'dead_lettered', reason, detail, at, origin_partition, origin_offset \
+            "SELECT stage, coalesce(message_id, ''), 'dead_lettered', reason, detail, at, topic, origin_partition, origin_offset \
              FROM dead_letters WHERE {filter} AND coalesce(tenant_id, ?) = ? ORDER BY dead_letter_id LIMIT 1000"
         );
         Ok(self.rows(sql, &[what, tenant.as_str(), tenant.as_str()]).await?.iter().map(traced_outcome).collect())
@@ -308,27 +334,39 @@ impl Reader {
         Ok(self.rows(sql.to_owned(), &[]).await?.iter().map(status).collect())
     }
 
-    async fn rows(&self, sql: String, arguments: &[&str]) -> Result<Vec<SqliteRow>, Error> {
+    pub(super) async fn rows(&self, sql: String, arguments: &[&str]) -> Result<Vec<SqliteRow>, Error> {
         let mut statement = sqlx::query(sqlx::AssertSqlSafe(sql));
         for argument in arguments {
             statement = statement.bind((*argument).to_owned());
         }
-        statement.fetch_all(&self.pool()?).await.map_err(Error::sql("read"))
+        let read = statement.fetch_all(&self.pool()?).await;
+        if read.is_err()
+            && let Some(pool) = &mut *self.pool.lock()
+        {
+            pool.is_doubted = true;
+        }
+        read.map_err(Error::sql("read"))
     }
 
-    /// The pool of the generation in force.
+    /// The pool of the generation in force, as far as is known: the pointer is a file, and reading it would hold up who else waits here.
     fn pool(&self) -> Result<SqlitePool, Error> {
-        let current = self.generations.current()?.ok_or_else(|| Error::Missing(self.generations.namespace().to_string()))?;
         let mut pool = self.pool.lock();
-        match &*pool {
-            Some((generation, pool)) if *generation == current => Ok(pool.clone()),
+        if let Some(pool) = &*pool
+            && !pool.is_doubted
+            && pool.read_at.elapsed() < self.believed_for
+        {
+            return Ok(pool.connections.clone());
+        }
+        let current = self.generations.current()?.ok_or_else(|| Error::Missing(self.generations.namespace().to_string()))?;
+        let connections = match &*pool {
+            Some(pool) if pool.generation == current => pool.connections.clone(),
             _ => {
                 let options = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(Duration::from_secs(10));
-                let fresh = options.connect_lazy_with(query::read_options(&self.generations.db(current)));
-                *pool = Some((current, fresh.clone()));
-                Ok(fresh)
+                options.connect_lazy_with(query::read_options(&self.generations.db(current)))
             }
-        }
+        };
+        *pool = Some(Pool { generation: current, connections: connections.clone(), read_at: Instant::now(), is_doubted: false });
+        Ok(connections)
     }
 }
 
@@ -340,7 +378,8 @@ fn traced_outcome(row: &SqliteRow) -> TracedOutcome {
         reason: row.get(3),
         detail: row.get(4),
         at: Millis(row.get(5)),
-        partition: row.get(6),
-        offset: row.get::<i64, _>(7) as u64,
+        topic: row.get(6),
+        partition: row.get(7),
+        offset: row.get::<i64, _>(8) as u64,
     }
 }

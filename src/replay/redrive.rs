@@ -37,18 +37,37 @@ pub struct Selection {
     pub stage: Option<String>,
     pub reason: Option<String>,
     pub message_id: Option<String>,
-    /// Where the letter lies in `dead_letters`.
-    pub position: Option<(PartitionId, Offset)>,
+    pub place: Option<Place>,
+}
+
+/// One letter by where it is, or by where its record was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In `dead_letters`.
+    Letter(PartitionId, Offset),
+    /// In the topic it failed in.
+    Origin(String, PartitionId, Offset),
+}
+
+impl Place {
+    fn is_of(&self, letter: &Letter) -> bool {
+        match self {
+            Place::Letter(partition, offset) => (letter.partition, letter.offset) == (*partition, *offset),
+            Place::Origin(topic, partition, offset) => {
+                let origin = (i64::from(letter.origin.partition), letter.origin.offset);
+                letter.topic == *topic && origin == (i64::from(partition.0), offset.0 as i64)
+            }
+        }
+    }
 }
 
 impl Selection {
     pub fn takes(&self, letter: &Letter) -> bool {
         let is = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
-        let here = (letter.partition, letter.offset);
         is(&self.stage, &letter.stage)
             && is(&self.reason, &letter.reason)
             && is(&self.message_id, &letter.message_id)
-            && self.position.is_none_or(|wanted| wanted == here)
+            && self.place.as_ref().is_none_or(|place| place.is_of(letter))
     }
 }
 

@@ -65,10 +65,97 @@ fn the_log_is_changed_through_a_server_and_without_one() {
     assert_eq!(query_one(&data, &place.config(), "main", "SELECT count(*) FROM events"), 1, "intake recognises what it had");
     server.stop();
     // And directly, when none runs.
+    let place_of = |column: &str| {
+        let listed = output_of(&data, &place.config(), &["dead-letter", "list", "--json", "--limit", "1"]);
+        let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+        listed[0][column].as_str().expect("a place").to_owned()
+    };
+    let (letter, position) = (place_of("letter"), place_of("position"));
+    assert!(letter.starts_with("dead_letters/") && position.starts_with("intake/"), "{letter} {position}");
+    for (chosen, sent) in [
+        (["--message-id", "other"], 0),
+        // Refused again when it was sent again, and once for each time that it was imported.
+        (["--message-id", "bad"], 3),
+        (["--at", letter.as_str()], 1),
+        (["--at", position.as_str()], 1),
+        (["--at", "intake/0/999999"], 0),
+    ] {
+        let said = output_of(&data, &place.config(), &[&["dead-letter", "redrive", "--dry-run", "--json"], &chosen[..]].concat());
+        assert!(said.contains(&format!("\"sent\": {sent}")), "{chosen:?}: {said}");
+    }
+    assert!(place.run(&data, &["dead-letter", "redrive", "--at", "somewhere"]).1.contains("is no place"));
     let (code, said) = place.run(&data, &["dead-letter", "redrive"]);
     assert!(code == 0, "{said}");
     let (code, said) = place.run(&data, &["topic", "import", "main.intake", export]);
     assert!(code == 0 && said.contains("records appended"), "{said}");
+    let (code, said) = place.run(&data, &["trace", "good"]);
+    assert!(code == 0 && said.contains("waiting to be folded") && said.contains("in the profile of u:ada"), "{said}");
+}
+
+#[test]
+fn what_is_acknowledged_and_not_folded_yet_is_waiting_and_not_missing() {
+    let place = Place::new();
+    let (data, other) = (place.path("data"), place.path("other"));
+    let server = Server::start(&data, &place.config());
+    place.send(&data, &format!("{GOOD}\n"));
+    let export = place.path("intake.ndjson");
+    let export = export.to_str().expect("a path of text");
+    output_of(&data, &place.config(), &["topic", "export", "main.intake", "-o", export]);
+    server.stop();
+    Server::start(&other, &place.config()).stop();
+    output_of(&other, &place.config(), &["topic", "import", "main.intake", export]);
+    for what in ["good", "ada", "u:ada"] {
+        let (code, said) = place.run(&other, &["trace", what]);
+        assert!(code == 0 && said.contains("waiting to be folded") && said.contains("intake/"), "{what}: {said}");
+    }
+    assert_eq!(place.run(&other, &["trace", "good", "--tenant", "other"]).0, 3);
+    let server = Server::start(&other, &place.config());
+    output_of(&other, &place.config(), &["wait"]);
+    let said = output_of(&other, &place.config(), &["trace", "good"]);
+    assert!(said.contains("profiles/") && !said.contains("waiting"), "{said}");
+    server.stop();
+}
+
+#[test]
+fn the_admin_api_asks_for_the_token_before_it_reads() {
+    use std::io::{Read, Write};
+    let place = Place::new();
+    let server = Server::start(&place.path("data"), &place.config());
+    let address = server.url.trim_start_matches("http://").to_owned();
+    for token in ["", "Authorization: Bearer wrong\r\n"] {
+        let mut stream = std::net::TcpStream::connect(&address).expect("listens");
+        let head = format!("POST /admin/v1/append HTTP/1.1\r\nHost: {address}\r\n{token}Content-Length: 60000000\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("takes it");
+        // Who waits for the body lets go of the connection without an answer.
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).expect("is answered");
+        assert_eq!(&answer, b"HTTP/1.1 401");
+    }
+    server.stop();
+}
+
+#[test]
+fn event_time_is_not_overridden_by_a_slip() {
+    let place = Place::new();
+    let namespace = "[[namespaces]]\nname = \"past\"\nclock = \"event\"\n";
+    let source = "[[sources]]\nname = \"s\"\nwrite_key = \"wk\"\ntenant = \"default\"\nnamespace = \"past\"\n";
+    std::fs::write(place.config(), format!("{namespace}{source}")).expect("the folder is writable");
+    let data = place.path("data");
+    let server = Server::start(&data, &place.config());
+    let state = |to: &str, more: &[&str]| {
+        place.run(&data, &[&["time", "override", "--namespace", "past", "--partition", "0", "--to", to], more].concat())
+    };
+    assert!(state("2024-05-01T00:00:00Z", &[]).1.contains("there is no event"));
+    let file = place.path("events.ndjson");
+    let event = GOOD.replacen('{', r#"{"timestamp":"2024-04-20T00:00:00Z","#, 1);
+    std::fs::write(&file, event + "\n").expect("the folder is writable");
+    output_of(&data, &place.config(), &["send", file.to_str().expect("a path of text"), "--write-key", "wk"]);
+    output_of(&data, &place.config(), &["wait", "--namespace", "past"]);
+    assert_eq!(state("2024-05-01T00:00:00Z", &[]).0, 0);
+    let (code, said) = state("9999-01-01T00:00:00Z", &[]);
+    assert!(code == 1 && said.contains("2024-04-20"), "{said}");
+    assert_eq!(state("9999-01-01T00:00:00Z", &["--force"]).0, 0);
+    server.stop();
 }
 
 #[test]

@@ -29,6 +29,7 @@ async fn a_profile_is_read_without_a_key_only_by_the_machine_itself() {
         (get(path).key(), 401, "invalid_api_key"),
         (get("/api/v1/users/nobody/profile"), 404, "not_found"),
         (get("/api/v1/users/broken/profile"), 500, "read_failed"),
+        (get("/api/v1/users/early/profile"), 503, "starting"),
         (get("/api/v1/users/ann/profile?namespace=NO"), 400, "invalid_request"),
     ];
     for (request, status, code) in refused {
@@ -137,6 +138,22 @@ async fn an_error_is_logged_with_the_id_that_its_answer_has() {
     let fields = serde_json::from_str::<serde_json::Value>(line).expect("JSON")["fields"].clone();
     assert_eq!((&fields["request_id"], &fields["status"], &fields["path"]), (&"went-wrong".into(), &404.into(), &"/nowhere".into()));
     assert!(!logged.contains("went-well") && !logged.contains("secret"), "{logged}");
+}
+
+#[tokio::test]
+async fn refusals_of_one_kind_are_not_a_line_each() {
+    let lines = Lines::default();
+    let to = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO).with_writer(move || to.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let running = start(Options::default()).await;
+    for _ in 0..20 {
+        assert_eq!(running.send(&post("/v1/batch", "{}").basic("nobody's:")).await.status, 401);
+    }
+    let logged = String::from_utf8(lines.0.lock().clone()).expect("text");
+    let told = logged.lines().filter(|line| line.contains("\"refused\"")).count();
+    assert!((1..20).contains(&told), "{logged}");
+    assert!(logged.contains("\"code\":\"invalid_write_key\""), "{logged}");
 }
 
 #[tokio::test]

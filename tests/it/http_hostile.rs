@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flywheel::domain::{Millis, Offset};
 use flywheel::env::ManualClock;
-use flywheel::gateway::{NotReady, Options};
+use flywheel::gateway::{Options, Reason};
 use flywheel::log::{
     self, Committed, Error, Fetched, Group, LogReader, LogWriter, MemoryLog, Ownership, Ticket, TopicInfo, TopicPartition, TopicSpec,
     Transaction, Watermarks,
@@ -99,16 +99,13 @@ async fn a_connection_too_many_is_told_to_come_again() {
 
 #[tokio::test]
 async fn bodies_beyond_the_budget_are_told_to_come_again_and_those_within_it_finish() {
-    let running = start(Options { body_bytes_max: 100_000, event_bytes_max: 50_000, inflight_bytes_max: 100_000, ..patient() }).await;
-    let large = post("/v1/batch", format!("{BATCH}{}", " ".repeat(90_000))).key().bytes(running.address);
+    let (running, _measured) = start_small(100_000).await;
+    let large = post("/v1/batch", body_of(90_000)).key().bytes(running.address);
     let mut first = TcpStream::connect(running.address).await.expect("listens");
     first.write_all(&large[..large.len() - 1]).await.expect("takes it");
-    let padded = format!("{BATCH}{}", " ".repeat(20_000));
-    let mut announced = running.send(&post("/v1/batch", &padded).key()).await;
-    // The first may not have been looked at yet.
-    while announced.status == 200 {
-        announced = running.send(&post("/v1/batch", &padded).key()).await;
-    }
+    held(&running, 89_999).await;
+    let padded = body_of(20_000);
+    let announced = running.send(&post("/v1/batch", &padded).key()).await;
     let chunked = running.send(&post("/v1/batch", &padded).key().chunked()).await;
     let gzipped = running.send(&post("/v1/batch", &padded).key().gzip()).await;
     for refused in [announced, chunked, gzipped] {
@@ -118,6 +115,68 @@ async fn bodies_beyond_the_budget_are_told_to_come_again_and_those_within_it_fin
     first.write_all(b" ").await.expect("takes the rest");
     assert_eq!(Answer::read(&mut first).await.status, 200);
     assert_eq!(running.send(&post("/v1/batch", &padded).key()).await.status, 200, "what was held is given back");
+}
+
+/// A batch of this many bytes.
+fn body_of(bytes: usize) -> String {
+    format!("{BATCH}{}", " ".repeat(bytes - BATCH.len()))
+}
+
+/// Bodies of at most 100,000 bytes, within a budget, and what measures it while the second value lives.
+async fn start_small(inflight_bytes_max: usize) -> (Running, impl Drop) {
+    let recorder: &'static _ = Box::leak(Box::new(metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder()));
+    let measured = metrics::set_default_local_recorder(recorder);
+    let options = Options { body_bytes_max: 100_000, event_bytes_max: 50_000, inflight_bytes_max, ..patient() };
+    let log = Arc::new(MemoryLog::new(Arc::new(ManualClock::at(NOW))));
+    (start_measured(options, sources(), log, Some(recorder.handle())).await, measured)
+}
+
+/// Returns once so many bytes of bodies are held.
+async fn held(running: &Running, bytes: usize) {
+    let line = format!("flywheel_gateway_inflight_bytes {bytes}");
+    while !running.send(&get("/metrics")).await.text().lines().any(|found| found == line) {}
+}
+
+#[tokio::test]
+async fn a_body_that_is_only_announced_holds_nothing() {
+    let running = start(patient()).await;
+    let head = format!("POST /v1/batch HTTP/1.1\r\nHost: {}\r\nContent-Length: 5000000\r\n\r\n", running.address);
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(running.address).await.expect("listens");
+        stream.write_all(head.as_bytes()).await.expect("takes it");
+        silent.push(stream);
+    }
+    // Accepted after them, so they have been looked at, on this one thread, by the second answer.
+    for _ in 0..3 {
+        assert_eq!(running.send(&post("/v1/batch", BATCH).key()).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn bodies_without_a_known_key_hold_a_share_only() {
+    let (running, _measured) = start_small(400_000).await;
+    let half_of = |request: Request| request.bytes(running.address);
+    // By a key in the body, with none, and with one that nobody has.
+    let mut stranger = TcpStream::connect(running.address).await.expect("listens");
+    let bytes = half_of(post("/v1/batch", body_of(90_000)));
+    stranger.write_all(&bytes[..bytes.len() - 1]).await.expect("takes it");
+    held(&running, 89_999).await;
+    let in_body = format!(r#"{{"writeKey":"{KEY}",{}"#, &body_of(20_000)[1..]);
+    let refused = running.send(&post("/v1/batch", &in_body)).await;
+    assert_eq!((refused.status, refused.json()["code"].clone()), (429, "overloaded".into()));
+    assert_eq!(running.send(&post("/v1/batch", body_of(99_000)).key()).await.status, 200, "who has a key is not kept out");
+    assert_eq!(running.send(&post(&format!("/v1/batch?writeKey={KEY}"), body_of(99_000))).await.status, 200);
+    let mut unknown = TcpStream::connect(running.address).await.expect("listens");
+    let bytes = half_of(post("/v1/batch", body_of(90_000)).basic("nobody's:"));
+    unknown.write_all(&bytes[..bytes.len() - 1]).await.expect("takes it");
+    assert_eq!(running.send(&post("/v1/batch", body_of(99_000)).key()).await.status, 200);
+    held(&running, 89_999).await;
+    unknown.write_all(b" ").await.expect("takes the rest");
+    assert_eq!(Answer::read(&mut unknown).await.status, 401);
+    stranger.write_all(b" ").await.expect("takes the rest");
+    assert_eq!(Answer::read(&mut stranger).await.status, 401);
+    assert_eq!(running.send(&post("/v1/batch", &in_body)).await.status, 200, "what was held is given back");
 }
 
 #[tokio::test]
@@ -215,10 +274,13 @@ async fn stopping_says_so_first_then_finishes_what_was_begun() {
 #[tokio::test]
 async fn readiness_names_what_stands_against_it() {
     let running = start(patient()).await;
-    running.world.not_ready.lock().push(NotReady { component: "log".into(), reason: "the disk is full".into() });
+    running.world.degraded.lock().push(Reason { component: "stream".into(), reason: "far behind".into() });
     let answer = running.send(&get("/readyz")).await;
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.text(), r#"{"ready":false,"reasons":[{"component":"log","reason":"the disk is full"}]}"#);
+    assert_eq!(answer.status, 200, "what is sent now is kept");
+    assert_eq!(answer.text(), r#"{"ready":true,"reasons":[],"degraded":[{"component":"stream","reason":"far behind"}]}"#);
+    running.world.not_ready.lock().push(Reason { component: "log".into(), reason: "the disk is full".into() });
+    let answer = running.send(&get("/readyz")).await;
+    assert_eq!((answer.status, answer.json()["reasons"][0]["reason"].clone()), (503, "the disk is full".into()));
     assert_eq!(running.send(&get("/livez")).await.status, 200, "alive is not ready");
 }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flywheel::domain::{Millis, Namespace, Offset, PartitionId, SourceId, Subject, SubjectKey, TenantId};
 use flywheel::env::ManualClock;
-use flywheel::gateway::{self, Access, App, Clocked, NotReady, Options, ProfileAnswer, ProfileReader, Readiness, Source, Sources};
+use flywheel::gateway::{self, Access, App, Clocked, Options, ProfileAnswer, ProfileReader, ReadError, Readiness, Reason, Source, Sources};
 use flywheel::log::{Cleanup, LogReader, LogWriter, MemoryLog, Retention, TopicInfo, TopicName, TopicPartition, TopicSpec};
 use flywheel::schema::{self, records::IntakeRecord};
+use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,13 +24,18 @@ pub const PARTITIONS: u32 = 4;
 /// What the app would tell the gateway, as a test wants it.
 #[derive(Default)]
 pub struct World {
-    pub not_ready: Mutex<Vec<NotReady>>,
+    pub not_ready: Mutex<Vec<Reason>>,
+    pub degraded: Mutex<Vec<Reason>>,
     pub lag_ms: Mutex<u64>,
 }
 
 impl Readiness for World {
-    fn not_ready(&self) -> Vec<NotReady> {
+    fn not_ready(&self) -> Vec<Reason> {
         self.not_ready.lock().clone()
+    }
+
+    fn degraded(&self) -> Vec<Reason> {
+        self.degraded.lock().clone()
     }
 
     fn intake_lag_ms(&self, _: &Namespace) -> u64 {
@@ -42,7 +48,10 @@ impl ProfileReader for World {
         let known = subject.id() == "ann";
         Box::pin(async move {
             if subject.id() == "broken" {
-                return Err("the disk is gone".to_owned());
+                return Err(ReadError::Failed("the disk is gone".to_owned()));
+            }
+            if subject.id() == "early" {
+                return Err(ReadError::NotYet);
             }
             Ok(known.then(|| format!(r#"{{"where":"{namespace}/{tenant}/{subject}"}}"#)))
         })
@@ -99,6 +108,10 @@ pub async fn start(options: Options) -> Running {
 }
 
 pub async fn start_on(options: Options, sources: Sources, log: Arc<dyn LogWriter>) -> Running {
+    start_measured(options, sources, log, None).await
+}
+
+pub async fn start_measured(options: Options, sources: Sources, log: Arc<dyn LogWriter>, metrics: Option<PrometheusHandle>) -> Running {
     for namespace in sources.namespaces.keys() {
         let name = TopicName::new(namespace, "intake");
         let spec = TopicSpec { name, partitions: PARTITIONS, retention: Retention::Forever, cleanup: Cleanup::Delete };
@@ -113,7 +126,7 @@ pub async fn start_on(options: Options, sources: Sources, log: Arc<dyn LogWriter
         clock: Arc::new(ManualClock::at(NOW)),
         profiles: world.clone(),
         readiness: world.clone(),
-        metrics: None,
+        metrics,
         sources,
         options,
         extra: Some(axum::Router::new().route("/admin/v1/echo", axum::routing::get(|| async { "of the app" }))),

@@ -28,7 +28,6 @@ const MODULES: &[(&str, u8, &[&str])] = &[
     ("gateway", 5, &["domain", "intake", "env", "schema", "log", "projections"]),
     ("config", 6, ALL),
     ("app", 6, ALL),
-    ("demo", 6, ALL),
     ("bench", 6, ALL),
     ("cli", 6, ALL),
     ("main", 6, ALL),

@@ -94,9 +94,16 @@ fn a_trace_finds_messages_people_and_what_was_not_applied() {
         value: &value,
     };
     world.append("dead_letters", 0, "u:ann", &letter);
+    let of_profiles = DeadLetter { topic: "events", stage: "profiles", message_id: "bad-2", ..letter };
+    world.append("dead_letters", 0, "u:bob", &of_profiles);
+    world.append("profiles", 0, "u:ann", &profile("u:ann", &[]));
     world.project();
     let reader = Reader::new(world.dir.path(), &world.namespace);
     block_on(async {
+        let bad = reader.trace(&acme, "bad-2").await.unwrap();
+        assert_eq!(bad.dead_letters[0].topic, "events", "the profile fold reads another topic");
+        assert_eq!(reader.trace(&acme, "Page").await.unwrap().events[0].profile, Some(0));
+        assert_eq!(reader.trace(&acme, "Buy").await.unwrap().events[0].profile, None);
         let page = reader.trace(&acme, "Page").await.unwrap();
         assert_eq!((page.events.len(), page.events[0].user_id.as_deref(), page.events[0].intake), (1, Some("ann"), (0, 7)));
         let ann = reader.trace(&acme, "ann").await.unwrap();
@@ -109,7 +116,7 @@ fn a_trace_finds_messages_people_and_what_was_not_applied() {
         assert!(reader.is_visible(&acme, "Buy").await.unwrap());
         assert!(!reader.is_visible(&acme, "Sold").await.unwrap());
     });
-    assert_eq!(world.sql("SELECT body FROM dead_letters"), [body]);
+    assert_eq!(world.sql("SELECT body FROM dead_letters WHERE message_id = 'bad-1'"), [body]);
 }
 
 #[test]
@@ -167,6 +174,26 @@ fn a_trace_shows_no_outcome_that_may_be_another_tenants() {
     world.append("outcomes", 0, "", &said);
     world.project();
     assert_eq!((traced(&acme), traced(&other)), (vec![8, 9], vec![10]), "outcomes say whose they are");
+}
+
+#[test]
+fn the_pointer_is_not_read_for_every_question() {
+    let world = World::new();
+    world.event(0, "u:ann", "Page", 1, "");
+    world.project();
+    let acme = TenantId::new("acme").unwrap();
+    let new = || Reader::new(world.dir.path(), &world.namespace);
+    let (believing, doubting) = (new().believing_for(Duration::from_secs(3600)), new().believing_for(Duration::ZERO));
+    block_on(async {
+        for reader in [&believing, &doubting] {
+            assert!(reader.is_visible(&acme, "Page").await.unwrap());
+        }
+        std::fs::remove_file(world.dir.path().join("shop.current")).unwrap();
+        assert!(believing.is_visible(&acme, "Page").await.unwrap());
+        assert!(matches!(doubting.is_visible(&acme, "Page").await, Err(Error::Missing(_))));
+        assert!(believing.rows("SELECT * FROM nowhere".to_owned(), &[]).await.is_err());
+        assert!(matches!(believing.is_visible(&acme, "Page").await, Err(Error::Missing(_))), "after an error it is read again");
+    });
 }
 
 #[test]
