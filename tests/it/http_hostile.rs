@@ -139,8 +139,9 @@ async fn held(running: &Running, bytes: usize) {
 
 #[tokio::test]
 async fn a_body_that_is_only_announced_holds_nothing() {
-    let running = start(patient()).await;
-    let head = format!("POST /v1/batch HTTP/1.1\r\nHost: {}\r\nContent-Length: 5000000\r\n\r\n", running.address);
+    let options = Options { body_bytes_max: 100_000, event_bytes_max: 50_000, inflight_bytes_max: 400_000, ..patient() };
+    let running = start(options).await;
+    let head = format!("POST /v1/batch HTTP/1.1\r\nHost: {}\r\nContent-Length: 100000\r\n\r\n", running.address);
     let mut silent = Vec::new();
     for _ in 0..40 {
         let mut stream = TcpStream::connect(running.address).await.expect("listens");
