@@ -1,7 +1,7 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Both install what is missing first.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo test build setup lint unit sdk readme bench clean
+.PHONY: demo test build setup lint unit sdk smtp readme bench clean
 
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -14,7 +14,7 @@ demo: build
 	$(BIN) demo
 
 ## test: everything, in the order in which it fails fastest
-test: setup lint unit sdk readme
+test: setup lint unit smtp sdk readme
 
 build: setup
 	$(CARGO) build --release --locked
@@ -33,6 +33,10 @@ unit:
 ## sdk: published Segment SDKs against the running binary
 sdk: build
 	FLYWHEEL_BIN=$(BIN) tests/sdk/run.sh
+
+## smtp: the mail channel against a real SMTP server
+smtp:
+	tests/smtp/run.sh
 
 ## readme: the commands of README.md, as written
 readme: build

@@ -17,6 +17,7 @@ pub mod permit;
 pub mod segments;
 
 // 2: ports and adapters
+pub mod channels;
 pub mod env;
 pub mod log;
 pub mod schema;
