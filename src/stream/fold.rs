@@ -3,7 +3,9 @@
 //! The loop ([`super::worker`]) owns fetching, committing, recovery and when to flush; a fold owns its keys' states and what records do to
 //! them. Nothing a fold makes may depend on where batches begin and end, except what [`Fold::seal`] writes once per commit.
 
-use crate::domain::{DeadReason, Incarnation, Millis, Outcome, PartitionId};
+use bytes::Bytes;
+
+use crate::domain::{DeadReason, Incarnation, Millis, Offset, Outcome, PartitionId};
 use crate::log::RecordRef;
 use crate::state::Table;
 
@@ -71,13 +73,19 @@ pub trait Fold: Send {
     /// The table whose watermark stands for all that this fold stores.
     fn table(&self, incarnation: Incarnation) -> Table;
 
-    /// Forgets everything in memory; goes on from what is stored (`None`: from nothing, after removing whatever is stored).
-    fn restore(&mut self, stored: Option<&Watermark>, incarnation: Incarnation) -> Result<(), Error>;
+    /// Forgets everything in memory; goes on from what is stored (`None`: from nothing, after removing whatever is stored). `marked` is
+    /// what [`marked`](Fold::marked) said in the last commit; nothing if there was none.
+    fn restore(&mut self, stored: Option<&Watermark>, marked: &Bytes, incarnation: Incarnation) -> Result<(), Error>;
 
-    /// Before records that were never folded. True if from here on it decides otherwise than its stored state says: that is stored first,
-    /// so that a silent re-read decides as was committed.
-    fn go_live(&mut self) -> Result<bool, Error> {
+    /// Before records that were never folded, of which `next` is the first. True if its state is to be stored before any of them.
+    fn go_live(&mut self, _next: Offset) -> Result<bool, Error> {
         Ok(false)
+    }
+
+    /// Goes into the log with each commit: whatever else than the records themselves decided what came of them. Stored states are not
+    /// synced and may be lost at a crash, this is not.
+    fn marked(&self) -> Bytes {
+        Bytes::new()
     }
 
     /// A commit of one record, or part of one, was larger than the log takes: from now on stop with [`Applied::More`] earlier. False if

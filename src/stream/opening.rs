@@ -3,6 +3,8 @@
 //! State is never trusted beyond the log: of another incarnation, past what is committed, or without a committed offset, it is built again.
 //! Of another fold version it is used only if nothing has to be re-read, because two versions must not share one key's history silently.
 
+use bytes::Bytes;
+
 use super::Error;
 use super::fold::Fold;
 use super::progress::{Mark, Progress, Watermark};
@@ -19,9 +21,14 @@ pub(super) fn open(around: &Surroundings, fold: &mut impl Fold, owner: &Ownershi
     let what = format!("{} of {} partition {}", fold.stage(), around.topics.namespace, owner.partition.partition);
     let bounds = around.log.watermarks(owner.partition)?;
     // The committed offset lies in the log beside the outputs it covers, so it holds in every incarnation; only state outside may not.
+    let mut marked = Bytes::new();
     let committed = match around.log.committed(&owner.group, owner.partition)? {
         None => None,
-        Some(committed) => Some(Progress { next: committed.offset, cursor: Mark::decode(&committed.metadata)?.cursor }),
+        Some(committed) => {
+            let mark = Mark::decode(&committed.metadata)?;
+            marked = mark.memo;
+            Some(Progress { next: committed.offset, cursor: mark.cursor })
+        }
     };
     if let Some(committed) = &committed
         && committed.next > bounds.end
@@ -44,7 +51,7 @@ pub(super) fn open(around: &Surroundings, fold: &mut impl Fold, owner: &Ownershi
     if usable.is_none() && bounds.start.0 > 0 && !fold.outlives_its_input() {
         return Err(Error::Trimmed { what, start: bounds.start.0 });
     }
-    fold.restore(usable.as_ref(), incarnation)?;
+    fold.restore(usable.as_ref(), &marked, incarnation)?;
     let begin = Progress::at(bounds.start);
     let flushed = usable.map_or(begin.clone(), |stored| stored.progress);
     Ok(Opened { committed: committed.unwrap_or(begin), flushed })

@@ -37,6 +37,8 @@ pub struct Mark {
     /// The fold's partition time, or an edge's own.
     pub time: Millis,
     pub cursor: Option<Cursor>,
+    /// The fold's own: what a silent re-read must know of how these records were decided. Nothing in marks of before there was any.
+    pub memo: Bytes,
 }
 
 /// Kept with a table, replaced by every flush.
@@ -92,6 +94,7 @@ impl Mark {
         out.put_u32_le(self.incarnation.0);
         out.put_i64_le(self.time.0);
         put_cursor(&mut out, self.cursor.as_ref());
+        out.put_slice(&self.memo);
         out.into()
     }
 
@@ -102,7 +105,8 @@ impl Mark {
             }
             let incarnation = Incarnation(bytes.try_get_u32_le().ok()?);
             let time = Millis(bytes.try_get_i64_le().ok()?);
-            Some(Mark { incarnation, time, cursor: get_cursor(&mut bytes)? })
+            let cursor = get_cursor(&mut bytes)?;
+            Some(Mark { incarnation, time, cursor, memo: bytes })
         };
         read(bytes.clone()).ok_or_else(|| Error::Corrupt { what: "a committed offset's metadata".into(), detail: format!("{bytes:?}") })
     }
@@ -141,9 +145,9 @@ mod tests {
     #[test]
     fn marks_and_watermarks_come_back_as_they_were() {
         let key = Bytes::from_static(b"acme\0u:1");
-        let cursors = [None, Some(Cursor::Wake { due: Millis(-7), key: key.clone() }), Some(Cursor::Sweep { after: key })];
+        let cursors = [None, Some(Cursor::Wake { due: Millis(-7), key: key.clone() }), Some(Cursor::Sweep { after: key.clone() })];
         for cursor in cursors {
-            let mark = Mark { incarnation: Incarnation(3), time: Millis(9), cursor: cursor.clone() };
+            let mark = Mark { incarnation: Incarnation(3), time: Millis(9), cursor: cursor.clone(), memo: key.clone() };
             assert_eq!(Mark::decode(&mark.encode()).unwrap(), mark);
             let progress = Progress { next: Offset(12), cursor };
             let watermark = Watermark { incarnation: Incarnation(3), fold_version: 2, progress, memo: Bytes::from_static(b"memo") };

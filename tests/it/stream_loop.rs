@@ -48,7 +48,7 @@ impl Fold for Words {
     fn table(&self, incarnation: Incarnation) -> Table {
         Table(format!("t.words.i{incarnation}").into())
     }
-    fn restore(&mut self, stored: Option<&Watermark>, incarnation: Incarnation) -> Result<(), Error> {
+    fn restore(&mut self, stored: Option<&Watermark>, _: &Bytes, incarnation: Incarnation) -> Result<(), Error> {
         self.restores.fetch_add(1, Ordering::Relaxed);
         self.rebuilds.fetch_add(usize::from(stored.is_none()), Ordering::Relaxed);
         self.words.clear();

@@ -6,7 +6,7 @@ use flywheel::log::{BatchBuilder, LogWriter, Transaction};
 use flywheel::schema;
 use flywheel::schema::profile::ProfileRecord;
 use flywheel::schema::records::EventsRecord;
-use flywheel::stream::{NamespaceClock, Options, Setup, Spine, Topic, drive, override_of, release};
+use flywheel::stream::{NamespaceClock, Options, Setup, Spine, Stepped, Topic, drive, override_of, release};
 
 use crate::spine_world::{START, World, track, user};
 
@@ -315,4 +315,36 @@ fn an_operator_states_the_time_in_place_of_an_edge_partition_that_has_stopped_an
     // Back again, the partition goes on from its own time, which is later.
     world.drive(&mut spine);
     assert_eq!(spine.workers()[2].shared().status().time, Some((START + 2 * DAY_MS).0));
+}
+
+/// How often the loop of the threads comes around within an idle minute.
+fn rounds_of_an_idle_minute(world: &World, spine: &mut Spine) -> usize {
+    world.drive(spine);
+    let end = world.clock.now() + 60_000;
+    let mut rounds = 0;
+    while world.clock.now() < end {
+        let mut until = end;
+        for worker in spine.workers() {
+            match worker.step().expect("steps") {
+                Stepped::Worked => until = world.clock.now(),
+                Stepped::Idle { until: duty } | Stepped::Lingering { until: duty } => until = until.min(duty),
+            }
+        }
+        rounds += 1;
+        world.clock.advance(until.since_ms(world.clock.now()).max(1));
+    }
+    rounds
+}
+
+#[test]
+fn an_idle_namespace_wakes_about_once_a_second_whether_or_not_it_states_time() {
+    for (time, copied) in [(NamespaceClock::Event, None), (NamespaceClock::Wall, None), (NamespaceClock::Wall, Some(Incarnation(2)))] {
+        for events in [0, 2] {
+            let world = World::new(time, QUIET);
+            let mut spine = Spine::open(Setup { copied, ..world.setup() }).expect("opens");
+            world.send(&[track("m1", "u1", "Page", START), track("m2", "u2", "Page", START)][..events]);
+            let rounds = rounds_of_an_idle_minute(&world, &mut spine);
+            assert!((1..=240).contains(&rounds), "{time:?}, a copy: {}, {events} events: {rounds} rounds", copied.is_some());
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 mod dedup;
 mod emit;
+mod in_force;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::dedup::{Asked, Dedup, MessageHash, day_of};
+use self::in_force::InForce;
 use super::cache::{Cache, Slot};
 use super::definitions::{self, Library, NamespaceClock};
 use super::fold::{Applied, Fault, Fold, Seal, Window};
@@ -50,6 +52,8 @@ pub struct IntakeFold {
     /// The prepared batch; `None` for records that cannot be asked about.
     batch: Vec<Option<Prepared>>,
     rules: Rules,
+    /// Which topology's rules were in force from which offset on.
+    in_force: InForce,
     memo: Memo,
     /// What is in force from the first record on that was not folded before.
     current: Arc<Topology>,
@@ -82,7 +86,7 @@ struct Prepared {
 struct Memo {
     /// The newest time stated to `events`.
     time: Option<i64>,
-    /// The topology whose settings were in force.
+    /// The topology whose settings were in force. Believed only where the log does not say it, as before its marks did.
     in_force: Option<String>,
     /// Built again when part of `intake` was gone: of a key that it does not know it cannot say that nothing was sent before.
     #[serde(default)]
@@ -132,6 +136,7 @@ impl IntakeFold {
             dedup,
             batch: Vec::new(),
             rules,
+            in_force: InForce::default(),
             memo: Memo::default(),
             current: setup.current,
             undo: None,
@@ -160,6 +165,14 @@ impl IntakeFold {
             }
             from = fetched.next;
         }
+        Ok(())
+    }
+
+    /// Decides by this topology's rules from here on.
+    fn switch(&mut self, digest: Digest) -> Result<(), Error> {
+        let topology = if digest == self.current.digest { Arc::clone(&self.current) } else { self.library.get(digest)? };
+        self.rules = rules(&topology, self.clock)?;
+        self.memo.in_force = Some(digest.to_hex());
         Ok(())
     }
 
@@ -293,7 +306,7 @@ impl Fold for IntakeFold {
         Table(format!("{}.intake.{}.i{incarnation}", self.topics.namespace, self.partition).into())
     }
 
-    fn restore(&mut self, stored: Option<&Watermark>, incarnation: Incarnation) -> Result<(), Error> {
+    fn restore(&mut self, stored: Option<&Watermark>, marked: &Bytes, incarnation: Incarnation) -> Result<(), Error> {
         self.incarnation = incarnation;
         self.table = self.table(incarnation);
         self.keys.clear();
@@ -315,21 +328,27 @@ impl Fold for IntakeFold {
             self.memo.has_gaps = self.log.watermarks(input)?.start > Offset(0);
             self.load_ties()?;
         }
-        let in_force = self.memo.in_force.as_deref().and_then(Digest::from_hex);
-        let topology = in_force.map_or_else(|| Ok(Arc::clone(&self.current)), |digest| self.library.get(digest))?;
-        self.rules = rules(&topology, self.clock)?;
-        Ok(())
+        let of_before = self.memo.in_force.as_deref().and_then(Digest::from_hex);
+        self.in_force = InForce::restore(marked, of_before)?;
+        let next = stored.map_or(Offset(0), |stored| stored.progress.next);
+        match self.in_force.at(next) {
+            Some(digest) => self.switch(digest),
+            None => self.switch(self.current.digest),
+        }
     }
 
-    /// New settings hold from here on; what is re-read was decided under those before.
-    fn go_live(&mut self) -> Result<bool, Error> {
-        let digest = self.current.digest.to_hex();
-        if self.memo.in_force.as_ref() == Some(&digest) {
-            return Ok(false);
+    /// New settings hold from here on; what is re-read was decided under those before. The commit says so, not the stored state.
+    fn go_live(&mut self, next: Offset) -> Result<bool, Error> {
+        let input = self.topics.partition(Topic::Intake, self.partition);
+        if self.in_force.newest() != Some(self.current.digest) {
+            self.in_force.add(next, self.current.digest, self.log.watermarks(input)?.start);
+            self.switch(self.current.digest)?;
         }
-        self.rules = rules(&self.current, self.clock)?;
-        self.memo.in_force = Some(digest);
-        Ok(true)
+        Ok(false)
+    }
+
+    fn marked(&self) -> Bytes {
+        self.in_force.encode()
     }
 
     fn prepare(&mut self, records: &[RecordRef<'_>]) -> Result<(), Error> {
@@ -372,6 +391,9 @@ impl Fold for IntakeFold {
 
     fn apply(&mut self, at: usize, record: &RecordRef<'_>, _: Window<'_>, out: &mut Outputs) -> Result<Applied, Error> {
         let prepared = self.batch[at];
+        if let Some(digest) = self.in_force.begins_at(record.offset) {
+            self.switch(digest)?;
+        }
         self.dedup.begin_record();
         if self.undo.is_some() {
             let key = prepared.map(|prepared| (prepared.slot, self.keys.get(prepared.slot).clone()));

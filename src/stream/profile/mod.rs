@@ -33,7 +33,7 @@ use super::outputs::Outputs;
 use super::progress::Watermark;
 use super::topology::Topology;
 use super::{Error, Options, Topic, Topics};
-use crate::domain::{Digest, FilterReason, Incarnation, Millis, Outcome, PartitionId};
+use crate::domain::{Digest, FilterReason, Incarnation, Millis, Offset, Outcome, PartitionId};
 use crate::log::RecordRef;
 use crate::schema;
 use crate::schema::records::{EventBody, EventsRecord};
@@ -225,7 +225,7 @@ impl Fold for ProfileFold {
         table(&self.topics, self.partition, incarnation)
     }
 
-    fn restore(&mut self, stored: Option<&Watermark>, incarnation: Incarnation) -> Result<(), Error> {
+    fn restore(&mut self, stored: Option<&Watermark>, _: &Bytes, incarnation: Incarnation) -> Result<(), Error> {
         self.cache.clear();
         self.dirty.clear();
         self.touched.clear();
@@ -261,7 +261,7 @@ impl Fold for ProfileFold {
         can
     }
 
-    fn go_live(&mut self) -> Result<bool, Error> {
+    fn go_live(&mut self, _: Offset) -> Result<bool, Error> {
         Ok(self.memo.begin_again())
     }
 

@@ -6,6 +6,8 @@
 //!
 //! Whatever a fold holds in memory may be ahead of what is durable, so a flush first waits for the commit under way.
 
+mod commit;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -13,13 +15,13 @@ use super::account::Account;
 use super::fold::{Applied, Fault, Fold, Seal, Window};
 use super::opening::{Opened, open};
 use super::outputs::{Outputs, Source};
-use super::progress::{Mark, Progress, Watermark};
+use super::progress::Progress;
 use super::pulse::Pulse;
 use super::status::{Shared, Stopping};
 use super::{Error, Options, Topic, Topics, metrics};
 use crate::domain::{DeadReason, Incarnation, Millis, Offset, Outcome, Tally};
 use crate::env::{Clock, Patience};
-use crate::log::{Advice, Committed, Fetched, Group, LogWriter, Ownership, RecordRef, Ticket, TopicPartition, Transaction};
+use crate::log::{Fetched, Group, LogWriter, Ownership, RecordRef, Ticket, TopicPartition, Transaction};
 use crate::state::StateStore;
 
 /// After a record that failed, this many more are folded with an undo at hand: failures come in groups, and each surprise costs a re-read.
@@ -59,6 +61,13 @@ struct InFlight {
     records: u64,
 }
 
+/// With those that may refuse for a while.
+#[derive(Default)]
+struct Patiences {
+    log: Patience,
+    state: Patience,
+}
+
 pub struct Worker<F: Fold> {
     around: Surroundings,
     fold: F,
@@ -89,8 +98,7 @@ pub struct Worker<F: Fold> {
     careful_until: Option<Offset>,
     /// What the fold now decides by is not in its stored state yet.
     must_store: bool,
-    /// With the log, and with the state store.
-    patience: (Patience, Patience),
+    patience: Patiences,
     /// The second whose first dead letter was logged.
     told_second: Option<i64>,
     shared: Arc<Shared>,
@@ -218,7 +226,7 @@ impl<F: Fold> Worker<F> {
         }
         // Not in a namespace to which nothing ever came: states without a committed offset are not trusted at the next start.
         if !fetched.is_empty() || self.committed != Progress::default() {
-            self.must_store |= self.fold.go_live()?;
+            self.must_store |= self.fold.go_live(self.position.next)?;
         }
         if self.must_store {
             match self.flush() {
@@ -265,6 +273,10 @@ impl<F: Fold> Worker<F> {
             self.flush_if_due()?;
             self.publish()?;
             return Ok(Stepped::Worked);
+        }
+        // A tick that had nothing to say is over too, or the next would be due at once, for ever.
+        if seal.tick_due {
+            self.last_tick = Some(now);
         }
         self.settle()?;
         self.flush_if_due()?;
@@ -406,99 +418,6 @@ impl<F: Fold> Worker<F> {
         Ok(Seal { folded: self.folded_time, end_asked, tick_due })
     }
 
-    fn commit(&mut self, seal: &Seal, now: Millis) -> Result<(), Error> {
-        self.fold.seal(seal, &mut self.out)?;
-        if seal.tick_due {
-            self.last_tick = Some(now);
-        }
-        let tally = self.account.seal(&mut self.out, now)?;
-        let records = self.finished;
-        balanced(&format!("{} up to {}", self.fold.stage(), self.position.next), records, &tally)?;
-        let mark = Mark { incarnation: self.incarnation, time: self.fold.time(), cursor: self.position.cursor.clone() };
-        let committed = Committed { offset: self.position.next, metadata: mark.encode() };
-        let transaction = Transaction { batches: self.out.take(), commits: vec![(self.ownership.clone(), committed)] };
-        self.settle()?;
-        let ticket = self.append(&transaction)?;
-        self.in_flight = Some(InFlight { ticket, transaction, progress: self.position.clone(), records });
-        (self.uncommitted, self.finished) = (0, 0);
-        self.last_commit = now;
-        // Only now: one that the log found too large is folded again and handed in as smaller ones.
-        metrics::batch(&self.around.topics.namespace, self.fold.stage(), &tally);
-        self.shared.count(&tally);
-        Ok(())
-    }
-
-    fn append(&self, transaction: &Transaction) -> Result<Ticket, Error> {
-        loop {
-            let again = Transaction { batches: transaction.batches.clone(), commits: transaction.commits.clone() };
-            match self.around.log.append(again) {
-                Ok(ticket) => return Ok(ticket),
-                Err(error) => self.pause_or_give_up(error)?,
-            }
-        }
-    }
-
-    /// Waits until the commit under way is durable.
-    fn settle(&mut self) -> Result<(), Error> {
-        let Some(mut under_way) = self.in_flight.take() else { return Ok(()) };
-        loop {
-            match under_way.ticket.wait() {
-                Ok(_) => break,
-                Err(error) => self.pause_or_give_up(error)?,
-            }
-            under_way.ticket = self.append(&under_way.transaction)?;
-        }
-        self.committed = under_way.progress;
-        self.shared.committed(under_way.records);
-        self.patience.0.taken();
-        Ok(())
-    }
-
-    fn pause_or_give_up(&self, error: crate::log::Error) -> Result<(), Error> {
-        if error.advice() != Advice::Retry || self.around.stopping.is_asked() {
-            return Err(error.into());
-        }
-        let (pause_ms, tell) = self.patience.0.refused(self.around.options.retry_pause_ms, self.around.clock.now());
-        if tell {
-            let partition = self.input.partition.0;
-            tracing::warn!(stage = self.fold.stage(), partition, %error, "commit refused; trying again until it is taken");
-        }
-        self.around.stopping.wait(pause_ms);
-        Ok(())
-    }
-
-    fn flush_if_due(&mut self) -> Result<(), Error> {
-        let options = &self.around.options;
-        let now = self.around.clock.now();
-        // Before all keys are gone through, the store must hold them all: the way through is the store's key order.
-        let is_sweeping = matches!(self.position.cursor, Some(super::Cursor::Sweep { .. }));
-        let is_old = now < self.last_flush || now >= self.last_flush + options.flush_age_ms_max;
-        let is_large = self.fold.dirty_bytes() >= options.flush_bytes_max;
-        let has_moved = self.flushed != self.position;
-        if !has_moved || !(is_sweeping || is_large || is_old) {
-            return Ok(());
-        }
-        loop {
-            match self.flush() {
-                Err(Error::State(error)) if error.may_pass() => self.pause(&error),
-                flushed => return flushed,
-            }
-            // Merely old, it can wait in memory while the fold goes on. The log has it all, so that a stop need not wait either.
-            if !(is_sweeping || is_large) || self.around.stopping.is_asked() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn pause(&self, error: &crate::state::Error) {
-        let (pause_ms, tell) = self.patience.1.refused(self.around.options.retry_pause_ms, self.around.clock.now());
-        if tell {
-            let partition = self.input.partition.0;
-            tracing::warn!(stage = self.fold.stage(), partition, %error, "state refused; trying again until it is taken");
-        }
-        self.around.stopping.wait(pause_ms);
-    }
-
     /// States could not be read in the midst of a step: what is in memory may be half a record's work, so once they can be, go back to
     /// what is stored. Asked to stop meanwhile, it ends with the error, since nothing in memory may be stored.
     fn await_state(&mut self, mut error: crate::state::Error) -> Result<Stepped, Error> {
@@ -511,21 +430,6 @@ impl<F: Fold> Worker<F> {
             }
         }
         Err(error.into())
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        self.settle()?;
-        if self.position > self.committed {
-            return Ok(());
-        }
-        let memo = Default::default();
-        let progress = self.position.clone();
-        let watermark = Watermark { incarnation: self.incarnation, fold_version: self.fold.version(), progress, memo };
-        self.fold.flush(watermark)?;
-        self.patience.1.taken();
-        self.flushed = self.position.clone();
-        self.last_flush = self.around.clock.now();
-        Ok(())
     }
 
     fn next_duty(&self, now: Millis) -> Millis {
