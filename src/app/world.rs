@@ -120,7 +120,7 @@ impl Vitals {
             Health::Starting | Health::Running => {}
             Health::Retrying(reason) => no("read model", reason),
             Health::Rebuilding(reason) => no("read model", format!("being rebuilt: {reason}")),
-            Health::Stopped(reason) => no("read model", reason.unwrap_or_else(|| "stopped".to_owned())),
+            Health::Stopped => no("read model", "stopped".to_owned()),
         }
         reasons
     }

@@ -371,7 +371,7 @@ mod tests {
     fn tail_passes_over_ticks_and_finds_what_lies_before_them() {
         let (mut tick, mut expect) = (Vec::new(), Vec::new());
         let origin = Origin { incarnation: 1, partition: 0, offset: 0 };
-        let expected = Expect { anonymous_id: "a", user_id: "u", at: 5, origin };
+        let expected = Expect { anonymous_id: "a", user_id: "u", at: 5, origin, redriven_from: None };
         schema::encode(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9, by_operator: false }), &mut tick).unwrap();
         schema::encode(&EventsRecord::Expect(expected), &mut expect).unwrap();
         let mut records: Vec<(&[u8], Option<Vec<u8>>)> = vec![(b"acme\0u:1", Some(expect)); 3];

@@ -19,6 +19,6 @@ pub use outcome::{DeadReason, FilterReason, Outcome, Tally};
 pub use partitioner::{murmur2, partition_of};
 pub use placeholder::is_placeholder_id;
 pub use position::{Incarnation, Offset, PartitionId, Position};
-pub use subject::{Subject, SubjectKey, SubjectKeyError};
+pub use subject::{KeyParts, Subject, SubjectKey, SubjectKeyError};
 pub use time::{DAY_MS, Duration, HOUR_MS, MINUTE_MS, Millis, SECOND_MS};
 pub use value::{FieldType, Value};

@@ -70,6 +70,16 @@ impl fmt::Debug for Subject {
 #[error("{0:?} is not a subject key (tenant, zero byte, 'u:' or 'a:', id)")]
 pub struct SubjectKeyError(String);
 
+/// A key's parts, borrowed from its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyParts<'a> {
+    pub tenant: &'a str,
+    /// As people read it: `u:ID` or `a:ID`.
+    pub subject: &'a str,
+    pub is_user: bool,
+    pub id: &'a str,
+}
+
 /// The checked key bytes of a (tenant, subject).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubjectKey(Bytes);
@@ -81,6 +91,13 @@ impl SubjectKey {
             Some(_) => Ok(Self(bytes)),
             None => Err(SubjectKeyError(String::from_utf8_lossy(&bytes).into_owned())),
         }
+    }
+
+    /// The parts of such bytes where they lie; `None` if they are no key.
+    pub fn parts(bytes: &[u8]) -> Option<KeyParts<'_>> {
+        let (tenant, is_user, id) = split(bytes)?;
+        let subject = std::str::from_utf8(&bytes[tenant.len() + 1..]).ok()?;
+        Some(KeyParts { tenant, subject, is_user, id })
     }
 
     pub fn as_bytes(&self) -> &[u8] {

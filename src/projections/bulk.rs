@@ -44,7 +44,7 @@ impl From<i64> for Cell {
     }
 }
 
-/// A table's insert statement in several sizes.
+/// A table's statement in several sizes.
 #[derive(Debug)]
 pub struct Statement {
     table: &'static str,
@@ -55,13 +55,24 @@ pub struct Statement {
 impl Statement {
     /// `head (columns) VALUES (?,..),.. tail`: `head` is as much as `INSERT INTO t` or `INSERT OR IGNORE INTO t`.
     pub fn new(table: &'static str, verb: &str, columns: &[&str], tail: &str) -> Self {
+        Self::over(table, columns, |values| format!("{verb} {table} ({}) VALUES {values} {tail}", columns.join(",")))
+    }
+
+    /// Deletes the rows whose `columns`, an index's first ones, are those given. Of bare `VALUES` SQLite makes a list that it goes through
+    /// for every row of the table; of a subquery over them, one that it looks up in the index.
+    pub fn deleting(table: &'static str, columns: &[&str]) -> Self {
+        let names = columns.join(",");
+        Self::over(table, columns, |values| format!("DELETE FROM {table} WHERE ({names}) IN (SELECT * FROM (VALUES {values}))"))
+    }
+
+    fn over(table: &'static str, columns: &[&str], text: impl Fn(&str) -> String) -> Self {
         let row = format!("({})", vec!["?"; columns.len()].join(","));
         let sizes = SIZES
             .into_iter()
             .filter(|rows| *rows == 1 || rows * columns.len() <= PARAMETERS_MAX)
             .map(|rows| {
                 let values = vec![row.as_str(); rows].join(",");
-                (rows, Arc::from(format!("{verb} {table} ({}) VALUES {values} {tail}", columns.join(","))))
+                (rows, Arc::from(text(&values)))
             })
             .collect();
         Self { table, columns: columns.len(), sizes }
@@ -96,4 +107,30 @@ fn bind(arguments: &mut SqliteArguments, cell: Cell) {
         Cell::Text(value) => arguments.add(value),
     };
     added.expect("plain values always encode");
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, Row};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn rows_are_deleted_by_the_index_whatever_their_number() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let table = "CREATE TABLE t (a TEXT NOT NULL, b TEXT NOT NULL, c INTEGER, PRIMARY KEY (a, b)) WITHOUT ROWID";
+        sqlx::query(table).execute(&mut connection).await.unwrap();
+        let statement = Statement::deleting("t", &["a", "b"]);
+        for (rows, sql) in &statement.sizes {
+            let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut connection).await.unwrap();
+            let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+            assert!(steps.iter().any(|step| step == "SEARCH t USING PRIMARY KEY (a=? AND b=?)"), "{rows} rows: {steps:?}");
+        }
+        let key = |n: i64| [Cell::Text("k".to_owned()), Cell::Text(n.to_string())];
+        let insert = Statement::new("t", "INSERT INTO", &["a", "b"], "");
+        insert.write(&mut connection, (0..400).flat_map(key).collect()).await.unwrap();
+        statement.write(&mut connection, (0..399).flat_map(key).collect()).await.unwrap();
+        let left: Vec<String> = sqlx::query_scalar("SELECT b FROM t").fetch_all(&mut connection).await.unwrap();
+        assert_eq!(left, ["399"]);
+    }
 }

@@ -39,6 +39,9 @@ const IDLE_WAIT: Duration = Duration::from_millis(200);
 /// First and longest pause after a failure that may pass.
 const RETRY_PAUSE: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
 
+/// Longest pause after one that does not look so: each try may be a whole rebuild.
+const LASTING_PAUSE_MAX: Duration = Duration::from_secs(300);
+
 /// Keeps records from being trimmed before they were projected.
 pub trait Pins: Send + Sync {
     fn pin_all(&self, name: &str, offsets: &[(TopicPartition, Offset)]) -> Result<(), log::Error>;
@@ -76,11 +79,12 @@ impl Default for Options {
 pub enum Health {
     Starting,
     Running,
-    /// Something failed that may pass (disk full, locked); it is tried again.
+    /// Something failed (disk full, locked, a panic); it is tried again, ever less often.
     Retrying(String),
     /// The file is not to be trusted; the next one is being filled.
     Rebuilding(String),
-    Stopped(Option<String>),
+    /// As asked.
+    Stopped,
 }
 
 /// A running projector, for others: how far it is, how it is, stop.
@@ -115,7 +119,7 @@ impl Handle {
         let deadline = Instant::now() + at_most;
         let mut state = self.shared.state.lock();
         while !visible(&state) {
-            let stopped = matches!(state.health, Health::Stopped(_));
+            let stopped = matches!(state.health, Health::Stopped);
             if stopped || self.shared.changed.wait_until(&mut state, deadline).timed_out() {
                 return visible(&state);
             }
@@ -150,6 +154,10 @@ pub struct Projector {
     shared: Arc<Shared>,
     step_bytes: usize,
     pinned_at: Option<Instant>,
+    /// After the next failure.
+    pause: Duration,
+    /// A rebuild was the last thing tried, so that another one right away would not help.
+    is_rebuilt: bool,
 }
 
 impl Projector {
@@ -165,20 +173,20 @@ impl Projector {
             shared: Arc::clone(&shared),
             step_bytes: STEP_BYTES.start,
             pinned_at: None,
+            pause: RETRY_PAUSE.start,
+            is_rebuilt: false,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Error::io(dir))?;
         let thread = std::thread::Builder::new().name(format!("projector-{namespace}"));
         let thread = thread.spawn(move || {
-            let run = std::panic::AssertUnwindSafe(|| runtime.block_on(projector.run()));
-            let ended = match std::panic::catch_unwind(run) {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("it panicked; the log has the message".to_owned()),
-            };
-            if let Some(error) = &ended {
-                tracing::error!(error, "projector stopped");
+            while !projector.stopping() {
+                let run = std::panic::AssertUnwindSafe(|| runtime.block_on(projector.run()));
+                if std::panic::catch_unwind(run).is_err() {
+                    metrics::failed(projector.generations.namespace());
+                    runtime.block_on(projector.try_later("it panicked; the process's own log has the message", true));
+                }
             }
-            projector.set_health(Health::Stopped(ended));
+            projector.set_health(Health::Stopped);
         });
         let thread = thread.map_err(Error::io(dir))?;
         Ok(Handle { shared, thread: Arc::new(Mutex::new(Some(thread))) })
@@ -196,39 +204,45 @@ impl Projector {
         self.shared.stop.load(Ordering::SeqCst)
     }
 
-    async fn run(&mut self) -> Result<(), Error> {
-        let mut pause = RETRY_PAUSE.start;
-        let mut rebuilt = false;
+    /// Serves until stopped. Nothing ends it sooner: while SQL stands still the server takes and folds what comes, says that it is not
+    /// ready and why, and keeps in the log what was not read; whatever it was that failed, a later try finds it gone.
+    async fn run(&mut self) {
         while !self.stopping() {
             let mut error = match self.serve().await {
                 Ok(()) => {
-                    (pause, rebuilt) = (RETRY_PAUSE.start, false);
+                    (self.pause, self.is_rebuilt) = (RETRY_PAUSE.start, false);
                     continue;
                 }
                 Err(error) => error,
             };
             metrics::failed(self.generations.namespace());
-            if error.wants_rebuild() && !rebuilt {
-                let attempt = self.rebuild(&error).await;
-                match attempt {
+            if error.wants_rebuild() && !std::mem::take(&mut self.is_rebuilt) {
+                match self.rebuild(&error).await {
                     Ok(()) => {
-                        rebuilt = true;
+                        self.is_rebuilt = true;
                         continue;
                     }
                     // A full disk or an operator's own rebuild may pass: then it is tried again.
                     Err(failure) => error = failure,
                 }
             }
-            if lasting(&error) {
-                return Err(error);
-            } else {
-                tracing::warn!(%error, "projector tries again");
-                self.set_health(Health::Retrying(error.to_string()));
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_PAUSE.end);
-            }
+            self.try_later(&error.to_string(), lasting(&error)).await;
         }
-        Ok(())
+    }
+
+    /// Waits before the next try, ever longer; only until it is stopped.
+    async fn try_later(&mut self, error: &str, is_lasting: bool) {
+        match is_lasting {
+            true => tracing::error!(error, pause_ms = self.pause.as_millis(), "projector failed; SQL stands still until it succeeds again"),
+            false => tracing::warn!(error, "projector tries again"),
+        }
+        self.set_health(Health::Retrying(error.to_owned()));
+        let until = Instant::now() + self.pause;
+        while !self.stopping() && Instant::now() < until {
+            tokio::time::sleep(IDLE_WAIT.min(until.saturating_duration_since(Instant::now()))).await;
+        }
+        let longest = if is_lasting { LASTING_PAUSE_MAX } else { RETRY_PAUSE.end };
+        self.pause = (self.pause * 2).min(longest);
     }
 
     /// Replaces a file that is not to be trusted. Until then readers see the old one, whose rows may be wrong but are all there is.
@@ -300,6 +314,9 @@ impl Projector {
             match tail.step(self.step_bytes).await {
                 Ok(step) => {
                     self.adapt(step, begun.elapsed());
+                    if !self.is_rebuilt {
+                        self.pause = RETRY_PAUSE.start;
+                    }
                     self.publish(tail, step.lag);
                 }
                 Err(Error::Overtaken { topic, partition }) => {
@@ -347,7 +364,7 @@ impl Projector {
     }
 }
 
-/// Whether trying again cannot help.
+/// Whether trying again is not likely to help.
 fn lasting(error: &Error) -> bool {
     match error {
         Error::Log(error) => error.advice() == log::Advice::Fatal,

@@ -91,8 +91,14 @@ fn body<'a>(topic: Topic, record: &RecordRef<'a>, scratch: &'a mut Vec<u8>) -> R
             (event.received_at, event.origin) = (0, nowhere);
             event.redriven_from = event.redriven_from.map(|_| nowhere);
         }
-        EventsRecord::Handover(handover) => handover.origin = nowhere,
-        EventsRecord::Expect(expect) => expect.origin = nowhere,
+        EventsRecord::Handover(handover) => {
+            handover.origin = nowhere;
+            handover.redriven_from = handover.redriven_from.map(|_| nowhere);
+        }
+        EventsRecord::Expect(expect) => {
+            expect.origin = nowhere;
+            expect.redriven_from = expect.redriven_from.map(|_| nowhere);
+        }
         EventsRecord::Absorb(_) | EventsRecord::Tick(_) | EventsRecord::Activated(_) => return Ok(None),
     }
     scratch.clear();

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::each_record;
-use crate::domain::{Millis, Namespace, Offset, PartitionId, partition_of};
+use crate::domain::{KeyParts, Millis, Namespace, Offset, PartitionId, SubjectKey, partition_of};
 use crate::log::{BatchBuilder, LogReader, Transaction};
 use crate::schema;
 use crate::schema::records::{DeadLetter, EventsRecord, IntakeRecord, Origin};
@@ -77,7 +77,7 @@ pub struct Redriven {
     pub sent: u64,
     /// Sent again before.
     pub already: u64,
-    /// Cannot be sent again: not the bytes of any record.
+    /// Cannot be sent again: not the bytes of any record, or of one about nobody.
     pub hopeless: u64,
 }
 
@@ -170,12 +170,13 @@ fn again(topics: &Topics, letter: Letter) -> Result<Option<Again>, Error> {
             (received_at, Bytes::from(value))
         }
         _ => {
-            let Ok(EventsRecord::Event(mut event)) = schema::decode(&letter.value) else { return Ok(None) };
-            event.redriven_from = Some(letter.origin);
-            let event_time = Millis(event.event_time);
+            let Ok(mut record) = schema::decode::<EventsRecord<'_>>(&letter.value) else { return Ok(None) };
+            if !record.redrive_from(letter.origin) {
+                return Ok(None);
+            }
             let mut value = Vec::new();
-            schema::encode(&EventsRecord::Event(event), &mut value)?;
-            (event_time, Bytes::from(value))
+            schema::encode(&record, &mut value)?;
+            (Millis(record.at()), Bytes::from(value))
         }
     };
     let partition = partition_of(&letter.key, topics.count(topic));
@@ -201,24 +202,19 @@ fn add_applied(
     since: Millis,
     sent: &mut BTreeSet<(String, Origin)>,
 ) -> Result<(), Error> {
-    let tenant_of = |key: &[u8]| key.iter().position(|byte| *byte == 0).unwrap_or(key.len());
-    let mut wanted: BTreeMap<(&[u8], &str), Vec<&Letter>> = BTreeMap::new();
+    let mut wanted: BTreeMap<(&str, &str), Vec<(KeyParts<'_>, &Letter)>> = BTreeMap::new();
     for letter in selected.iter().filter(|letter| letter.topic == Topic::Intake.as_str() && !letter.message_id.is_empty()) {
-        wanted.entry((&letter.key[..tenant_of(&letter.key)], &letter.message_id)).or_default().push(letter);
+        let Some(key) = SubjectKey::parts(&letter.key) else { continue };
+        wanted.entry((key.tenant, &letter.message_id)).or_default().push((key, letter));
     }
     for partition in topics.partitions(Topic::Events) {
         let from = log.offset_at(partition, since)?;
         each_record(log, partition, Some(from), |record| {
             let Ok(EventsRecord::Event(event)) = schema::decode(record.value.unwrap_or_default()) else { return Ok(()) };
-            let tenant = &record.key[..tenant_of(record.key)];
-            for letter in wanted.get(&(tenant, event.message_id)).into_iter().flatten() {
+            let Some(KeyParts { tenant, .. }) = SubjectKey::parts(record.key) else { return Ok(()) };
+            for (key, letter) in wanted.get(&(tenant, event.message_id)).into_iter().flatten() {
                 // Message ids are told apart by key: the same one on another device is another message.
-                let is_its = match letter.key.get(tenant.len() + 1..) {
-                    Some([b'a', b':', id @ ..]) => id == event.anonymous_id.as_bytes(),
-                    Some([b'u', b':', id @ ..]) => id == event.user_id.as_bytes(),
-                    _ => false,
-                };
-                if is_its {
+                if key.id == if key.is_user { event.user_id } else { event.anonymous_id } {
                     sent.insert((letter.topic.clone(), letter.origin));
                 }
             }
@@ -258,8 +254,8 @@ fn sent_before(log: &dyn LogReader, topics: &Topics, since: Millis) -> Result<BT
         each_record(log, partition, Some(from), |record| {
             let here = Origin { incarnation, partition: partition.partition.0 as i32, offset: record.offset.0 as i64 };
             let value = record.value.unwrap_or_default();
-            if let Ok(EventsRecord::Event(event)) = schema::decode(value)
-                && let Some(origin) = event.redriven_from
+            if let Ok(record) = schema::decode::<EventsRecord<'_>>(value)
+                && let Some(origin) = record.redriven_from()
             {
                 sent.insert((Topic::Events.as_str().to_owned(), origin));
             }

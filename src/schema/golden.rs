@@ -106,9 +106,22 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
         "events" => vec![
             bytes_of(&EventsRecord::Event(event())),
             bytes_of(&EventsRecord::Event(EventBody { redriven_from: Some(ORIGIN), ..event() })),
-            bytes_of(&EventsRecord::Handover(Handover { anonymous_id: "a", user_id: "u", at: 5, origin: ORIGIN })),
-            bytes_of(&EventsRecord::Expect(Expect { anonymous_id: "a", user_id: "u", at: 5, origin: ORIGIN })),
-            bytes_of(&EventsRecord::Absorb(Absorb { anonymous_id: "a", user_id: "u", at: 5, fold_version: 2, state: &[0, 255, 7] })),
+            bytes_of(&EventsRecord::Handover(Handover {
+                anonymous_id: "a",
+                user_id: "u",
+                at: 5,
+                origin: ORIGIN,
+                redriven_from: Some(ORIGIN),
+            })),
+            bytes_of(&EventsRecord::Expect(Expect { anonymous_id: "a", user_id: "u", at: 5, origin: ORIGIN, redriven_from: Some(ORIGIN) })),
+            bytes_of(&EventsRecord::Absorb(Absorb {
+                anonymous_id: "a",
+                user_id: "u",
+                at: 5,
+                fold_version: 2,
+                state: &[0, 255, 7],
+                redriven_from: None,
+            })),
             bytes_of(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9, by_operator: false })),
             bytes_of(&EventsRecord::Activated(Activated { kind: "segment", name: "lapsing", digest: "ab", from: 3 })),
         ],
@@ -284,7 +297,7 @@ fn what_cannot_be_read_says_why() {
     assert_eq!(read(&[]), Error::Short { topic: "events", len: 0 });
     assert_eq!(read(&[1, 1, 8]), Error::Sealed { topic: "events" });
     assert_eq!(read(&[9, 1, 8]), Error::Codec { topic: "events", codec: 9 });
-    assert_eq!(read(&[0, 99, 8]), Error::Version { topic: "events", version: 99, known: 2 });
+    assert_eq!(read(&[0, 99, 8]), Error::Version { topic: "events", version: 99, known: 3 });
     assert!(matches!(read(&good[..good.len() - 1]), Error::Decode { .. }));
     assert!(matches!(read(&[&good[..], &[0]].concat()), Error::Decode { .. }));
     assert!(to_json("demo.events", &[1, 1, 8]).unwrap_err().to_string().contains("sealed"));

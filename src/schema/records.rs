@@ -70,6 +70,44 @@ pub enum EventsRecord<'a> {
     Activated(Activated<'a>),
 }
 
+impl EventsRecord<'_> {
+    /// The position in `events` that this is a copy of the record at; nothing if it is none.
+    pub fn redriven_from(&self) -> Option<Origin> {
+        match self {
+            EventsRecord::Event(event) => event.redriven_from,
+            EventsRecord::Handover(handover) => handover.redriven_from,
+            EventsRecord::Expect(expect) => expect.redriven_from,
+            EventsRecord::Absorb(absorb) => absorb.redriven_from,
+            EventsRecord::Tick(_) | EventsRecord::Activated(_) => None,
+        }
+    }
+
+    /// Marks it as a copy of the record at this position; false for what is about nobody, which is never sent again.
+    pub fn redrive_from(&mut self, origin: Origin) -> bool {
+        let mark = match self {
+            EventsRecord::Event(event) => &mut event.redriven_from,
+            EventsRecord::Handover(handover) => &mut handover.redriven_from,
+            EventsRecord::Expect(expect) => &mut expect.redriven_from,
+            EventsRecord::Absorb(absorb) => &mut absorb.redriven_from,
+            EventsRecord::Tick(_) | EventsRecord::Activated(_) => return false,
+        };
+        *mark = Some(origin);
+        true
+    }
+
+    /// When it happened, for those about somebody.
+    pub fn at(&self) -> i64 {
+        match self {
+            EventsRecord::Event(event) => event.event_time,
+            EventsRecord::Handover(handover) => handover.at,
+            EventsRecord::Expect(expect) => expect.at,
+            EventsRecord::Absorb(absorb) => absorb.at,
+            EventsRecord::Tick(tick) => tick.time,
+            EventsRecord::Activated(activated) => activated.from,
+        }
+    }
+}
+
 /// A validated, deduplicated, identity-resolved event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventBody<'a> {
@@ -102,6 +140,9 @@ pub struct Handover<'a> {
     pub user_id: &'a str,
     pub at: i64,
     pub origin: Origin,
+    /// As an event's. Nothing before version 3.
+    #[serde(default)]
+    pub redriven_from: Option<Origin>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,6 +151,9 @@ pub struct Expect<'a> {
     pub user_id: &'a str,
     pub at: i64,
     pub origin: Origin,
+    /// As an event's. Nothing before version 3.
+    #[serde(default)]
+    pub redriven_from: Option<Origin>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,6 +165,9 @@ pub struct Absorb<'a> {
     /// The anonymous profile's encoded state.
     #[serde(with = "serde_bytes_slice")]
     pub state: &'a [u8],
+    /// As an event's. Nothing before version 3.
+    #[serde(default)]
+    pub redriven_from: Option<Origin>,
 }
 
 /// Time for one `events` partition: what its feeder knows to be complete.

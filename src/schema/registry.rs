@@ -134,7 +134,10 @@ macro_rules! topics {
 topics! {
     INTAKE: IntakeRecord<'a>, "intake", 1, &[];
     IDENTITIES: IdentityRecord, "identities", 1, &[];
-    EVENTS: EventsRecord<'a>, "events", 2, &[(1, include_str!("../../schemas/history/events.1.avsc"))];
+    EVENTS: EventsRecord<'a>, "events", 3, &[
+        (1, include_str!("../../schemas/history/events.1.avsc")),
+        (2, include_str!("../../schemas/history/events.2.avsc")),
+    ];
     PROFILES: ProfileRecord<'a>, "profiles", 1, &[], put_body;
     SEGMENT_CHANGES: SegmentChange<'a>, "segment_changes", 1, &[];
     CORRECTIONS: CorrectionsRecord<'a>, "corrections", 1, &[];

@@ -5,7 +5,7 @@
 use super::outputs::Outputs;
 use super::worker::balanced;
 use super::{Error, Topic};
-use crate::domain::{FilterReason, Millis, Offset, Outcome, PartitionId, Tally};
+use crate::domain::{FilterReason, Millis, Offset, Outcome, PartitionId, SubjectKey, Tally};
 use crate::log::RecordRef;
 use crate::schema::records::{BatchOutcomes, RecordOutcome};
 
@@ -45,7 +45,7 @@ impl Account {
         page.tally.count(outcome);
         let is_exception = !matches!(outcome, Outcome::Applied | Outcome::Filtered(FilterReason::Control));
         if self.is_kept && is_exception {
-            let (message_id, tenant) = (message_id(), tenant_of(record.key).to_owned());
+            let (message_id, tenant) = (message_id(), SubjectKey::parts(record.key).map_or_else(String::new, |key| key.tenant.to_owned()));
             page.exception_bytes += message_id.len() + tenant.len() + 64;
             let (kind, reason) = (outcome.kind().to_owned(), outcome.reason().to_owned());
             page.exceptions.push(RecordOutcome { offset: record.offset.0 as i64, message_id, kind, reason, tenant });
@@ -88,10 +88,4 @@ impl Account {
             exceptions: page.exceptions,
         }
     }
-}
-
-/// The tenant that a key begins with; nothing if it is no key of ours.
-fn tenant_of(key: &[u8]) -> &str {
-    let zero = key.iter().position(|byte| *byte == 0).unwrap_or(0);
-    std::str::from_utf8(&key[..zero]).unwrap_or_default()
 }

@@ -103,8 +103,10 @@ pub trait Fold: Send {
     /// From now on (or no longer) able to [`undo`](Fold::undo) each record. Slow, so only around a record that failed.
     fn set_careful(&mut self, careful: bool);
 
-    /// The record became a dead letter; whatever it did has been undone.
-    fn refused(&mut self, _record: &RecordRef<'_>) {}
+    /// The record became a dead letter; whatever it did has been undone. What others wait for because of it is said here.
+    fn refused(&mut self, _record: &RecordRef<'_>, _out: &mut Outputs) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Puts everything back as it was before the last record; only while careful.
     fn undo(&mut self);

@@ -86,3 +86,26 @@ fn what_was_read_again_is_not_written_again_with_the_next_commit() {
     drive(spine.workers()).expect("goes on");
     assert_eq!(world.records(Topic::Profiles).len(), before + 1);
 }
+
+#[test]
+fn one_large_person_makes_only_the_next_commits_small() {
+    let mut world = World::new(NamespaceClock::Event, QUIET);
+    world.partitions = flywheel::stream::Partitions { intake: 1, events: 1 };
+    world.options = Options { linger_ms: 0, output_bytes_max: 6 << 10, ..Options::default() };
+    let mut spine = world.open();
+    let traits: Vec<String> = (0..30).map(|n| format!(r#""trait_{n}":"{}""#, "x".repeat(200))).collect();
+    let at = START.to_rfc3339().expect("in range");
+    world
+        .send(&[format!(r#"{{"type":"identify","messageId":"m","userId":"large","timestamp":"{at}","traits":{{{}}}}}"#, traits.join(","))]);
+    world.drive(&mut spine);
+    let large = world.records(Topic::Profiles)[0].value.as_ref().expect("a value").len();
+    let of = |n: usize| track(&format!("p{n}"), &format!("u{n:03}"), "Page", START);
+    world.send(&(0..PEOPLE * 2).map(of).collect::<Vec<_>>());
+    drive(&mut spine.workers()[..1]).expect("runs intake");
+    let mut commits = 0;
+    while spine.workers()[1].step().expect("steps") == flywheel::stream::Stepped::Worked {
+        commits += 1;
+    }
+    let as_if_all_were_large = PEOPLE * 2 / ((6 << 10) / large + 1);
+    assert!(commits * 2 < as_if_all_were_large, "{commits} commits, {as_if_all_were_large} if all were of {large} bytes");
+}

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use flywheel::domain::{DAY_MS, Millis, Namespace, Offset, PartitionId};
+use flywheel::domain::{DAY_MS, HOUR_MS, Millis, Namespace, Offset, PartitionId};
 use flywheel::log::{LogReader, LogWriter, RecordBatch, TopicPartition};
 use flywheel::projections::{self, Limits, Projector};
 use flywheel::replay::fold;
@@ -12,9 +12,9 @@ use flywheel::schema::{self, profile::ProfileRecord};
 use flywheel::segments::{self, Catalog, Clock, Segment, SegmentSet, Type};
 use flywheel::state::{MemoryStore, StateStore};
 use flywheel::stream::topology::{Field, Fields, Topology};
-use flywheel::stream::{Library, NamespaceClock, Options, ProfileFold, ProfileSetup, Topic, refold};
+use flywheel::stream::{Library, NamespaceClock, Options, ProfileFold, ProfileSetup, Topic, drive, refold};
 
-use crate::spine_world::{START, World, topology, track};
+use crate::spine_world::{START, World, anonymous, identify, topology, track, user};
 
 const SEGMENTS: &str = r#"
 [[segment]]
@@ -118,6 +118,9 @@ fn rows(world: &World) -> Vec<String> {
 fn events_of_u0(world: &World) -> i64 {
     let profiles = world.records(Topic::Profiles);
     let newest = profiles.iter().rev().find(|record| record.key.ends_with(b"u:u0")).and_then(|record| record.value.as_deref());
+    if newest.is_none() {
+        return 0;
+    }
     let profile: ProfileRecord<'_> = schema::decode(newest.expect("was written")).expect("decodes");
     profile.events.iter().map(|totals| totals.total).sum()
 }
@@ -191,4 +194,127 @@ fn folding_again_stores_states_on_the_way_and_writes_nothing_to_the_log() {
     let people = store.scan(&store.tables().expect("lists")[0], None, usize::MAX).expect("reads").len();
     assert!(people > 1 && people == made && commits == made, "{people} people, {made} profiles in {commits} commits");
     assert_eq!(world.records(Topic::Profiles).len(), before);
+}
+
+/// Sends every dead letter again, twice: how many went at first, after which none does.
+fn redrive_all(world: &World) -> u64 {
+    let topics = world.topics();
+    let again = || {
+        let mut send = |record| Ok(world.log.append(transaction(&topics, &record))?.wait().map(drop)?);
+        redrive(&world.log, &Namespace::new("t").expect("a slug"), &Selection::default(), &mut send).expect("redrives")
+    };
+    let first = again();
+    assert_eq!(again(), Redriven { sent: 0, already: first.sent, hopeless: 0 });
+    assert_eq!(first.hopeless, 0);
+    first.sent
+}
+
+/// The kinds of record among the dead letters that are about somebody, by the ids that `event_ids` gives.
+fn refused(world: &World) -> Vec<&'static str> {
+    let kind = |record: &flywheel::log::Record| {
+        let letter: schema::records::DeadLetter<'_> = schema::decode(record.value.as_deref().expect("a value")).expect("decodes");
+        match schema::decode(letter.value).expect("decodes") {
+            schema::records::EventsRecord::Event(_) => "event",
+            schema::records::EventsRecord::Handover(_) => "handover",
+            schema::records::EventsRecord::Expect(_) => "expect",
+            schema::records::EventsRecord::Absorb(_) => "absorb",
+            _ => "control",
+        }
+    };
+    let mut kinds: Vec<_> = world.records(Topic::DeadLetters).iter().map(kind).collect();
+    kinds.sort_unstable();
+    kinds
+}
+
+fn hour(hours: i64) -> Millis {
+    START + hours * HOUR_MS
+}
+
+/// A fixed build takes the letters, once, and states built again from the log say the same.
+fn a_fixed_build_merges_once(world: &mut World, sent: u64, events: i64, next: impl Fn(&World)) {
+    world.topology = topology(SEGMENTS);
+    world.open();
+    assert_eq!(redrive_all(world), sent);
+    world.run();
+    assert_eq!(events_of_u0(world), events);
+    world.state = Arc::new(MemoryStore::new());
+    world.run();
+    next(world);
+    world.run();
+    assert_eq!(events_of_u0(world), events + 1);
+}
+
+#[test]
+fn a_handover_that_panicked_freezes_nobody_and_is_made_up_for_when_sent_again() {
+    let mut world = World::new(NamespaceClock::Event, SEGMENTS);
+    world.topology = poisoned();
+    world.open();
+    world.send(&[track("m1", "a:d1", "Order Completed", hour(0)), identify("i1", "d1", "u0", hour(1)), track("m2", "u0", "Page", hour(2))]);
+    world.run();
+    assert_eq!(refused(&world), ["handover"]);
+    assert_eq!(events_of_u0(&world), 2, "u0 does not wait for what does not come");
+    a_fixed_build_merges_once(&mut world, 1, 3, |world| world.send(&[track("m3", "u0", "Page", hour(30))]));
+    assert_eq!(world.event_ids(&anonymous("d1")), ["m1", "handover", "handover"]);
+    assert_eq!(world.event_ids(&user("u0")), ["expect", "i1", "m2", "absorb", "absorb", "m3"]);
+}
+
+#[test]
+fn an_expect_that_panicked_keeps_nothing_back_when_sent_again() {
+    let mut world = World::new(NamespaceClock::Event, SEGMENTS);
+    world.topology = poisoned();
+    world.open();
+    world.send(&[track("m0", "u0", "Order Completed", hour(0)), track("m1", "a:d1", "Page", hour(1)), identify("i1", "d1", "u0", hour(2))]);
+    world.run();
+    assert_eq!(refused(&world), ["event", "expect"]);
+    a_fixed_build_merges_once(&mut world, 2, 3, |world| world.send(&[track("m3", "u0", "Page", hour(30))]));
+}
+
+#[test]
+fn an_absorb_that_panicked_freezes_nobody_and_is_merged_once_when_sent_again() {
+    let mut world = World::new(NamespaceClock::Event, SEGMENTS);
+    world.topology = poisoned();
+    let mut spine = world.open();
+    world.send(&[track("m1", "a:d1", "Order Completed", hour(0)), identify("i1", "d1", "u0", hour(0)), track("m2", "u0", "Page", hour(1))]);
+    // All of it is there before the absorb: it is m2, kept back, over which whoever ordered panics.
+    drive(&mut spine.workers()[..2]).expect("runs intake");
+    world.drive(&mut spine);
+    spine.workers().iter_mut().for_each(|worker| worker.stop().expect("stops"));
+    assert_eq!(refused(&world), ["absorb"]);
+    assert_eq!(events_of_u0(&world), 2, "applied without waiting on");
+    a_fixed_build_merges_once(&mut world, 1, 3, |world| world.send(&[track("m3", "u0", "Page", hour(30))]));
+}
+
+#[test]
+fn on_wall_time_a_person_waits_an_hour_for_an_absorb_and_it_is_merged_when_it_comes() {
+    let world = World::new(NamespaceClock::Wall, SEGMENTS);
+    world.open();
+    world.send(&[track("m1", "a:d1", "Page", START)]);
+    world.run();
+    // A handover that nobody has seen, as after a hole in the log.
+    let (topics, origin) = (world.topics(), schema::records::Origin { incarnation: 1, partition: 0, offset: 1 });
+    let send = |key: &[u8], record: &schema::records::EventsRecord<'_>| {
+        let partition = flywheel::domain::partition_of(key, topics.count(Topic::Events));
+        world.append(&topics, Topic::Events, partition, key, START, record);
+    };
+    let (anonymous_id, user_id, at) = ("d1", "u0", START.0);
+    let expect = schema::records::Expect { anonymous_id, user_id, at, origin, redriven_from: None };
+    send(&user("u0"), &schema::records::EventsRecord::Expect(expect));
+    world.send(&[track("m2", "u0", "Page", START)]);
+    world.run();
+    world.clock.set(START + HOUR_MS - 1_000);
+    world.run();
+    assert_eq!(events_of_u0(&world), 0, "kept back");
+    world.clock.set(START + HOUR_MS);
+    world.run();
+    assert_eq!(events_of_u0(&world), 1, "no longer");
+    world.send(&[track("m3", "u0", "Page", START + HOUR_MS)]);
+    world.run();
+    assert_eq!(events_of_u0(&world), 2);
+    let handover = schema::records::Handover { anonymous_id, user_id, at, origin, redriven_from: None };
+    send(&anonymous("d1"), &schema::records::EventsRecord::Handover(handover));
+    world.run();
+    assert_eq!(events_of_u0(&world), 3, "merged late");
+    world.clock.set(START + 3 * DAY_MS);
+    world.run();
+    assert!(world.changes().iter().any(|change| change.starts_with("u:u0 +quiet")), "woken as anyone: {:?}", world.changes());
 }

@@ -16,6 +16,7 @@ type Member = (String, String, String);
 #[derive(Debug)]
 pub struct Segments {
     insert_members: Statement,
+    delete_members: Statement,
     insert_history: Statement,
     insert_daily: Statement,
     /// The batch's last word on each membership: since when, digest, cause; `None` for left.
@@ -34,6 +35,7 @@ impl Segments {
                 &["tenant_id", "segment", "subject", "since", "digest", "cause"],
                 "",
             ),
+            delete_members: Statement::deleting("membership", &["tenant_id", "segment", "subject"]),
             insert_history: Statement::new(
                 "membership_history",
                 "INSERT INTO",
@@ -75,16 +77,17 @@ impl Segments {
     }
 
     pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
-        let mut entered = Vec::new();
+        let (mut entered, mut left) = (Vec::new(), Vec::new());
         for ((tenant, segment, subject), state) in std::mem::take(&mut self.members) {
             let key = [Cell::Text(tenant), Cell::Text(segment), Cell::Text(subject)];
             match state {
                 Some((since, digest, cause)) => {
                     entered.extend(key.into_iter().chain([since.into(), Cell::Text(digest), Cell::text_or_null(&cause)]));
                 }
-                None => leave(connection, key).await?,
+                None => left.extend(key),
             }
         }
+        self.delete_members.write(connection, left).await?;
         self.insert_members.write(connection, entered).await?;
         self.insert_history.write(connection, std::mem::take(&mut self.history)).await?;
         let mut daily = Vec::new();
@@ -93,13 +96,4 @@ impl Segments {
         }
         self.insert_daily.write(connection, daily).await
     }
-}
-
-async fn leave(connection: &mut SqliteConnection, key: [Cell; 3]) -> Result<(), Error> {
-    let mut gone = sqlx::query("DELETE FROM membership WHERE tenant_id = ? AND segment = ? AND subject = ?");
-    for cell in key {
-        let Cell::Text(text) = cell else { continue };
-        gone = gone.bind(text);
-    }
-    gone.execute(connection).await.map_err(Error::sql("membership")).map(drop)
 }

@@ -1,6 +1,7 @@
 //! The projector against a log in memory and real SQLite files: exactly once, whatever runs beside it or crashes.
 
 mod docs;
+mod failing;
 mod reading;
 mod rows;
 mod running;
@@ -100,7 +101,7 @@ impl World {
         let handle = self.start();
         self.wait(&handle);
         handle.stop();
-        assert_eq!(handle.health(), Health::Stopped(None));
+        assert_eq!(handle.health(), Health::Stopped);
     }
 
     pub fn wait(&self, handle: &Handle) {

@@ -37,12 +37,12 @@ pub(super) fn outputs(
                 out.push(Topic::Events, subject.key(tenant).as_bytes(), event.event_time, &EventsRecord::Event(body))?;
             }
             Output::Handover { anonymous_id, user_id, at } => {
-                let handover = Handover { anonymous_id: &anonymous_id, user_id: &user_id, at: at.0, origin };
+                let handover = Handover { anonymous_id: &anonymous_id, user_id: &user_id, at: at.0, origin, redriven_from: None };
                 let key = Subject::anonymous(&anonymous_id).key(tenant);
                 out.push(Topic::Events, key.as_bytes(), at, &EventsRecord::Handover(handover))?;
             }
             Output::Expect { anonymous_id, user_id, at } => {
-                let expect = Expect { anonymous_id: &anonymous_id, user_id: &user_id, at: at.0, origin };
+                let expect = Expect { anonymous_id: &anonymous_id, user_id: &user_id, at: at.0, origin, redriven_from: None };
                 let key = Subject::user(&user_id).key(tenant);
                 out.push(Topic::Events, key.as_bytes(), at, &EventsRecord::Expect(expect))?;
             }

@@ -36,7 +36,7 @@ use super::{Error, Options, Topic, Topics};
 use crate::domain::{Digest, FilterReason, Incarnation, Millis, Offset, Outcome, PartitionId};
 use crate::log::RecordRef;
 use crate::schema;
-use crate::schema::records::{EventBody, EventsRecord};
+use crate::schema::records::EventsRecord;
 use crate::state::{Flush, StateStore, Table, Wake};
 
 /// Raised when the bytes of `profiles`, `segment_changes` or absorbs can change for the same events: a new feature, another rounding.
@@ -64,7 +64,7 @@ pub struct ProfileFold {
     dirty_bytes: usize,
     /// Who is to be written to `profiles`.
     touched: Vec<Slot>,
-    /// The largest mean size that a commit's profile records have had.
+    /// The largest mean size that a commit's profile records have had lately.
     record_bytes: usize,
     /// The prepared batch's people; `None` for records without a key.
     batch: Vec<Option<Slot>>,
@@ -99,6 +99,8 @@ pub struct Setup {
 
 /// What a profile record is taken to be before the first one is written.
 const RECORD_BYTES_GUESS: usize = 1024;
+/// How fast what a large one taught is forgotten: by this part of it with every commit.
+const RECORD_BYTES_DECAY: usize = 8;
 
 impl ProfileFold {
     pub fn new(store: Arc<dyn StateStore>, topics: Topics, options: &Options, setup: Setup) -> Self {
@@ -317,7 +319,7 @@ impl Fold for ProfileFold {
                     return Ok(Applied::Done(Outcome::Applied));
                 }
                 self.cache.get_mut(slot).applied = record.offset.next();
-                if let EventsRecord::Event(EventBody { redriven_from: Some(origin), .. }) = &decoded
+                if let Some(origin) = decoded.redriven_from()
                     && !self.memo.wants_copy_of(origin.offset as u64)
                 {
                     return Ok(Applied::Done(Outcome::Duplicate));
@@ -336,9 +338,17 @@ impl Fold for ProfileFold {
         self.undo = careful.then(Undo::default);
     }
 
-    fn refused(&mut self, record: &RecordRef<'_>) {
-        if let Ok(EventsRecord::Event(_)) = schema::decode(record.value.unwrap_or_default()) {
-            self.memo.refuse(record.offset);
+    fn refused(&mut self, record: &RecordRef<'_>, out: &mut Outputs) -> Result<(), Error> {
+        let Ok(decoded) = schema::decode::<EventsRecord<'_>>(record.value.unwrap_or_default()) else { return Ok(()) };
+        if record.key.is_empty() || matches!(decoded, EventsRecord::Tick(_) | EventsRecord::Activated(_)) {
+            return Ok(());
+        }
+        self.memo.refuse(record.offset);
+        let slot = self.load(record.key, None)?;
+        match self.go_on_after(slot, &decoded, out) {
+            // Such as under a key that is none: there is nobody to tell.
+            Err(Error::Record(_)) => Ok(()),
+            gone_on => gone_on,
         }
     }
 
@@ -375,8 +385,9 @@ impl Fold for ProfileFold {
                 self.write_or_skip(*slot, out)?;
             }
         }
-        if let Some(mean) = (out.bytes() - before).checked_div(touched.len()) {
-            self.record_bytes = self.record_bytes.max(mean);
+        if let Some(mean) = (out.bytes() - before).checked_div(touched.len()).filter(|_| !out.is_silent()) {
+            // One heavy person makes the next few commits small, not all there ever will be.
+            self.record_bytes = mean.max(self.record_bytes - self.record_bytes / RECORD_BYTES_DECAY).max(1);
         }
         self.touched = touched;
         self.touched.clear();

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::super::Error;
 use crate::consent::Consent;
-use crate::domain::{Millis, Offset, varint};
+use crate::domain::{HOUR_MS, Millis, Offset, varint};
 use crate::features::Profile;
 
 /// The most events that are kept back for an absorb that does not come, and their bytes. Beyond it the person goes on without; the absorb
@@ -19,6 +19,12 @@ const FORMAT: u8 = 1;
 const HAS_WAKE: u8 = 1;
 const HAS_WAITING: u8 = 1 << 1;
 const HAS_HEIRS: u8 = 1 << 2;
+/// With the time since when, which states of before there was a bound have not.
+const HAS_WAITING_SINCE: u8 = 1 << 3;
+
+/// On wall time, how long an absorb is waited for, by partition time. In event time the importer may state a year at once, past an absorb
+/// that is on its way, so that there only the person's own events bound the wait.
+pub(super) const WAIT_MS_MAX: i64 = HOUR_MS;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Person {
@@ -52,6 +58,8 @@ pub(super) struct Waiting {
     pub(super) expected: Vec<Box<str>>,
     /// Values of `events` records, in order.
     pub(super) held: Vec<Box<[u8]>>,
+    /// When the newest of them was announced, by partition time where that is known.
+    pub(super) since: Option<Millis>,
 }
 
 impl Waiting {
@@ -95,7 +103,13 @@ impl Person {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let marks = [(self.wake.is_some(), HAS_WAKE), (self.waiting.is_some(), HAS_WAITING), (!self.heirs.is_empty(), HAS_HEIRS)];
+        let since = self.waiting.as_ref().and_then(|waiting| waiting.since);
+        let marks = [
+            (self.wake.is_some(), HAS_WAKE),
+            (self.waiting.is_some(), HAS_WAITING),
+            (!self.heirs.is_empty(), HAS_HEIRS),
+            (since.is_some(), HAS_WAITING_SINCE),
+        ];
         out.push(FORMAT);
         out.push(marks.iter().filter(|(there, _)| *there).fold(0, |mask, (_, mark)| mask | mark));
         varint::put(out, self.applied.0);
@@ -109,6 +123,7 @@ impl Person {
             waiting.expected.iter().for_each(|id| put_bytes(out, id.as_bytes()));
             varint::put(out, waiting.held.len() as u64);
             waiting.held.iter().for_each(|value| put_bytes(out, value));
+            out.extend(since.into_iter().flat_map(|since| since.0.to_le_bytes()));
         }
         if !self.heirs.is_empty() {
             varint::put(out, self.heirs.len() as u64);
@@ -126,6 +141,8 @@ impl Person {
         let mut person = reader.person().ok_or_else(|| corrupt(format!("{} bytes end or begin in the wrong place", bytes.len())))?;
         (person.profile, person.consent) = decode_history(reader.0).map_err(corrupt)?;
         person.wake_stored = person.wake;
+        // Of before there was a bound: its wake-up is not that of someone who waits.
+        person.is_wake_stale = person.waiting.as_ref().is_some_and(|waiting| waiting.since.is_none());
         Ok(person)
     }
 }
@@ -175,6 +192,9 @@ impl<'a> Reader<'a> {
             for _ in 0..self.number()? {
                 waiting.held.push(self.bytes()?.into());
             }
+            if marks & HAS_WAITING_SINCE != 0 {
+                waiting.since = Some(self.time()?);
+            }
             person.waiting = Some(Box::new(waiting));
         }
         if marks & HAS_HEIRS != 0 {
@@ -219,13 +239,15 @@ mod tests {
 
     #[test]
     fn a_person_comes_back_as_stored() {
-        let waiting = Waiting { expected: vec!["a1".into()], held: vec![vec![0, 1, 2].into(), vec![].into()] };
+        let waiting = |since| Waiting { expected: vec!["a1".into()], held: vec![vec![0, 1, 2].into(), vec![].into()], since };
         let heirs = vec![Heir { user_id: "u1".into(), from: Millis(5) }, Heir { user_id: "u2".into(), from: Millis(-9) }];
         let mut person = Person { applied: Offset(300), wake: Some(Millis(-1)), wake_stored: Some(Millis(-1)), ..Person::default() };
         person.set_member(3, true);
         person.set_member(70, true);
-        for (waiting, heirs) in [(None, vec![]), (Some(Box::new(waiting)), heirs)] {
-            let person = Person { waiting, heirs, ..person.clone() };
+        let some = |since| Some(Box::new(waiting(since)));
+        for (waiting, heirs) in [(None, vec![]), (some(None), heirs.clone()), (some(Some(Millis(7))), heirs)] {
+            let is_wake_stale = waiting.as_ref().is_some_and(|waiting| waiting.since.is_none());
+            let person = Person { waiting, heirs, is_wake_stale, ..person.clone() };
             let mut bytes = Vec::new();
             person.encode(&mut bytes);
             assert_eq!(Person::decode(&bytes).unwrap(), person);

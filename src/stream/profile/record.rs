@@ -1,7 +1,7 @@
 //! A person as `profiles` tells of them: every feature, every score with its reasons, traits, consent and segments, as of their own time.
 
 use super::ProfileFold;
-use crate::domain::Millis;
+use crate::domain::{KeyParts, Millis, SubjectKey};
 use crate::features::{Profile, Window};
 use crate::schema::profile::{CurrencyTotals, EventTotals, Features, FunnelStep, ProfileRecord, ReasonRecord, ScoreRecord};
 use crate::stream::cache::Slot;
@@ -13,8 +13,7 @@ impl ProfileFold {
         let person = self.cache.get(slot);
         let Some(now) = person.profile.now().filter(|_| person.heirs.is_empty()) else { return Ok(()) };
         let key = self.cache.key(slot);
-        let Some(zero) = key.iter().position(|byte| *byte == 0) else { return Ok(()) };
-        let Ok(subject) = std::str::from_utf8(&key[zero + 1..]) else { return Ok(()) };
+        let Some(KeyParts { subject, .. }) = SubjectKey::parts(key) else { return Ok(()) };
         let deployed = &self.deployed;
         let scores = deployed.topology.models.scores(&person.profile, now, &deployed.topology.rules);
         let segments = deployed.topology.segments.iter().zip(&deployed.bits);

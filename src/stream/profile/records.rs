@@ -4,7 +4,9 @@
 //! `Expect` before any event routed there, keeps events back until the absorb came, merges it and applies them in their order. So the
 //! user's history is the same whichever partition is faster.
 
-use super::person::{Heir, Waiting, decode_history, encode_history};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::person::{Heir, Person, Waiting, decode_history, encode_history};
 use super::{Applied, CONTROL, ProfileFold};
 use crate::consent::{Consent, Said};
 use crate::domain::{DAY_MS, DeadReason, Millis, Outcome, Subject, SubjectKey};
@@ -78,8 +80,7 @@ impl ProfileFold {
     fn hold(&mut self, slot: Slot, value: &[u8], out: &mut Outputs) -> Result<bool, Error> {
         let Some(waiting) = &mut self.cache.get_mut(slot).waiting else { return Ok(false) };
         if waiting.is_full() {
-            tracing::warn!("a person's events no longer wait for an absorb: too many came meanwhile");
-            self.release(slot, out)?;
+            self.go_on_without(slot, out)?;
             return Ok(false);
         }
         waiting.held.push(value.into());
@@ -95,6 +96,13 @@ impl ProfileFold {
                 self.event(slot, &event, out)?;
             }
         }
+        self.cache.get_mut(slot).is_wake_stale = true;
+        self.mark_dirty(slot);
+        self.run_missed(slot, out)
+    }
+
+    /// Runs what fell due while the person waited.
+    fn run_missed(&mut self, slot: Slot, out: &mut Outputs) -> Result<(), Error> {
         let time = self.memo.time();
         match self.clock {
             NamespaceClock::Event => self.wake_up_to(slot, time, out)?,
@@ -104,8 +112,64 @@ impl ProfileFold {
                 }
             }
         }
-        self.mark_dirty(slot);
         Ok(())
+    }
+
+    /// Waits no longer for an absorb; it is merged if it comes. An event that fails here is left out and said, since the record at hand is
+    /// another one: as a dead letter that one would fail again, and nobody would ever go on.
+    pub(super) fn go_on_without(&mut self, slot: Slot, out: &mut Outputs) -> Result<(), Error> {
+        let Some(waiting) = self.cache.get_mut(slot).waiting.take() else { return Ok(()) };
+        let partition = self.partition.0;
+        tracing::warn!(
+            partition,
+            held = waiting.held.len(),
+            "a person no longer waits for what an anonymous profile had; it is merged if it comes"
+        );
+        for value in &waiting.held {
+            let (before, place) = (self.cache.get(slot).clone(), out.checkpoint());
+            let event = || match schema::decode(value)? {
+                EventsRecord::Event(event) => self.event(slot, &event, out),
+                _ => Ok(()),
+            };
+            match catch_unwind(AssertUnwindSafe(event)) {
+                Ok(Err(error)) if !matches!(error, Error::Record(_) | Error::Schema(_)) => return Err(error),
+                Ok(Ok(())) => continue,
+                _ => {}
+            }
+            out.rewind(&place);
+            let person = self.cache.get_mut(slot);
+            let (is_dirty, is_touched) = (person.is_dirty, person.is_touched);
+            *person = Person { is_dirty, is_touched, ..before };
+            tracing::error!(partition, "an event that was kept back cannot be applied and is left out of its person's profile");
+            crate::stream::metrics::panicked(&self.topics.namespace, "held");
+        }
+        self.cache.get_mut(slot).is_wake_stale = true;
+        self.mark_dirty(slot);
+        self.contained(slot, out, |fold, out| fold.run_missed(slot, out))
+    }
+
+    /// The record is a dead letter now: whoever would wait for what it was to bring about waits no longer.
+    pub(super) fn go_on_after(&mut self, slot: Slot, record: &EventsRecord<'_>, out: &mut Outputs) -> Result<(), Error> {
+        match record {
+            // An answer with nothing in it. All of it goes with the handover, once that is sent again.
+            EventsRecord::Handover(handover) => {
+                let (profile, consent) = Default::default();
+                self.send_absorb(slot, handover.user_id, Millis(handover.at), &profile, &consent, out)
+            }
+            EventsRecord::Absorb(absorb) if self.no_longer_expects(slot, absorb.anonymous_id) => self.go_on_without(slot, out),
+            _ => Ok(()),
+        }
+    }
+
+    /// True if that was the last one expected.
+    fn no_longer_expects(&mut self, slot: Slot, anonymous_id: &str) -> bool {
+        let Some(waiting) = &mut self.cache.get_mut(slot).waiting else { return false };
+        if let Some(at) = waiting.expected.iter().position(|id| **id == *anonymous_id) {
+            waiting.expected.remove(at);
+        }
+        let is_last = waiting.expected.is_empty();
+        self.mark_dirty(slot);
+        is_last
     }
 
     /// What came for an anonymous id after its profile had gone: a profile of that one event goes after it.
@@ -158,7 +222,7 @@ impl ProfileFold {
         self.scratch.clear();
         encode_history(profile, consent, &mut self.scratch);
         let fold_version = super::FOLD_VERSION as i32;
-        let absorb = Absorb { anonymous_id: subject.id(), user_id, at: at.0, fold_version, state: &self.scratch };
+        let absorb = Absorb { anonymous_id: subject.id(), user_id, at: at.0, fold_version, state: &self.scratch, redriven_from: None };
         let user_key = Subject::user(user_id).key(&key.tenant());
         out.push(Topic::Events, user_key.as_bytes(), at, &EventsRecord::Absorb(absorb))
     }
@@ -167,22 +231,24 @@ impl ProfileFold {
         if self.clock == NamespaceClock::Event {
             self.wake_up_to(slot, Millis(expect.at), out)?;
         }
+        // What a copy was to keep back has been applied since, and the absorb may have come.
+        if expect.redriven_from.is_some() {
+            return Ok(());
+        }
+        let since = self.memo.time().max(Millis(expect.at));
         let person = self.cache.get_mut(slot);
         let waiting = person.waiting.get_or_insert_with(|| Box::new(Waiting::default()));
         waiting.expected.push(expect.anonymous_id.into());
+        waiting.since = waiting.since.max(Some(since));
+        person.is_wake_stale = true;
         self.mark_dirty(slot);
         Ok(())
     }
 
     fn absorb(&mut self, slot: Slot, absorb: &Absorb<'_>, out: &mut Outputs) -> Result<Applied, Error> {
         let history = decode_history(absorb.state);
+        let is_last = self.no_longer_expects(slot, absorb.anonymous_id);
         let person = self.cache.get_mut(slot);
-        if let Some(waiting) = &mut person.waiting
-            && let Some(at) = waiting.expected.iter().position(|id| **id == *absorb.anonymous_id)
-        {
-            waiting.expected.remove(at);
-        }
-        let is_last = person.waiting.as_ref().is_some_and(|waiting| waiting.expected.is_empty());
         let answer = match history {
             Err(detail) => Applied::Rejected(Fault::new(DeadReason::Undecodable, detail)),
             Ok((profile, consent)) => {

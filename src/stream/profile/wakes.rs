@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
+use super::person::WAIT_MS_MAX;
 use super::{Applied, CONTROL, ProfileFold};
 use crate::domain::Millis;
 use crate::features::Groups;
@@ -76,13 +77,16 @@ impl ProfileFold {
             let person = self.cache.get(slot);
             // The index may be behind: whoever changed since the last flush is in `changed` under the present due time.
             let is_hint_stale = !from_memory && person.is_dirty;
-            if is_hint_stale || person.waiting.is_some() || self.wake_by_or_never(slot, time) != Some(wake.due) {
+            if is_hint_stale || self.wake_by_or_never(slot, time) != Some(wake.due) {
                 continue;
             }
             let at = if self.clock == NamespaceClock::Event { wake.due } else { time };
             woken += 1;
             let next = self.contained(slot, out, |fold, out| {
-                fold.wake(slot, at, out)?;
+                match fold.cache.get(slot).waiting.is_some() {
+                    true => fold.go_on_without(slot, out)?,
+                    false => fold.wake(slot, at, out)?,
+                }
                 Ok(fold.wake_by(slot, time))
             });
             if let Some(due) = next? {
@@ -190,11 +194,7 @@ impl ProfileFold {
         if !person.is_wake_stale {
             return person.wake;
         }
-        let wake = match person.heirs.is_empty() {
-            true => catch_unwind(AssertUnwindSafe(|| self.next_wake_by(slot, Millis::MAX))),
-            false => Ok(None),
-        };
-        let Ok(wake) = wake else {
+        let Ok(wake) = catch_unwind(AssertUnwindSafe(|| self.wants_by(slot, Millis::MAX))) else {
             self.never_wake(slot, "when to wake them cannot be told");
             return None;
         };
@@ -207,9 +207,19 @@ impl ProfileFold {
     pub(super) fn wake_by(&self, slot: Slot, time: Millis) -> Option<Millis> {
         let person = self.cache.get(slot);
         match person.is_wake_stale {
-            true if person.heirs.is_empty() => self.next_wake_by(slot, time),
-            true => None,
+            true => self.wants_by(slot, time),
             false => person.wake.filter(|due| *due <= time),
+        }
+    }
+
+    /// Worked out: nobody who was absorbed, who waits only to wait no longer, everyone else for what time changes about them.
+    fn wants_by(&self, slot: Slot, time: Millis) -> Option<Millis> {
+        let person = self.cache.get(slot);
+        match &person.waiting {
+            _ if !person.heirs.is_empty() => None,
+            Some(_) if self.clock == NamespaceClock::Event => None,
+            Some(waiting) => waiting.since.map(|since| since + WAIT_MS_MAX).filter(|due| *due <= time),
+            None => self.next_wake_by(slot, time),
         }
     }
 }
