@@ -1,6 +1,6 @@
 //! Whether a person opened or clicked, or a machine on the way: rules as data, in `bots.toml`.
 //!
-//! A hit by a machine is still an event, with its verdict: whoever counts decides. A list of one's own takes the place of the shipped one.
+//! A list of one's own takes the place of the shipped one. `events` makes no event of what a machine did.
 
 use std::sync::OnceLock;
 

@@ -5,7 +5,7 @@
 
 use mail_parser::{Message, MessageParser, MimeHeaders, PartType};
 
-use super::mail::key_of;
+use super::mail::{key_of, key_of_address};
 use crate::permit::EffectKey;
 
 /// A report is short, even with the message that it quotes.
@@ -23,7 +23,7 @@ pub enum Inbound {
 /// A delivery report, of one message to one or more recipients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounce {
-    /// The message's key, if the report quotes a Message-ID of ours.
+    /// The message's key, if the report quotes a Message-ID of ours or came to an address that holds it.
     pub key: Option<EffectKey>,
     pub recipients: Vec<Recipient>,
 }
@@ -177,8 +177,13 @@ fn complaint(message: &Message<'_>, report: &str) -> Complaint {
     }
 }
 
-/// The key in the Message-ID of the quoted message: a whole one, or only its header.
+/// The key in the Message-ID of the quoted message (a whole one, or only its header), else in the address that the report came to.
 fn quoted_key(message: &Message<'_>) -> Option<EffectKey> {
+    let addresses = message.to().into_iter().flat_map(|to| to.iter()).filter_map(|to| to.address());
+    quoted_id(message).or_else(|| addresses.filter_map(key_of_address).next())
+}
+
+fn quoted_id(message: &Message<'_>) -> Option<EffectKey> {
     message.parts.iter().find_map(|part| match &part.body {
         PartType::Message(quoted) => quoted.message_id().and_then(key_of),
         PartType::Multipart(_) => None,
@@ -196,7 +201,7 @@ fn quoted_key(message: &Message<'_>) -> Option<EffectKey> {
 mod tests {
     use super::*;
 
-    const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    const KEY: &str = "00112233445566778899aabbccddeeff";
 
     fn report(kind: &str, machine: &str, quoted_type: &str) -> Vec<u8> {
         let subtype = if kind == "delivery-status" { "delivery-status" } else { "feedback-report" };
@@ -224,6 +229,18 @@ mod tests {
             assert_eq!(ada.diagnostic, "550 5.1.1 <ada@example.com>: Recipient address rejected");
             assert_eq!((bob.address.as_str(), bob.class, bob.status.as_str()), ("bob@example.com", Class::Delayed, "4.4.1"));
         }
+    }
+
+    #[test]
+    fn an_address_with_the_key_is_enough() {
+        let machine = "Reporting-MTA: dns; x\r\n\r\nFinal-Recipient: rfc822; ada@example.com\r\nStatus: 5.1.1\r\n";
+        let whole = String::from_utf8(report("delivery-status", machine, "text/plain")).unwrap();
+        let found = |text: &str| match read(text.as_bytes()) {
+            Inbound::Bounce(bounce) => bounce.key,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found(&whole), None);
+        assert_eq!(found(&whole.replace("bounces@", &format!("bounces+{KEY}@"))), Some(KEY.parse().unwrap()));
     }
 
     #[test]

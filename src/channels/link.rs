@@ -153,7 +153,7 @@ fn parts<'a>(id: &'a str, payload: &'a [u8]) -> [&'a [u8]; 4] {
 }
 
 impl Link {
-    /// `kind u8 | expires, seconds, u32 | effect 32 | tenant | subject | detail`, texts as `length u16 | bytes`. A text is cut at 2 KB:
+    /// `kind u8 | expires, seconds, u32 | effect 16 | tenant | subject | detail`, texts as `length u16 | bytes`. A text is cut at 2 KB:
     /// ids are shorter, and whoever makes a click link gives it no longer address.
     fn payload(&self) -> Vec<u8> {
         let mut out = vec![self.kind as u8];
@@ -172,7 +172,7 @@ impl Link {
         let ([kind], rest) = payload.split_first_chunk::<1>()?;
         let kind = Kind::ALL.into_iter().find(|known| *known as u8 == *kind)?;
         let (seconds, rest) = rest.split_first_chunk::<4>()?;
-        let (effect, mut rest) = rest.split_first_chunk::<32>()?;
+        let (effect, mut rest) = rest.split_first_chunk::<16>()?;
         let mut text = || {
             let (len, tail) = rest.split_first_chunk::<2>()?;
             let (text, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
@@ -198,7 +198,7 @@ mod tests {
             kind: Kind::Click,
             tenant: "acme".into(),
             subject: "u:ada".into(),
-            effect: EffectKey([9; 32]),
+            effect: EffectKey([9; 16]),
             expires: Millis(1_780_000_000_000),
             detail: "https://shop.example/?q=ü&a=b".into(),
         }

@@ -11,6 +11,8 @@ use super::template::Rendered;
 use crate::domain::Millis;
 use crate::permit::EffectKey;
 
+/// In the bounce address of a sender: stands for the message's key, which then comes back even from a server that quotes nothing.
+pub const KEY_MARK: &str = "{key}";
 /// A line of RFC 5322 ends before its 998th character.
 const URL_BYTES_MAX: usize = 900;
 
@@ -19,8 +21,8 @@ const URL_BYTES_MAX: usize = 900;
 pub struct Sender {
     from: Mailbox,
     reply_to: Option<Mailbox>,
-    /// Where the other side reports that it could not deliver.
-    bounces: Address,
+    /// Where the other side reports that it could not deliver; may hold [`KEY_MARK`].
+    bounces: String,
 }
 
 /// One message to one person.
@@ -61,8 +63,14 @@ impl Sender {
     pub fn new(from: &str, reply_to: Option<&str>, bounces: Option<&str>) -> Result<Self, Error> {
         let from = mailbox("from", from)?;
         let reply_to = reply_to.map(|text| mailbox("reply_to", text)).transpose()?;
-        let bounces = bounces.map(|text| mailbox("bounces", text)).transpose()?.map_or_else(|| from.email.clone(), |mailbox| mailbox.email);
-        Ok(Self { from, reply_to, bounces })
+        let bounces = bounces.map_or_else(|| from.email.to_string(), str::to_owned);
+        let sender = Self { from, reply_to, bounces };
+        sender.bounces_of(EffectKey([0; 16]))?;
+        Ok(sender)
+    }
+
+    fn bounces_of(&self, key: EffectKey) -> Result<Address, Error> {
+        Ok(mailbox("bounces", &self.bounces.replace(KEY_MARK, &key.to_string()))?.email)
     }
 }
 
@@ -79,6 +87,12 @@ pub fn message_id(key: EffectKey, domain: &str) -> String {
 pub fn key_of(message_id: &str) -> Option<EffectKey> {
     let id = message_id.trim().trim_start_matches('<').trim_end_matches('>');
     id.split_once('@').and_then(|(key, _)| key.parse().ok())
+}
+
+/// The key in a bounce address such as `bounces+KEY@shop.example`.
+pub fn key_of_address(address: &str) -> Option<EffectKey> {
+    let local = address.rsplit_once('@').map_or(address, |(local, _)| local);
+    local.rsplit(['+', '-', '=']).next()?.parse().ok()
 }
 
 impl Draft<'_> {
@@ -110,12 +124,12 @@ impl Draft<'_> {
             None => message.singlepart(text),
             Some(html) => {
                 let html = SinglePart::builder().header(ContentType::TEXT_HTML).body(html.clone());
-                let boundary = format!("=_{}", &self.key.to_string()[..40]);
+                let boundary = format!("=_{}", self.key);
                 message.multipart(MultiPart::alternative().boundary(boundary).singlepart(text).singlepart(html))
             }
         };
         let message = message.map_err(|error| Error::Build(error.to_string()))?;
-        Ok(Mail { key: self.key, from: self.sender.bounces.clone(), to: to.email, bytes: message.formatted() })
+        Ok(Mail { key: self.key, from: self.sender.bounces_of(self.key)?, to: to.email, bytes: message.formatted() })
     }
 }
 
@@ -131,7 +145,7 @@ mod tests {
         static SENDER: std::sync::OnceLock<Sender> = std::sync::OnceLock::new();
         let sender = SENDER.get_or_init(|| Sender::new("Ünser Shop <news@shop.example>", None, Some("bounces@shop.example")).unwrap());
         Draft {
-            key: EffectKey([0xab; 32]),
+            key: EffectKey([0xab; 16]),
             sender,
             to: "Ada Lovelace <ada@example.com>",
             date: Millis(1_780_000_000_000),
@@ -164,6 +178,16 @@ mod tests {
         ] {
             assert!(text.contains(header), "{header} in {text}");
         }
+    }
+
+    #[test]
+    fn a_bounce_address_may_carry_the_key() {
+        let sender = Sender::new("news@shop.example", None, Some("bounces+{key}@shop.example")).unwrap();
+        let words = words();
+        let mail = Draft { sender: &sender, ..draft(&words) }.write().unwrap();
+        assert_eq!(key_of_address(mail.from.as_ref()), Some(mail.key));
+        assert_eq!(key_of_address("bounces@shop.example"), None);
+        assert!(Sender::new("news@shop.example", None, Some("{key} @shop.example")).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! how often to the subject's fold and its executors, and serving the links to the gateway.
 
 pub mod bots;
+pub mod events;
 pub mod inbound;
 pub mod link;
 pub mod mail;

@@ -41,7 +41,7 @@ fn mail(n: u8) -> Mail {
     let words = Rendered { subject: "Grüße".into(), text: "Hello.\n.\nA line that begins with a dot is doubled.".into(), html };
     let unsubscribe_url = Some("https://shop.example/m/unsubscribe/token");
     let date = Millis(1_780_000_000_000);
-    Draft { key: EffectKey([n; 32]), sender: &sender, to: "ada@example.com", date, words: &words, unsubscribe_url }.write().unwrap()
+    Draft { key: EffectKey([n; 16]), sender: &sender, to: "ada@example.com", date, words: &words, unsubscribe_url }.write().unwrap()
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_message_is_one_file_however_often_it_is_sent() {
 fn a_permit_sends_only_its_own_message_on_its_own_channel() {
     let outbox = Outbox::open(Arc::new(SimFs::new(1)), Path::new("/outbox")).unwrap();
     let mail = mail(1);
-    for wrong in [permit(EffectKey([2; 32]), "email"), permit(mail.key, "sms")] {
+    for wrong in [permit(EffectKey([2; 16]), "email"), permit(mail.key, "sms")] {
         assert!(matches!(outbox.send(wrong, &mail), Err(Failure::Permit(_))));
     }
     assert!(!outbox.path(mail.key).exists());
@@ -250,7 +250,7 @@ async fn a_webhook_arrives_signed_and_its_key_is_its_id() {
     let (url, mut taken) = receiver(200).await;
     let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     let hook = Webhook::new(&url, vec![secret.clone()]).unwrap();
-    let (key, at) = (EffectKey([3; 32]), Millis(1_780_000_000_000));
+    let (key, at) = (EffectKey([3; 16]), Millis(1_780_000_000_000));
     let sent = hook.send(permit(key, "webhook"), key, at, b"{\"a\":1}".to_vec()).await;
     assert_eq!(sent, Ok(Sent::Now("200 OK: noted".into())));
     let (headers, body) = taken.recv().await.unwrap();
@@ -266,7 +266,7 @@ async fn a_receivers_status_says_whether_to_come_again() {
     for (status, expected) in cases {
         let (url, _taken) = receiver(status).await;
         let hook = Webhook::new(&url, Vec::new()).unwrap();
-        let key = EffectKey([4; 32]);
+        let key = EffectKey([4; 16]);
         let found = match hook.send(permit(key, "webhook"), key, Millis(0), Vec::new()).await {
             Ok(_) => "sent",
             Err(Failure::Refused { is_address: true, .. }) => "gone",

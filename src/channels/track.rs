@@ -77,7 +77,7 @@ mod tests {
 
     fn of() -> Link {
         let (tenant, subject) = ("acme".to_owned(), "u:ada".to_owned());
-        let (effect, expires) = (EffectKey([1; 32]), Millis(1_000_000));
+        let (effect, expires) = (EffectKey([1; 16]), Millis(1_000_000));
         Link { kind: Kind::Open, tenant, subject, effect, expires, detail: String::new() }
     }
 

@@ -15,7 +15,7 @@ pub struct Error(&'static str);
 
 impl Ledger {
     /// Appends `version u8 | newest i64 | classes u8`, then of each class `channel | purpose | entries u16`, then of each entry
-    /// `at i64 | key 32 | open u8 | executor 16 if open`. Texts are `length u8 | bytes`; numbers are little-endian.
+    /// `at i64 | key 16 | open u8 | executor 16 if open`. Texts are `length u8 | bytes`; numbers are little-endian.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         out.extend(self.newest.0.to_le_bytes());

@@ -57,7 +57,7 @@ macro_rules! hex_id {
 
 hex_id!(
     /// The idempotency key of one effect: the same for every attempt, whatever crashes in between.
-    EffectKey, 32
+    EffectKey, 16
 );
 hex_id!(
     /// One running instance of an executor, new with every start of the process.
@@ -72,8 +72,8 @@ mod tests {
     fn an_id_reads_back_from_its_text_and_nothing_else_does() {
         let key = EffectKey(std::array::from_fn(|at| at as u8 * 7));
         assert_eq!(key.to_string().parse(), Ok(key));
-        let long = "0".repeat(66);
-        let upper = "A".repeat(64);
+        let long = "0".repeat(34);
+        let upper = "A".repeat(32);
         for wrong in ["", "00", long.as_str(), upper.as_str()] {
             assert!(wrong.parse::<EffectKey>().is_err(), "{wrong:?}");
         }

@@ -89,7 +89,7 @@ const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::Hi
 impl Run {
     fn step(&mut self, step: &Step, zone: &str) {
         self.now = self.now + step.pass_ms;
-        let key = EffectKey([step.key; 32]);
+        let key = EffectKey([step.key; 16]);
         let place = self.open.iter().position(|(grant, _)| grant.key() == key);
         match (&step.what, place) {
             (What::Ask { channel, purpose, priority }, _) => {
@@ -248,7 +248,7 @@ proptest! {
 fn the_ledger_stays_small_whatever_is_sent() {
     let mut ledger = Ledger::default();
     for n in 0..20_000u32 {
-        let mut key = [0; 32];
+        let mut key = [0; 16];
         key[..4].copy_from_slice(&n.to_le_bytes());
         let at = Millis(i64::from(n) * 1_000);
         let purpose = format!("purpose {}", n % 90);

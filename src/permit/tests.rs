@@ -39,7 +39,7 @@ const POLICY: &str = r#"
 "#;
 
 pub(super) fn key(n: u8) -> EffectKey {
-    EffectKey([n; 32])
+    EffectKey([n; 16])
 }
 
 /// A Wednesday, noon in Berlin.
