@@ -19,7 +19,7 @@ use crate::{gateway, log, projections, state, stream};
 pub enum Error {
     #[error("the data folder {folder}: {message}")]
     Folder { folder: String, message: String },
-    #[error("cannot listen on {0}: {1}")]
+    #[error("cannot listen on {0}: {1}; choose another address with --listen or server.listen, port 0 for a free one")]
     Listen(String, std::io::Error),
     #[error(
         "{0} can be reached from other machines, and no source is configured: the development write key is for loopback only. \

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::cli::output::outln;
+
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
     pub name: String,
@@ -30,7 +32,7 @@ impl Figure {
     }
 
     pub fn print(&self) {
-        println!("{}", serde_json::to_string(self).expect("a figure is JSON"));
+        outln!("{}", serde_json::to_string(self).expect("a figure is JSON"));
     }
 }
 

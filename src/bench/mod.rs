@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::cli::args;
+use crate::cli::output::outln;
 use crate::config::Config;
 
 pub use figure::{CATALOGUE, Figure};
@@ -26,7 +27,7 @@ const PHASE_MAX: Duration = Duration::from_secs(15);
 pub async fn run(config: &Config, asked: &args::Bench) -> anyhow::Result<()> {
     if asked.list {
         for (name, meaning) in CATALOGUE {
-            println!("{name:<20} {meaning}");
+            outln!("{name:<20} {meaning}");
         }
         return Ok(());
     }

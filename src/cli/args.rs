@@ -16,7 +16,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 it failed, and standard error says why; 2 the command line is wrong; 3 what was asked for is not there;
-4 a check did not pass (topology check, topology test, doctor, replay --expect, the counts of demo).
+4 a check did not pass (doctor, topology check, topology show and topology test of a file with mistakes, replay --expect, the counts of demo).
 
 Settings come from defaults, then flywheel.toml, then FLYWHEEL_SECTION__KEY variables, then flags: `flywheel config show`.";
 
@@ -116,7 +116,9 @@ pub enum FileFormat {
 
 #[derive(Debug, Args)]
 pub struct Send {
-    /// Events: one JSON object a line, or CSV with a header line; `-` is standard input. A name ending in .gz is unpacked.
+    /// Events: one JSON object a line, or CSV with a header line; `-` is standard input. A name ending in .gz is unpacked. A row without
+    /// a messageId gets one, made of what it says and of how many equal rows came before it: equal rows are all kept, and the same file
+    /// sent again within a day is recognised.
     pub file: PathBuf,
     /// Where to send; the server on this data folder if absent.
     #[arg(long)]
@@ -356,12 +358,13 @@ pub struct Doctor {
 
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// A folder that does not exist yet.
+    /// A folder that does not exist yet, or is empty.
     pub to: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub struct Restore {
+    /// A folder that `flywheel backup` wrote. It is copied into the data folder (--data), which must hold no log yet.
     pub from: PathBuf,
 }
 

@@ -1,7 +1,9 @@
 //! Exit codes that mean something, and the errors that carry them.
 
+use std::io;
 use std::process::ExitCode;
 
+use super::output::note;
 use crate::{log, projections};
 
 /// What was asked for is not there.
@@ -31,15 +33,21 @@ impl Exit {
 
 /// Prints the error to standard error and says how to leave.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    // A reader that went away (`flywheel topic tail | head`) is no failure.
-    let is_broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(is_broken_pipe) {
+    if is_reader_gone(error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", text(error));
+    note!("error: {}", text(error));
     ExitCode::from(code(error))
+}
+
+/// A reader that went away (`flywheel topic tail | head`) is no failure. A server that went away is one, whatever its socket calls it.
+fn is_reader_gone(error: &anyhow::Error) -> bool {
+    let kind = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        io.or_else(|| cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind))
+    };
+    let is_over_a_socket = error.chain().any(|cause| cause.is::<reqwest::Error>());
+    !is_over_a_socket && error.chain().any(|cause| kind(cause) == Some(io::ErrorKind::BrokenPipe))
 }
 
 fn code(error: &anyhow::Error) -> u8 {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::args;
 use super::exit::Exit;
-use super::output::{Rows, grouped, print_json};
+use super::output::{Rows, grouped, note, outln, print_json};
 use super::query;
 use super::run::reader;
 use super::topic;
@@ -49,7 +49,10 @@ pub async fn dead_letters(config: &Config, asked: &args::DeadLetter, json: bool)
                 print_json(&json!({"sent": done.sent, "already": done.already, "hopeless": done.hopeless, "dry_run": dry_run}));
             } else {
                 let verb = if *dry_run { "would be sent" } else { "sent" };
-                println!("{} {verb} again, {} were already, {} are not the bytes of any record", done.sent, done.already, done.hopeless);
+                outln!("{} {verb} again; {} had been sent again before", done.sent, done.already);
+                if done.hopeless > 0 {
+                    outln!("{} cannot be sent again: what was kept of them is not a whole record", done.hopeless);
+                }
             }
             Ok(())
         }
@@ -118,7 +121,7 @@ pub async fn rebuild(config: &Config, namespace: &str, json: bool) -> anyhow::Re
     if json {
         print_json(&json!({"records": rebuilt.records, "generation": rebuilt.generation}));
     } else {
-        println!("rebuilt {namespace} from {} records; it is in force now (generation {})", grouped(rebuilt.records), rebuilt.generation);
+        outln!("rebuilt {namespace} from {} records; it is in force now (generation {})", grouped(rebuilt.records), rebuilt.generation);
     }
     Ok(())
 }
@@ -137,7 +140,7 @@ pub fn replay(config: &Config, asked: &args::Replay, json: bool) -> anyhow::Resu
             rows.push(vec![json!(one.topic), json!(one.keys), json!(one.records), json!(one.digest)]);
         }
         rows.print(false);
-        println!("{namespace} {}", digest.digest);
+        outln!("{namespace} {}", digest.digest);
     }
     match &asked.expect {
         Some(expected) if *expected != digest.digest => Err(Exit::check_failed(format!("expected {expected}, got {}", digest.digest))),
@@ -147,13 +150,14 @@ pub fn replay(config: &Config, asked: &args::Replay, json: bool) -> anyhow::Resu
 
 pub fn doctor(config: &Config, asked: &args::Doctor, json: bool) -> anyhow::Result<()> {
     let folder = Folder::new(&config.data.dir);
+    log_in(&folder)?;
     if asked.declare_holes {
         let declared = doctors::declare(Arc::new(RealFs), &folder.log(), Arc::new(SystemClock))?;
         match declared {
-            Some(incarnation) => eprintln!(
+            Some(incarnation) => note!(
                 "declared; the log is in incarnation {incarnation} now: `flywheel up` builds states and read models anew from what is there"
             ),
-            None => eprintln!("nothing to declare"),
+            None => note!("nothing to declare"),
         }
     }
     let report = doctors::check(&RealFs, &folder.log())?;
@@ -172,12 +176,12 @@ pub fn doctor(config: &Config, asked: &args::Doctor, json: bool) -> anyhow::Resu
         print_json(&json!({"files": report.files, "bytes": report.bytes, "records": report.records, "sound": report.is_sound(),
                            "notes": report.notes, "damage": damage.to_json()}));
     } else {
-        println!("{} files, {} bytes, {} records read", report.files, grouped(report.bytes), grouped(report.records));
+        outln!("{} files, {} bytes, {} records read", report.files, grouped(report.bytes), grouped(report.records));
         for note in &report.notes {
-            println!("note: {note}");
+            outln!("note: {note}");
         }
         if !report.damage.is_empty() {
-            println!("{}", damage.to_table());
+            outln!("{}", damage.to_table());
         }
     }
     if report.is_sound() {
@@ -188,23 +192,47 @@ pub fn doctor(config: &Config, asked: &args::Doctor, json: bool) -> anyhow::Resu
     ))
 }
 
+fn log_in(folder: &Folder) -> anyhow::Result<()> {
+    if backups::holds_log(&RealFs, &folder.log())? {
+        return Ok(());
+    }
+    let root = folder.root().display();
+    Err(Exit::not_found(format!("there is no log in {root}; --data names another folder, `flywheel up` makes a log in this one")))
+}
+
+fn is_used(path: &Path) -> bool {
+    path.is_file() || path.read_dir().is_ok_and(|mut entries| entries.next().is_some())
+}
+
 pub fn backup(config: &Config, to: &Path, json: bool) -> anyhow::Result<()> {
-    let copied = backups::backup(&RealFs, &Folder::new(&config.data.dir).log(), to)?;
+    let folder = Folder::new(&config.data.dir);
+    log_in(&folder)?;
+    if is_used(to) {
+        bail!("{} is there already and is not empty; name a folder that does not exist yet", to.display());
+    }
+    let copied = backups::backup(&RealFs, &folder.log(), to)?;
     if json {
         print_json(&json!({"files": copied.files, "bytes": copied.bytes, "incarnation": copied.incarnation.0}));
     } else {
-        println!("{} files, {} bytes in {}", copied.files, grouped(copied.bytes), to.display());
+        outln!("{} files, {} bytes in {}", copied.files, grouped(copied.bytes), to.display());
     }
     Ok(())
 }
 
 pub fn restore(config: &Config, from: &Path, json: bool) -> anyhow::Result<()> {
     let folder = Folder::new(&config.data.dir);
+    if !backups::holds_log(&RealFs, from)? {
+        let what = if from.is_file() { "is a file" } else { "holds no copy of a log" };
+        return Err(Exit::not_found(format!("{} {what}; name a folder that `flywheel backup` wrote", from.display())));
+    }
+    if is_used(&folder.log()) {
+        bail!("{} holds a log already; name a folder to restore into that has none: --data", folder.root().display());
+    }
     let (copied, report) = backups::restore(&RealFs, from, &folder.log())?;
     if json {
         print_json(&json!({"files": copied.files, "bytes": copied.bytes, "sound": report.is_sound()}));
     } else {
-        println!(
+        outln!(
             "{} files, {} bytes in {}; `flywheel up` begins a new incarnation there, in which wall time stands still until `flywheel time release`",
             copied.files,
             grouped(copied.bytes),

@@ -7,7 +7,7 @@ pub mod args;
 pub mod demo;
 mod exit;
 mod keep;
-mod output;
+pub(crate) mod output;
 mod people;
 mod query;
 mod run;

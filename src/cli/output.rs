@@ -2,10 +2,48 @@
 //!
 //! Results go to standard output, everything said along the way to standard error, so that a pipe gets only results.
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::process;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
 use serde_json::Value;
+
+/// Prints to standard output, as `print!` does, but a reader that goes away (`| head`) ends the command with 0: it has what it wanted.
+macro_rules! out {
+    ($($text:tt)*) => { $crate::cli::output::print(format_args!($($text)*)) };
+}
+
+/// The same with a line's end.
+macro_rules! outln {
+    ($($text:tt)*) => { $crate::cli::output::print(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+/// Says something along the way, on standard error. That nobody listens there is no reason to stop.
+macro_rules! note {
+    ($($text:tt)*) => { $crate::cli::output::say(format_args!($($text)*)) };
+}
+
+pub(crate) use {note, out, outln};
+
+/// What `out!` and `outln!` stand for.
+pub fn print(text: fmt::Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => process::exit(0),
+        Err(error) => {
+            say(format_args!("error: cannot write to standard output: {error}"));
+            process::exit(1);
+        }
+    }
+}
+
+/// What `note!` stands for.
+pub fn say(text: fmt::Arguments<'_>) {
+    // There is nobody left to tell that nobody could be told.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
 
 /// Columns and rows of any result.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,12 +99,12 @@ impl Rows {
 
     /// Prints as JSON if asked, else as a table.
     pub fn print(&self, json: bool) {
-        if json { print_json(&self.to_json()) } else { println!("{}", self.to_table()) }
+        if json { print_json(&self.to_json()) } else { outln!("{}", self.to_table()) }
     }
 }
 
 pub fn print_json(value: &Value) {
-    println!("{}", serde_json::to_string_pretty(value).expect("JSON values always print"));
+    outln!("{}", serde_json::to_string_pretty(value).expect("JSON values always print"));
 }
 
 /// Text of a JSON value without quotes around strings; nothing for null.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::args;
 use super::exit::Exit;
-use super::output::{Rows, bars, print_json};
+use super::output::{Rows, bars, out, outln, print_json};
 use crate::app::Folder;
 use crate::config::Config;
 use crate::domain::{Money, Namespace, Subject, TenantId};
@@ -36,7 +36,7 @@ pub async fn profile(config: &Config, asked: &args::Profile, json: bool) -> anyh
     if json {
         print_json(&profile);
     } else {
-        print!("{}", described(&readable(&profile), 0));
+        out!("{}", described(&readable(&profile), 0));
     }
     Ok(())
 }
@@ -183,7 +183,7 @@ pub async fn segment(config: &Config, asked: &args::Segment, json: bool) -> anyh
                 if json {
                     all.insert(name, json!(points.iter().map(|(day, size)| json!({"day": day, "members": size})).collect::<Vec<_>>()));
                 } else {
-                    println!("{name}\n{}", bars(&thinned(&points), PLOT_WIDTH));
+                    outln!("{name}\n{}", bars(&thinned(&points), PLOT_WIDTH));
                 }
             }
             if json {

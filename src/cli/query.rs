@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args;
 use super::exit::Exit;
-use super::output::{Rows, print_json};
+use super::output::{Rows, note, out, print_json};
 use crate::app::Folder;
 use crate::config::Config;
 use crate::domain::Namespace;
@@ -22,7 +22,7 @@ pub async fn rows(config: &Config, namespace: &Namespace, sql: &str) -> anyhow::
         error => error.into(),
     })?;
     if found.truncated {
-        eprintln!("only the first {} rows are shown; raise read.query_rows_max or narrow the query", limits.rows_max);
+        note!("only the first {} rows are shown; raise read.query_rows_max or narrow the query", limits.rows_max);
     }
     let columns = found.columns.into_iter().map(|column| column.name).collect();
     let rows = found.rows.into_iter().map(|row| row.into_iter().map(value).collect()).collect();
@@ -47,7 +47,7 @@ pub async fn run(config: &Config, query: &args::Query, json: bool) -> anyhow::Re
     }
     let rows = rows(config, &Namespace::new(&query.at.namespace)?, &sql).await?;
     match query.format {
-        args::Format::Csv => print!("{}", rows.to_csv()?),
+        args::Format::Csv => out!("{}", rows.to_csv()?),
         args::Format::Json => print_json(&rows.to_json()),
         args::Format::Table => rows.print(json),
     }

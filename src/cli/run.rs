@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::args::{self, Cli, Command};
 use super::exit::{self, Exit};
-use super::output::{Rows, grouped, print_json};
+use super::output::{Rows, grouped, note, out, outln, print_json};
 use super::writer::Writer;
 use super::{demo, keep, people, query, send, time, topic, trace, up, wait};
 use crate::app::Folder;
@@ -95,7 +95,10 @@ async fn dispatch(cli: &Cli, effective: Effective) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "flywheel", &mut std::io::stdout());
+            // Written whole first: the generator panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "flywheel", &mut script);
+            out!("{}", String::from_utf8(script)?);
             Ok(())
         }
     }
@@ -141,7 +144,7 @@ async fn topics(config: &Config, asked: &args::Topic, json: bool) -> anyhow::Res
             };
             let written = topic::export(&*log, name, output, topic::Range { from: time(from)?, to: time(to)? })?;
             if output != Path::new("-") {
-                eprintln!("{} records of {name} in {}", grouped(written), output.display());
+                note!("{} records of {name} in {}", grouped(written), output.display());
             }
             Ok(())
         }
@@ -156,7 +159,7 @@ async fn topics(config: &Config, asked: &args::Topic, json: bool) -> anyhow::Res
             if json {
                 print_json(&json!({"imported": imported}));
             } else {
-                println!("{} records appended to {name}", grouped(imported));
+                outln!("{} records appended to {name}", grouped(imported));
             }
             Ok(())
         }
@@ -170,7 +173,7 @@ fn topologies(asked: &args::Topology, json: bool) -> anyhow::Result<()> {
     match asked {
         args::Topology::Check { files } => {
             for file in all(files) {
-                print!("{}", topology::check(&file).map_err(|error| Exit::check_failed(error.to_string()))?);
+                out!("{}", topology::check(&file).map_err(no_topology)?);
             }
             Ok(())
         }
@@ -179,24 +182,33 @@ fn topologies(asked: &args::Topology, json: bool) -> anyhow::Result<()> {
                 args::Drawing::Text => topology::Drawing::Text,
                 args::Drawing::Mermaid => topology::Drawing::Mermaid,
             };
-            print!("{}", topology::show(file, drawing)?);
+            out!("{}", topology::show(file, drawing).map_err(no_topology)?);
             Ok(())
         }
         args::Topology::Test { files } => {
             let mut failed = 0;
             for file in all(files) {
-                for report in topology::test(&file, &stream::Simulation)? {
+                for report in topology::test(&file, &stream::Simulation).map_err(no_topology)? {
                     failed += report.verdicts.iter().filter(|verdict| !verdict.failures.is_empty()).count();
                     if json {
                         let verdicts = report.verdicts.iter().map(|v| json!({"test": v.test, "line": v.line, "failures": v.failures}));
                         print_json(&json!({"topology": report.topology, "file": report.file, "tests": verdicts.collect::<Vec<_>>()}));
                     } else {
-                        print!("{report}");
+                        out!("{report}");
                     }
                 }
             }
             if failed > 0 { Err(Exit::check_failed(format!("{failed} tests failed"))) } else { Ok(()) }
         }
+    }
+}
+
+/// A file with mistakes is a check that did not pass; a file that is not there was never checked.
+fn no_topology(error: topology::Error) -> anyhow::Error {
+    match &error {
+        topology::Error::Problems(_) => Exit::check_failed(error.to_string()),
+        topology::Error::Unknown { .. } | topology::Error::Empty { .. } => Exit::not_found(error.to_string()),
+        topology::Error::Read { .. } => error.into(),
     }
 }
 

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::output::note;
 use crate::domain::partition_of;
 
 /// Longest wait between two tries; a server that is gone for longer than [`TRIES_MAX`] of these ends the run.
@@ -180,7 +181,7 @@ impl Poster {
             };
             self.progress.retries.fetch_add(1, Ordering::Relaxed);
             if attempt == TRIES_TOLD {
-                eprintln!("{url} took nothing in {TRIES_TOLD} tries ({last}); trying on");
+                note!("{url} took nothing in {TRIES_TOLD} tries ({last}); trying on");
             }
             let backoff = Duration::from_millis(100 << attempt.min(6)).min(BACKOFF_MAX);
             tokio::time::sleep(wait.unwrap_or(backoff)).await;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::args;
 use super::exit::Exit;
-use super::output::print_json;
+use super::output::{outln, print_json};
 use super::run::reader;
 use super::topic;
 use super::writer::Writer;
@@ -36,7 +36,7 @@ pub async fn run(config: &Config, asked: &args::Time, json: bool) -> anyhow::Res
 async fn release(config: &Config, json: bool) -> anyhow::Result<()> {
     let folder = Folder::new(&config.data.dir);
     if !folder.log().exists() {
-        return Err(Exit::not_found(format!("there is no log in {}", folder.root().display())));
+        return Err(Exit::not_found(format!("there is no log in {}; --data names another folder", folder.root().display())));
     }
     // Opening a folder is what finds out that it is a copy, so not before this is it known which incarnation there is to release.
     let writer = tokio::task::block_in_place(|| Writer::open(&folder))?;
@@ -58,9 +58,9 @@ async fn release(config: &Config, json: bool) -> anyhow::Result<()> {
     if json {
         print_json(&json!({"released": released}));
     } else if released.is_empty() {
-        println!("time is not held in any namespace");
+        outln!("time is not held in any namespace");
     } else {
-        println!("time passes again in {}", released.join(", "));
+        outln!("time passes again in {}", released.join(", "));
     }
     Ok(())
 }
@@ -109,7 +109,7 @@ async fn state(config: &Config, namespace: &Namespace, feeder: PartitionId, to: 
     if json {
         print_json(&json!({"namespace": namespace.as_str(), "partition": feeder.0, "time": time.0}));
     } else {
-        println!("intake partition {feeder} of {namespace} counts as {to}; time there is now the least of all partitions'");
+        outln!("intake partition {feeder} of {namespace} counts as {to}; time there is now the least of all partitions'");
     }
     Ok(())
 }

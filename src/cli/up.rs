@@ -1,5 +1,7 @@
 //! `flywheel up`: serve until told to stop, then stop in order.
 
+use std::io::Write;
+
 use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,13 +30,13 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     // Acknowledging needs the log only: whoever sends need not wait for state and folds.
     let edge = Edge::open(&opened.ground, &namespaces, Some(metrics)).await?;
     let names: Vec<&str> = namespaces.iter().map(|(namespace, _)| namespace.as_str()).collect();
-    println!("flywheel {} on {}; namespaces: {}", env!("CARGO_PKG_VERSION"), config.data.dir.display(), names.join(", "));
+    announce(format_args!("flywheel {} on {}; namespaces: {}", env!("CARGO_PKG_VERSION"), config.data.dir.display(), names.join(", ")));
     if let Some(key) = takes_development_key(config) {
-        println!("no source is configured: the write key is {key:?}, from this machine only");
+        announce(format_args!("no source is configured: the write key is {key:?}, from this machine only"));
     }
-    println!("listening on http://{}", edge.address);
+    announce(format_args!("listening on http://{}", edge.address));
     edge.run(opened, asked).await?;
-    println!("stopped; everything acknowledged is on disk");
+    announce(format_args!("stopped; everything acknowledged is on disk"));
     Ok(())
 }
 
@@ -48,4 +50,9 @@ pub fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+/// Whoever started a server may have stopped listening; it serves all the same.
+fn announce(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

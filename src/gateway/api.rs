@@ -143,7 +143,7 @@ impl Gateway {
             ReadError::NotYet => Refusal::Starting,
             ReadError::Failed(why) => Refusal::ReadFailed(why),
         })?;
-        profile.ok_or_else(|| Refusal::NotFound(format!("the profile of {subject}")))
+        profile.ok_or_else(|| Refusal::Missing(format!("profile of {subject}")))
     }
 
     async fn take_time(&self, namespace: &str, request: Request) -> Result<TimeAnswer, Refusal> {
@@ -155,7 +155,7 @@ impl Gateway {
         if !self.keys.is_open() && access.namespace != namespace {
             return Err(Refusal::InvalidApiKey);
         }
-        let intake = self.keys.intake(&namespace).ok_or_else(|| Refusal::NotFound(format!("the namespace {namespace}")))?;
+        let intake = self.keys.intake(&namespace).ok_or_else(|| Refusal::Missing(format!("namespace {namespace}")))?;
         if self.app.sources.namespaces.get(&namespace) != Some(&Clocked::Event) {
             return Err(Refusal::InvalidRequest(format!("{namespace} runs on wall time; only event-time namespaces are told the time")));
         }

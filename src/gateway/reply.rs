@@ -43,6 +43,8 @@ pub(super) enum Refusal {
     InvalidApiKey,
     #[error("there is nothing at {0}")]
     NotFound(String),
+    #[error("there is no {0}")]
+    Missing(String),
     #[error("{0} is not allowed here")]
     MethodNotAllowed(String),
     // For now: every client comes again.
@@ -81,7 +83,7 @@ impl Refusal {
             Refusal::InvalidWriteKey => "invalid_write_key",
             Refusal::SourceDisabled => "source_disabled",
             Refusal::InvalidApiKey => "invalid_api_key",
-            Refusal::NotFound(_) => "not_found",
+            Refusal::NotFound(_) | Refusal::Missing(_) => "not_found",
             Refusal::MethodNotAllowed(_) => "method_not_allowed",
             Refusal::RateLimited { .. } => "rate_limited",
             Refusal::Overloaded => "overloaded",
@@ -101,7 +103,7 @@ impl Refusal {
             Refusal::UnsupportedEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::EventTooLarge { .. } | Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::NoWriteKey | Refusal::InvalidWriteKey | Refusal::InvalidApiKey => StatusCode::UNAUTHORIZED,
-            Refusal::SourceDisabled | Refusal::NotFound(_) => StatusCode::NOT_FOUND,
+            Refusal::SourceDisabled | Refusal::NotFound(_) | Refusal::Missing(_) => StatusCode::NOT_FOUND,
             Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::RateLimited { .. } | Refusal::Overloaded | Refusal::NoSpace | Refusal::HistoricalWaits => {
                 StatusCode::TOO_MANY_REQUESTS

@@ -254,7 +254,7 @@ pub enum Error {
     TooLarge { bytes: usize, max: usize },
     #[error("the log is closed")]
     Closed,
-    #[error("the folder {folder} is in use by {holder}")]
+    #[error("the folder {folder} is in use by {holder}; stop that, or use another folder: --data")]
     Locked { folder: String, holder: String },
     #[error("{context}: {message}")]
     Io { context: String, message: String },

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::running::{Server, flywheel, output_of, query_one};
+use crate::running::{Server, flywheel, output_of, query_one, unread};
 
 struct Place {
     dir: tempfile::TempDir,
@@ -241,12 +241,70 @@ fn a_person_whose_profile_lay_in_a_declared_hole_is_in_sql_again_without_doing_a
 }
 
 #[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let place = Place::new();
+    let data = place.path("data");
+    let server = Server::start(&data, &place.config());
+    place.send(&data, &format!("{GOOD}\n"));
+    let cases: &[&[&str]] = &[
+        &["profile", "ada"],
+        &["profile", "ada", "--json"],
+        &["segment", "plot"],
+        &["query", "SELECT * FROM profiles", "--format", "csv"],
+        &["topic", "export", "main.events"],
+        &["topic", "tail", "main.events"],
+        &["completions", "bash"],
+        &["topology", "show"],
+        &["topology", "test"],
+        &["config", "show"],
+        &["doctor"],
+        &["bench", "--list"],
+    ];
+    for args in cases {
+        let output = unread(&data, &place.config(), args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{args:?}: {}: {said}", output.status);
+    }
+    server.stop();
+}
+
+#[test]
+fn equal_rows_are_kept_and_a_file_sent_again_is_recognised() {
+    let place = Place::new();
+    let data = place.path("data");
+    let server = Server::start(&data, &place.config());
+    let file = place.path("orders.csv");
+    let send = || {
+        let args = ["send", file.to_str().expect("a path of text"), "--map", "userId=who", "--map", "event='Order Completed'"];
+        let done = place.run(&data, &args);
+        output_of(&data, &place.config(), &["wait"]);
+        (done, query_one(&data, &place.config(), "main", "SELECT count(*) FROM events"))
+    };
+    // The third row is of nobody: what came before it is sent all the same, and the message says so.
+    std::fs::write(&file, "who,total\nada,5\nada,5\n,7\n").expect("the folder is writable");
+    let ((code, said), events) = send();
+    assert!(code == 1 && said.contains("2 rows were sent") && said.contains("line 4") && said.contains("run it again"), "{said}");
+    assert_eq!(events, 2);
+    std::fs::write(&file, "who,total\nada,5\nada,5\ngrace,7\n").expect("the folder is writable");
+    for _ in 0..2 {
+        let ((code, said), events) = send();
+        assert!(code == 0 && said.contains("3 events acknowledged"), "{said}");
+        assert_eq!(events, 3);
+    }
+    server.stop();
+}
+
+#[test]
 fn exit_codes_say_what_kind_of_failure_it_was() {
     let place = Place::new();
     let data = place.path("data");
     assert_eq!(place.run(&data, &["topic", "list"]).0, 3, "no folder yet");
     let server = Server::start(&data, &place.config());
     place.send(&data, &format!("{GOOD}\n"));
+    let (broken, copy, taken) = (place.path("broken.toml"), place.path("copy"), server.url.trim_start_matches("http://"));
+    std::fs::write(&broken, "[topology]\nname = 1\n").expect("the folder is writable");
+    let (broken, copy) = (broken.to_str().expect("a path of text"), copy.to_str().expect("a path of text"));
+    output_of(&data, &place.config(), &["backup", copy]);
     let cases: &[(&[&str], i32, &str)] = &[
         (&["topology", "test"], 0, "spine"),
         (&["nosuch"], 2, "unrecognized"),
@@ -265,9 +323,28 @@ fn exit_codes_say_what_kind_of_failure_it_was() {
         (&["segment", "plot", "nosuch"], 3, "segment list"),
         (&["replay", "--expect", "nosuch"], 4, "expected nosuch"),
         (&["send", "nosuch.csv"], 1, "nosuch.csv"),
+        (&["topology", "check", "nosuch.toml"], 3, "no topology"),
+        (&["topology", "test", "nosuch.toml"], 3, "no topology"),
+        (&["topology", "check", broken], 4, "broken.toml"),
+        (&["topology", "test", broken], 4, "broken.toml"),
+        (&["restore", "nosuch"], 3, "flywheel backup"),
+        (&["restore", broken], 3, "is a file"),
+        (&["restore", copy], 1, "--data"),
+        (&["backup", copy], 1, "does not exist yet"),
     ];
     for (args, code, said) in cases {
         let (got, text) = place.run(&data, args);
+        assert!(got == *code && text.contains(said), "{args:?}: {got}: {text}");
+    }
+    let elsewhere = place.path("elsewhere");
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["doctor"], 3, "--data"),
+        (&["backup", broken], 3, "--data"),
+        (&["time", "release"], 3, "--data"),
+        (&["up", "--listen", taken], 1, "--listen"),
+    ];
+    for (args, code, said) in cases {
+        let (got, text) = place.run(&elsewhere, args);
         assert!(got == *code && text.contains(said), "{args:?}: {got}: {text}");
     }
     server.stop();

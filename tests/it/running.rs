@@ -83,6 +83,14 @@ pub fn flywheel(dir: &Path, config: &Path, args: &[&str]) -> Output {
     command(dir, config).args(args).output().expect("the binary runs")
 }
 
+/// Runs one command whose standard output nobody reads any more.
+pub fn unread(dir: &Path, config: &Path, args: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let child = command(dir, config).args(args).stdout(writer).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    child.wait_with_output().expect("the binary runs")
+}
+
 /// Runs one command that must succeed and returns its standard output.
 pub fn output_of(dir: &Path, config: &Path, args: &[&str]) -> String {
     let output = flywheel(dir, config, args);

@@ -11,7 +11,7 @@ mod show;
 use anyhow::Context;
 
 use super::args::{self, Dataset};
-use super::output::grouped;
+use super::output::{grouped, note};
 use super::run::reader as reader_of;
 use crate::app::{Engine, Folder, Plan};
 use crate::config::{ApiKey, Config, Source};
@@ -63,7 +63,7 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
     let left = Left::of(rows, tokio::task::block_in_place(|| stated(config, &scene))?, &history);
     let root = folder.root().display();
     if left == Left::Everything {
-        eprintln!("{root} already holds this history, whole; nothing is sent again (with another --data it is). This is what it holds:");
+        note!("{root} already holds this history, whole; nothing is sent again (with another --data it is). This is what it holds:");
         return show::run(config, &scene, &history, &reader, None, json).await;
     }
     let mut config = config.clone();
@@ -84,9 +84,9 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
         partitions: Partitions { intake: config.topology.partitions, events: config.topology.partitions },
     };
     match left {
-        Left::AllButTheTime => eprintln!("{root} already holds every event of this history; what is missing is the word that it has ended"),
-        Left::Part if rows > 0 => eprintln!("{root} holds {} events of an earlier run; sending the rest over HTTP", grouped(rows)),
-        _ => eprintln!("sending {} events over HTTP to a server on {root}", grouped(history.truth.events)),
+        Left::AllButTheTime => note!("{root} already holds every event of this history; what is missing is the word that it has ended"),
+        Left::Part if rows > 0 => note!("{root} holds {} events of an earlier run; sending the rest over HTTP", grouped(rows)),
+        _ => note!("sending {} events over HTTP to a server on {root}", grouped(history.truth.events)),
     }
     let starting = config.clone();
     let engine = tokio::task::spawn_blocking(move || Engine::start_with(&starting, Some(plan))).await?;

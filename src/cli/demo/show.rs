@@ -7,7 +7,7 @@ use super::dataset::{History, Truth};
 use super::load::Loaded;
 use super::{Dataset, Scene};
 use crate::cli::exit::Exit;
-use crate::cli::output::{Rows, bars, grouped, print_json, spark};
+use crate::cli::output::{Rows, bars, grouped, outln, print_json, spark};
 use crate::cli::people::{described, readable, telling};
 use crate::cli::query;
 use crate::config::Config;
@@ -45,7 +45,7 @@ pub async fn run(
         print_segments(scene, &months);
         for user in &people {
             let profile = reader.profile(&scene.tenant, &Subject::user(user)).await?.context("a listed person has a profile")?;
-            println!("\ncustomer {user}\n{}", described(&readable(&telling(&profile)), 1));
+            outln!("\ncustomer {user}\n{}", described(&readable(&telling(&profile)), 1));
         }
         if let Some(loaded) = loaded {
             print_speed(loaded);
@@ -72,13 +72,13 @@ fn print_segments(scene: &Scene, months: &[(String, Vec<(String, f64)>)]) {
         let most = values.iter().copied().fold(0.0, f64::max) as u64;
         rows.push(vec![json!(name), json!(line), json!(most), json!(values.last().map_or(0, |now| *now as u64))]);
     }
-    println!("segments, members at the end of each month\n{}", rows.to_table());
+    outln!("segments, members at the end of each month\n{}", rows.to_table());
     let drawn = match scene.dataset {
         Dataset::Cdnow => "lapsing",
         Dataset::Clickstream => "active",
     };
     if let Some((name, sizes)) = months.iter().find(|(name, _)| name == drawn) {
-        println!("\n{name}\n{}", bars(sizes, PLOT_WIDTH));
+        outln!("\n{name}\n{}", bars(sizes, PLOT_WIDTH));
     }
 }
 
@@ -167,7 +167,7 @@ fn print_checks(checks: &[Check]) {
     for check in checks {
         rows.push(vec![json!(check.what), json!(check.file), json!(check.ours), json!(if check.equal() { "equal" } else { "DIFFERENT" })]);
     }
-    println!("{}", rows.to_table());
+    outln!("{}", rows.to_table());
 }
 
 fn print_outcomes(found: &Reconciliation) {
@@ -175,11 +175,11 @@ fn print_outcomes(found: &Reconciliation) {
     for total in &found.outcomes {
         rows.push(vec![json!(total.stage), json!(total.kind), json!(total.reason), json!(total.records)]);
     }
-    println!("every record's outcome\n{}", rows.to_table());
+    outln!("every record's outcome\n{}", rows.to_table());
 }
 
 fn print_speed(loaded: &Loaded) {
-    println!(
+    outln!(
         "\n{} events a second from HTTP to committed read model, over {:.1} s, fsync on\n\
          acknowledged to visible in SQL: p50 {:.0} ms, p99 {:.0} ms ({} batches followed)",
         grouped(loaded.events_per_second as u64),
@@ -194,7 +194,7 @@ fn print_next(config: &Config, scene: &Scene, user: &str) {
     let namespace = &scene.namespace;
     let data = &config.data.dir;
     let flags = if *data == Config::default().data.dir { String::new() } else { format!(" --data {}", data.display()) };
-    println!(
+    outln!(
         "\nwhat to type next (flywheel is in target/release)\n  \
          flywheel{flags} profile {user} -n {namespace}\n  \
          flywheel{flags} trace {user} -n {namespace}\n  \

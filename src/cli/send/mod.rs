@@ -1,17 +1,18 @@
 //! `flywheel send`: events from NDJSON or CSV to a server, in order per person, with progress, until every one is acknowledged.
 //!
 //! Reading and mapping are in `read`; the HTTP side is `super::sender`. A row that cannot be read stops the run before anything behind
-//! it is sent, with its line; nothing is skipped silently.
+//! it is sent, with its line and with how many rows before it are there; nothing is skipped silently.
 
 mod read;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::json;
 
 use super::args;
-use super::output::{grouped, print_json};
+use super::output::{grouped, outln, print_json};
 use super::sender::{Options, Sender};
 use crate::config::DEVELOPMENT_WRITE_KEY;
 use crate::domain::Millis;
@@ -39,14 +40,22 @@ pub async fn run(send: &args::Send, url: String, namespace_time: Option<&str>, j
     bar.enable_steady_tick(PROGRESS_EVERY);
     let mut sender = Sender::start(&options)?;
     let mut newest = Millis::MIN;
-    for event in events(source, &mapping) {
-        let event = event?;
-        newest = newest.max(event.time.unwrap_or(Millis::MIN));
-        sender.send(&event.person, event.json).await?;
-        bar.set_position(sender.progress.acknowledged.load(std::sync::atomic::Ordering::Relaxed));
-    }
     let progress = sender.progress.clone();
-    let sent = sender.finish().await?;
+    let acknowledged = || progress.acknowledged.load(Ordering::Relaxed);
+    for (before, event) in events(source, &mapping).enumerate() {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                sender.finish().await.map_err(|failure| failure.context(so_far(acknowledged())))?;
+                bar.finish_and_clear();
+                return Err(error.context(stopped(before)));
+            }
+        };
+        newest = newest.max(event.time.unwrap_or(Millis::MIN));
+        sender.send(&event.person, event.json).await.map_err(|failure| failure.context(so_far(acknowledged())))?;
+        bar.set_position(acknowledged());
+    }
+    let sent = sender.finish().await.map_err(|failure| failure.context(so_far(acknowledged())))?;
     bar.finish_and_clear();
     if let Some(stated) = &send.state_time {
         let time = match stated.as_str() {
@@ -58,17 +67,36 @@ pub async fn run(send: &args::Send, url: String, namespace_time: Option<&str>, j
         state_time(&options.url, send.api_key.as_deref(), namespace, time).await?;
     }
     let seconds = started.elapsed().as_secs_f64();
-    let retries = progress.retries.load(std::sync::atomic::Ordering::Relaxed);
+    let retries = progress.retries.load(Ordering::Relaxed);
     if json {
         print_json(&json!({"acknowledged": sent, "seconds": seconds, "retries": retries}));
     } else {
-        println!(
+        outln!(
             "{} events acknowledged in {seconds:.1} s ({} a second, {retries} retries)",
             grouped(sent),
             grouped((sent as f64 / seconds) as u64)
         );
     }
     Ok(())
+}
+
+/// Why it is safe to run again.
+const AGAIN: &str = "run it again: for at least 24 hours what was acknowledged is recognised by its message id and not counted twice";
+
+/// A row cannot be read; `before` rows before it could.
+fn stopped(before: usize) -> String {
+    match before {
+        0 => "nothing was sent: the first row cannot be read".to_owned(),
+        rows => format!("{} rows were sent and acknowledged, then one cannot be read; correct it and {AGAIN}", grouped(rows as u64)),
+    }
+}
+
+/// The server is at fault, after this many.
+fn so_far(acknowledged: u64) -> String {
+    match acknowledged {
+        0 => "nothing was acknowledged".to_owned(),
+        events => format!("{} events were acknowledged, then it failed; {AGAIN}", grouped(events)),
+    }
 }
 
 /// Tells the server that everything before `time` has been sent. Without an API key a server takes this from its own machine only.

@@ -2,7 +2,11 @@
 //!
 //! A mapping is `FIELD=COLUMN`, or `FIELD='constant'`; FIELD is a path such as `userId`, `timestamp`, `properties.total` or
 //! `context.locale`. Columns that no mapping names become properties under their own names. Numbers stay as they are written.
+//!
+//! A row without a message id gets one here: of what it says and of how many like it came before in the same input. Two equal rows are
+//! then two events, and the same file sent again is recognised row by row.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -12,7 +16,7 @@ use flate2::read::GzDecoder;
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::FileFormat;
-use crate::domain::Millis;
+use crate::domain::{Digest, Millis};
 
 /// An event ready to send.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +82,7 @@ impl Source {
 
 /// Every event of the source, in its order; an error names the line.
 pub fn events<'m>(source: Source, mapping: &'m Mapping) -> Box<dyn Iterator<Item = anyhow::Result<Event>> + 'm> {
+    let mut seen = Seen::default();
     match source.format {
         FileFormat::Ndjson => Box::new(
             source
@@ -85,21 +90,57 @@ pub fn events<'m>(source: Source, mapping: &'m Mapping) -> Box<dyn Iterator<Item
                 .lines()
                 .enumerate()
                 .filter(|(_, line)| line.as_ref().map_or(true, |line| !line.trim().is_empty()))
-                .map(|(at, line)| ndjson_event(&line?).with_context(|| format!("line {}", at + 1))),
+                .map(move |(at, line)| ndjson_event(&line?, &mut seen).with_context(|| format!("line {}", at + 1))),
         ),
-        FileFormat::Csv => csv_events(source.input, mapping),
+        FileFormat::Csv => csv_events(source.input, mapping, seen),
     }
 }
 
-fn ndjson_event(line: &str) -> anyhow::Result<Event> {
-    let event: Value = serde_json::from_str(line).context("not JSON")?;
+/// How often each row without a message id has come, by half of its hash: 20 bytes a row, whatever the row's length.
+#[derive(Default)]
+struct Seen(HashMap<[u8; 16], u32>);
+
+impl Seen {
+    /// The message id of the next row that says this.
+    fn message_id(&mut self, event: &Value) -> String {
+        let digest = Digest::of(event.to_string().as_bytes());
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest.0[..16]);
+        let times = self.0.entry(half).or_default();
+        *times += 1;
+        format!("row-{}-{times}", &digest.to_hex()[..32])
+    }
+}
+
+fn lacks_message_id(event: &Value) -> bool {
+    match &event["messageId"] {
+        Value::String(id) => id.is_empty(),
+        Value::Number(_) => false,
+        _ => true,
+    }
+}
+
+fn ndjson_event(line: &str, seen: &mut Seen) -> anyhow::Result<Event> {
+    let mut event: Value = serde_json::from_str(line).context("not JSON")?;
     if !event.is_object() {
         bail!("an event is a JSON object");
     }
-    Ok(Event { person: person_of(&event)?, time: time_of(&event), json: line.trim().to_owned() })
+    let mut json = line.trim().to_owned();
+    let (person, time) = (person_of(&event)?, time_of(&event));
+    if lacks_message_id(&event) {
+        let id = seen.message_id(&event);
+        if event.as_object().is_some_and(|members| members.contains_key("messageId")) {
+            event["messageId"] = json!(id);
+            json = event.to_string();
+        } else {
+            // The rest of the line goes out as it was written, numbers with all their digits.
+            json.insert_str(1, &format!("\"messageId\":\"{id}\","));
+        }
+    }
+    Ok(Event { person, time, json })
 }
 
-fn csv_events<'m>(input: Box<dyn BufRead>, mapping: &'m Mapping) -> Box<dyn Iterator<Item = anyhow::Result<Event>> + 'm> {
+fn csv_events<'m>(input: Box<dyn BufRead>, mapping: &'m Mapping, mut seen: Seen) -> Box<dyn Iterator<Item = anyhow::Result<Event>> + 'm> {
     let mut reader = csv::Reader::from_reader(input);
     let headers = match reader.headers() {
         Ok(headers) => headers.clone(),
@@ -116,11 +157,11 @@ fn csv_events<'m>(input: Box<dyn BufRead>, mapping: &'m Mapping) -> Box<dyn Iter
     }
     Box::new(reader.into_records().enumerate().map(move |(at, record)| {
         let line = at + 2;
-        csv_event(&headers, &record?, mapping).with_context(|| format!("line {line}"))
+        csv_event(&headers, &record?, mapping, &mut seen).with_context(|| format!("line {line}"))
     }))
 }
 
-fn csv_event(headers: &csv::StringRecord, record: &csv::StringRecord, mapping: &Mapping) -> anyhow::Result<Event> {
+fn csv_event(headers: &csv::StringRecord, record: &csv::StringRecord, mapping: &Mapping, seen: &mut Seen) -> anyhow::Result<Event> {
     let mut event = json!({"type": "track"});
     let column = |name: &str| headers.iter().position(|header| header == name).and_then(|at| record.get(at)).unwrap_or_default();
     for (field, from) in &mapping.0 {
@@ -141,7 +182,11 @@ fn csv_event(headers: &csv::StringRecord, record: &csv::StringRecord, mapping: &
         let time = Millis::parse(text).with_context(|| format!("timestamp {text:?} is neither RFC 3339 nor a date"))?;
         event["timestamp"] = json!(time.to_rfc3339());
     }
-    Ok(Event { person: person_of(&event)?, time: time_of(&event), json: event.to_string() })
+    let (person, time) = (person_of(&event)?, time_of(&event));
+    if lacks_message_id(&event) {
+        event["messageId"] = json!(seen.message_id(&event));
+    }
+    Ok(Event { person, time, json: event.to_string() })
 }
 
 /// A number where the text is one and prints back the same (so that `007` stays text), else a string.
@@ -191,13 +236,32 @@ mod tests {
     fn csv_rows_become_events_through_the_mapping() {
         let map = ["userId=customer_id", "timestamp=date", "event='Order Completed'", "properties.total=dollars"];
         let events = all(FileFormat::Csv, "customer_id,date,dollars,cds\n00001,1997-01-01,11.77,1\n", &map).unwrap();
-        let event: Value = serde_json::from_str(&events[0].json).unwrap();
+        let mut event: Value = serde_json::from_str(&events[0].json).unwrap();
+        let id = event.as_object_mut().unwrap().remove("messageId").unwrap();
+        assert!(id.as_str().unwrap().starts_with("row-"), "{id}");
         let expected = json!({
             "type": "track", "event": "Order Completed", "userId": "00001", "timestamp": "1997-01-01T00:00:00.000Z",
             "properties": {"total": 11.77, "cds": 1},
         });
         assert_eq!(event, expected);
         assert_eq!((events[0].person.as_str(), events[0].time), ("00001", Millis::parse("1997-01-01")));
+    }
+
+    #[test]
+    fn equal_rows_are_events_of_their_own_and_the_same_ones_each_time() {
+        let ids = |format, text, map: &[&str]| -> Vec<String> {
+            let id = |event: &Event| serde_json::from_str::<Value>(&event.json).unwrap()["messageId"].as_str().unwrap().to_owned();
+            all(format, text, map).unwrap().iter().map(id).collect()
+        };
+        let csv = "who,n\nada,1\nada,1\nada,2\n";
+        let of_csv = ids(FileFormat::Csv, csv, &["userId=who"]);
+        assert!(of_csv[0] != of_csv[1] && of_csv[1] != of_csv[2] && of_csv[0] != of_csv[2], "{of_csv:?}");
+        assert_eq!(of_csv, ids(FileFormat::Csv, csv, &["userId=who"]));
+        let lines =
+            "{\"userId\":\"a\"}\n{\"userId\": \"a\", \"messageId\": null}\n{\"userId\": \"a\"}\n{\"messageId\":\"own\",\"userId\":\"a\"}\n";
+        let of_lines = ids(FileFormat::Ndjson, lines, &[]);
+        assert!(of_lines[0].ends_with("-1") && of_lines[2].ends_with("-2"), "{of_lines:?}");
+        assert_eq!(of_lines[3], "own");
     }
 
     #[test]

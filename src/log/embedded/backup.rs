@@ -26,6 +26,14 @@ pub struct Copied {
     pub incarnation: Incarnation,
 }
 
+/// Whether there is a log, or a copy of one, in `dir`.
+pub fn holds_log(fs: &dyn Fs, dir: &Path) -> Result<bool, Error> {
+    if dir.is_file() {
+        return Ok(false);
+    }
+    Ok(Manifest::read(fs, dir)?.is_some())
+}
+
 /// Copies the log in `dir` to `to`, which must be empty or not exist. Beside a running writer it holds what is known to be synced.
 pub fn backup(fs: &dyn Fs, dir: &Path, to: &Path) -> Result<Copied, Error> {
     make_empty(fs, to)?;
