@@ -130,7 +130,7 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
         })],
         "profiles" => vec![bytes_of(&person(0)), bytes_of(&person(1))],
         "segment_changes" => {
-            vec![bytes_of(&SegmentChange { segment: "lapsing", digest: "ab", entered: true, at: 1, cause: "" })]
+            vec![bytes_of(&SegmentChange { segment: "lapsing", digest: "ab", entered: true, at: 1, cause: "", late: true })]
         }
         "corrections" => vec![bytes_of(&CorrectionsRecord::SessionsJoined(SessionsJoined {
             first_start: 1,

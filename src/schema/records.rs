@@ -213,6 +213,9 @@ pub struct SegmentChange<'a> {
     pub at: i64,
     /// The message whose event caused it; empty when time did.
     pub cause: &'a str,
+    /// Caused by an event that was more than 24 hours old on receipt: true of the person, and no reason to start anything today.
+    #[serde(default)]
+    pub late: bool,
 }
 
 /// `corrections`, keyed by subject: what a late event changed about the past that others may have acted on.

@@ -139,7 +139,7 @@ topics! {
         (2, include_str!("../../schemas/history/events.2.avsc")),
     ];
     PROFILES: ProfileRecord<'a>, "profiles", 1, &[], put_body;
-    SEGMENT_CHANGES: SegmentChange<'a>, "segment_changes", 1, &[];
+    SEGMENT_CHANGES: SegmentChange<'a>, "segment_changes", 2, &[(1, include_str!("../../schemas/history/segment_changes.1.avsc"))];
     CORRECTIONS: CorrectionsRecord<'a>, "corrections", 1, &[];
     DEFINITIONS: Definition<'a>, "definitions", 1, &[];
     DEAD_LETTERS: DeadLetter<'a>, "dead_letters", 1, &[];

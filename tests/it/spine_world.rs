@@ -167,7 +167,8 @@ impl World {
         let line = |record: &Record| {
             let change: SegmentChange<'_> = schema::decode(record.value.as_deref().expect("a value")).expect("decodes");
             let who = String::from_utf8_lossy(&record.key[5..]).into_owned();
-            format!("{who} {}{} at {}", if change.entered { "+" } else { "-" }, change.segment, Millis(change.at))
+            let late = if change.late { " late" } else { "" };
+            format!("{who} {}{} at {}{late}", if change.entered { "+" } else { "-" }, change.segment, Millis(change.at))
         };
         let mut lines: Vec<String> = self.records(Topic::SegmentChanges).iter().map(line).collect();
         lines.sort();

@@ -39,7 +39,7 @@ impl Segments {
             insert_history: Statement::new(
                 "membership_history",
                 "INSERT INTO",
-                &["tenant_id", "segment", "subject", "entered", "at", "digest", "cause", "log_partition", "log_offset"],
+                &["tenant_id", "segment", "subject", "entered", "at", "digest", "cause", "late", "log_partition", "log_offset"],
                 "",
             ),
             insert_daily: Statement::new(
@@ -55,7 +55,7 @@ impl Segments {
     }
 
     pub fn add(&mut self, who: Who<'_>, change: &SegmentChange<'_>, partition: u32, offset: Offset) {
-        let row: [Cell; 9] = [
+        let row: [Cell; 10] = [
             who.tenant.into(),
             change.segment.into(),
             who.subject.into(),
@@ -63,6 +63,7 @@ impl Segments {
             change.at.into(),
             change.digest.into(),
             Cell::text_or_null(change.cause),
+            i64::from(change.late).into(),
             i64::from(partition).into(),
             (offset.0 as i64).into(),
         ];

@@ -63,7 +63,7 @@ fn small_shop() -> World {
         ("u:bob", "lapsing", false),
     ];
     for (subject, segment, entered) in changes {
-        let change = SegmentChange { segment, digest: "d", entered, at: at("02T13:00:00"), cause: "" };
+        let change = SegmentChange { segment, digest: "d", entered, at: at("02T13:00:00"), cause: "", late: false };
         world.append("segment_changes", 0, subject, &change);
     }
     people(&world, at);

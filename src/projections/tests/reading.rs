@@ -201,7 +201,7 @@ fn segment_sizes_have_no_missing_days() {
     let world = World::new();
     let acme = TenantId::new("acme").unwrap();
     for (subject, entered, day) in [("u:ann", true, 1), ("u:bob", true, 1), ("u:ann", false, 4)] {
-        let change = SegmentChange { segment: "vip", digest: "d", entered, at: day * DAY, cause: "" };
+        let change = SegmentChange { segment: "vip", digest: "d", entered, at: day * DAY, cause: "", late: false };
         world.append("segment_changes", 0, subject, &change);
     }
     world.project();

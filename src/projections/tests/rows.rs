@@ -83,7 +83,7 @@ fn a_feature_that_a_file_lacks_gets_its_column_when_it_is_opened() {
 #[test]
 fn segment_changes_are_membership_history_and_daily_counts() {
     let world = World::new();
-    let change = |segment, entered, at| SegmentChange { segment, digest: "d", entered, at, cause: "m" };
+    let change = |segment, entered, at| SegmentChange { segment, digest: "d", entered, at, cause: "m", late: at == 2 * DAY && entered };
     world.append("segment_changes", 0, "u:ann", &change("vip", true, DAY));
     world.append("segment_changes", 0, "u:ann", &change("vip", false, DAY + 1));
     world.append("segment_changes", 0, "u:ann", &change("new", true, DAY + 2));
@@ -92,7 +92,7 @@ fn segment_changes_are_membership_history_and_daily_counts() {
     world.append("segment_changes", 0, "u:ann", &change("new", false, 2 * DAY));
     world.project();
     assert_eq!(world.sql("SELECT segment, subject, since FROM membership"), [format!("vip|u:ann|{}", 2 * DAY)]);
-    assert_eq!(world.sql("SELECT count(*) FROM membership_history"), ["5"]);
+    assert_eq!(world.sql("SELECT count(*), sum(late) FROM membership_history"), ["5|1"]);
     let daily = world.sql("SELECT segment, day, entered, left FROM segment_daily ORDER BY 1, 2");
     assert_eq!(daily, ["new|1970-01-02|1|0", "new|1970-01-03|0|1", "vip|1970-01-02|1|1", "vip|1970-01-03|1|0"]);
 }

@@ -53,10 +53,14 @@ impl ProfileFold {
         let person = self.cache.get_mut(slot);
         let touched = person.profile.observe(&extract(&raw(event), rules), rules);
         person.consent.observe(said(event), time);
+        // On live traffic, news of yesterday must not start anything today; what it makes true of the person is true as of today.
+        let is_late = self.clock == NamespaceClock::Wall && event.received_at.saturating_sub(event.event_time) > DAY_MS;
+        if is_late && self.memo.time() > Millis::MIN {
+            person.profile.wake(self.memo.time());
+        }
         let now = person.profile.now().unwrap_or(time);
-        // On live traffic, news of yesterday must not start anything today.
-        let is_stale = self.clock == NamespaceClock::Wall && event.received_at.saturating_sub(event.event_time) > DAY_MS;
-        self.decide(slot, now, touched.groups, event.message_id, !is_stale, out)?;
+        let groups = if is_late { Groups::ALL } else { touched.groups };
+        self.decide(slot, now, groups, event.message_id, is_late, out)?;
         if let Some(joined) = touched.joined.filter(|_| self.deployed.says_corrections) {
             let joined = SessionsJoined {
                 first_start: joined.first_start.0,
@@ -256,7 +260,7 @@ impl ProfileFold {
                 person.consent.absorb(&consent);
                 if touched.groups != Groups::NONE {
                     let now = person.profile.now().unwrap_or(Millis(absorb.at));
-                    self.decide(slot, now, touched.groups, "", true, out)?;
+                    self.decide(slot, now, touched.groups, "", false, out)?;
                     self.changed(slot);
                 }
                 CONTROL

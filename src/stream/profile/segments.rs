@@ -9,14 +9,15 @@ use crate::stream::outputs::Outputs;
 use crate::stream::{Error, Topic};
 
 impl ProfileFold {
-    /// Decides every segment that depends on one of `groups`, as of `now`. With `may_enter` false nobody enters, but may leave.
+    /// Decides every segment that depends on one of `groups`, as of `now`. Who enters by a late event is a member like any other, and the fact
+    /// says that it is old news.
     pub(super) fn decide(
         &mut self,
         slot: Slot,
         now: Millis,
         groups: Groups,
         cause: &str,
-        may_enter: bool,
+        is_late: bool,
         out: &mut Outputs,
     ) -> Result<(), Error> {
         let groups = u64::from(groups.0);
@@ -35,7 +36,7 @@ impl ProfileFold {
             let (is_member, until) = segment.evaluate_until(&view, now);
             quiet_until = quiet_until.min(until);
             let was_member = person.is_member(self.deployed.bits[at]);
-            if is_member != was_member && (may_enter || !is_member) {
+            if is_member != was_member {
                 changes.push((at, is_member));
             }
         }
@@ -46,7 +47,7 @@ impl ProfileFold {
             self.cache.get_mut(slot).set_member(self.deployed.bits[at], entered);
             let segment = &self.deployed.topology.segments.as_slice()[at];
             let digest = segment.digest.to_hex();
-            let change = SegmentChange { segment: &segment.name, digest: &digest, entered, at: now.0, cause };
+            let change = SegmentChange { segment: &segment.name, digest: &digest, entered, at: now.0, cause, late: is_late && entered };
             out.push_to(Topic::SegmentChanges, self.partition, self.cache.key(slot), now, &change)?;
         }
         Ok(())
@@ -76,7 +77,7 @@ impl ProfileFold {
         }
         self.cache.get_mut(slot).set_member(bit, false);
         let Some((segment, digest)) = self.memo.segment(bit) else { return Ok(()) };
-        let change = SegmentChange { segment, digest, entered: false, at: at.0, cause: "" };
+        let change = SegmentChange { segment, digest, entered: false, at: at.0, cause: "", late: false };
         out.push_to(Topic::SegmentChanges, self.partition, self.cache.key(slot), at, &change)
     }
 

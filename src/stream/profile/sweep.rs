@@ -84,7 +84,7 @@ impl ProfileFold {
         let at = self.memo.time().max(own);
         if at > Millis::MIN {
             person.profile.wake(at);
-            self.decide(slot, at, Groups::ALL, "", true, out)?;
+            self.decide(slot, at, Groups::ALL, "", false, out)?;
             self.leave_removed(slot, at, out)?;
         }
         self.changed(slot);

@@ -183,7 +183,7 @@ impl ProfileFold {
     /// Wakes the person at `at`: what only time changes is decided again.
     pub(super) fn wake(&mut self, slot: Slot, at: Millis, out: &mut Outputs) -> Result<(), Error> {
         self.cache.get_mut(slot).profile.wake(at);
-        self.decide(slot, at, Groups::ALL, "", true, out)?;
+        self.decide(slot, at, Groups::ALL, "", false, out)?;
         self.changed(slot);
         Ok(())
     }
