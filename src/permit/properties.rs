@@ -148,6 +148,11 @@ impl Run {
                 assert!(matches!(later, Decision::Granted(_)), "at {retry_at}: {later:?}");
                 let before = decide(&self.policy, &self.ledger, &standing, &request, Millis(retry_at.0 - 1).max(self.now));
                 assert!(matches!(before, Decision::Refused(_)), "already before {retry_at}");
+                // Taken up at the first moment at which it may go, where caps are tightest.
+                if key.0[0].is_multiple_of(2) {
+                    self.now = retry_at;
+                    self.ask(key, channel, purpose, priority, zone);
+                }
             }
         }
     }
