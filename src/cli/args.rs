@@ -173,8 +173,9 @@ pub struct Trace {
     pub what: String,
     #[command(flatten)]
     pub at: InNamespace,
-    #[arg(long, default_value = "default")]
-    pub tenant: String,
+    /// Tenant; the only one there is, or `default`, if absent.
+    #[arg(long)]
+    pub tenant: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -219,8 +220,9 @@ pub struct Profile {
     pub user: String,
     #[command(flatten)]
     pub at: InNamespace,
-    #[arg(long, default_value = "default")]
-    pub tenant: String,
+    /// Tenant; the only one there is, or `default`, if absent.
+    #[arg(long)]
+    pub tenant: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -229,16 +231,18 @@ pub enum Segment {
     List {
         #[command(flatten)]
         at: InNamespace,
-        #[arg(long, default_value = "default")]
-        tenant: String,
+        /// Tenant; the only one there is, or `default`, if absent.
+        #[arg(long)]
+        tenant: Option<String>,
     },
     /// Who is in it, since when, in order of their ids.
     Members {
         segment: String,
         #[command(flatten)]
         at: InNamespace,
-        #[arg(long, default_value = "default")]
-        tenant: String,
+        /// Tenant; the only one there is, or `default`, if absent.
+        #[arg(long)]
+        tenant: Option<String>,
         #[arg(long, default_value_t = 50)]
         limit: u32,
         /// Go on behind this subject, the last one of the page before.
@@ -251,8 +255,9 @@ pub enum Segment {
         segment: Option<String>,
         #[command(flatten)]
         at: InNamespace,
-        #[arg(long, default_value = "default")]
-        tenant: String,
+        /// Tenant; the only one there is, or `default`, if absent.
+        #[arg(long)]
+        tenant: Option<String>,
     },
 }
 

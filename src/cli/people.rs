@@ -2,13 +2,21 @@
 
 use serde_json::{Value, json};
 
+use std::collections::BTreeSet;
+
 use super::args;
 use super::exit::Exit;
-use super::output::{Rows, bars, out, outln, print_json};
+use super::output::{Rows, bars, note, out, outln, print_json};
 use crate::app::Folder;
 use crate::config::Config;
 use crate::domain::{Money, Namespace, Subject, TenantId};
-use crate::projections::Reader;
+use crate::projections::{self, Reader};
+
+/// Whose data it is where nobody said.
+const DEFAULT_TENANT: &str = "default";
+
+/// The exit code of a command line that does not say what is meant.
+const USAGE: u8 = 2;
 
 /// Points of a plot; a longer history is thinned to this many.
 const PLOT_POINTS_MAX: usize = 40;
@@ -27,12 +35,81 @@ pub fn subject(text: &str) -> Subject {
     }
 }
 
+/// The tenants that a namespace has sources or data of.
+async fn tenants(config: &Config, reader: &Reader, namespace: &str) -> anyhow::Result<BTreeSet<String>> {
+    let here = config.sources.iter().filter(|source| source.namespace.as_str() == namespace);
+    let mut tenants: BTreeSet<String> = here.map(|source| source.tenant.as_str().to_owned()).collect();
+    match reader.tenants().await {
+        Ok(found) => tenants.extend(found),
+        // Whoever reads more than this says that there is none.
+        Err(projections::Error::Missing(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(tenants)
+}
+
+/// The tenant that is meant: the one that was named, else the only one there is, else `default`.
+pub async fn tenant(config: &Config, reader: &Reader, namespace: &str, named: Option<&str>) -> anyhow::Result<TenantId> {
+    if let Some(named) = named {
+        return Ok(TenantId::new(named)?);
+    }
+    let tenants = tenants(config, reader, namespace).await?;
+    match tenants.first() {
+        Some(only) if tenants.len() == 1 => Ok(TenantId::new(only)?),
+        None => Ok(TenantId::new(DEFAULT_TENANT)?),
+        Some(_) if tenants.contains(DEFAULT_TENANT) => Ok(TenantId::new(DEFAULT_TENANT)?),
+        Some(_) => {
+            let all = tenants.into_iter().collect::<Vec<_>>().join(", ");
+            Err(Exit { code: USAGE, message: format!("whose? namespace {namespace} has the tenants {all}: name one with --tenant") }.into())
+        }
+    }
+}
+
+/// `; tenants here: acme, default (--tenant)` where there are others, for whoever found nothing.
+pub async fn other_tenants(config: &Config, reader: &Reader, namespace: &str, tenant: &TenantId) -> anyhow::Result<String> {
+    let mut others = tenants(config, reader, namespace).await?;
+    others.remove(tenant.as_str());
+    let others = others.into_iter().collect::<Vec<_>>().join(", ");
+    Ok(if others.is_empty() { String::new() } else { format!("; other tenants here: {others} (--tenant)") })
+}
+
+/// Whose the device `text` (`a:ID`, or a plain id) has become.
+pub async fn user_of_device(reader: &Reader, tenant: &TenantId, text: &str) -> anyhow::Result<Option<String>> {
+    let device = match text.split_once(':') {
+        Some(("u", _)) => return Ok(None),
+        Some(("a", id)) => id,
+        _ => text,
+    };
+    match reader.user_of(tenant, device).await {
+        Err(projections::Error::Missing(_)) => Ok(None),
+        user => Ok(user?),
+    }
+}
+
+/// The profile, or that of the user whom the device has become.
+async fn profile_of(reader: &Reader, tenant: &TenantId, text: &str) -> anyhow::Result<Option<Value>> {
+    if let Some(profile) = reader.profile(tenant, &subject(text)).await? {
+        return Ok(Some(profile));
+    }
+    let Some(user) = user_of_device(reader, tenant, text).await? else { return Ok(None) };
+    note!("the device {} has become u:{user}, whose profile this is", text.trim_start_matches("a:"));
+    Ok(reader.profile(tenant, &Subject::user(&user)).await?)
+}
+
 pub async fn profile(config: &Config, asked: &args::Profile, json: bool) -> anyhow::Result<()> {
-    let tenant = TenantId::new(&asked.tenant)?;
-    let who = subject(&asked.user);
-    let profile = reader(config, &asked.at.namespace)?.profile(&tenant, &who).await?;
-    let profile =
-        profile.ok_or_else(|| Exit::not_found(format!("there is no {who} of tenant {tenant} in namespace {}", asked.at.namespace)))?;
+    let namespace = &asked.at.namespace;
+    let reader = reader(config, namespace)?;
+    let tenant = tenant(config, &reader, namespace, asked.tenant.as_deref()).await?;
+    let Some(profile) = profile_of(&reader, &tenant, &asked.user).await? else {
+        let who = subject(&asked.user);
+        let device = Subject::anonymous(who.id());
+        let device = match who.is_user() && reader.profile(&tenant, &device).await?.is_some() {
+            true => format!("; there is {device}, a device that nobody has signed in on"),
+            false => String::new(),
+        };
+        let others = other_tenants(config, &reader, namespace, &tenant).await?;
+        return Err(Exit::not_found(format!("there is no {who} of tenant {tenant} in namespace {namespace}{device}{others}")));
+    };
     if json {
         print_json(&profile);
     } else {
@@ -148,7 +225,14 @@ pub async fn segment(config: &Config, asked: &args::Segment, json: bool) -> anyh
     match asked {
         args::Segment::List { at, tenant } => {
             let mut rows = Rows::new(&["segment", "members", "entered", "left"]);
-            for summary in reader(config, &at.namespace)?.segments(&TenantId::new(tenant)?).await? {
+            let reader = reader(config, &at.namespace)?;
+            let tenant = self::tenant(config, &reader, &at.namespace, tenant.as_deref()).await?;
+            let segments = reader.segments(&tenant).await?;
+            if segments.is_empty() {
+                let others = other_tenants(config, &reader, &at.namespace, &tenant).await?;
+                note!("nobody of tenant {tenant} was ever in a segment of namespace {}{others}", at.namespace);
+            }
+            for summary in segments {
                 rows.push(vec![json!(summary.segment), json!(summary.members), json!(summary.entered), json!(summary.left)]);
             }
             rows.print(json);
@@ -156,10 +240,10 @@ pub async fn segment(config: &Config, asked: &args::Segment, json: bool) -> anyh
         args::Segment::Members { segment, at, tenant, limit, after } => {
             let mut rows = Rows::new(&["subject", "since"]);
             let reader = reader(config, &at.namespace)?;
-            let tenant = TenantId::new(tenant)?;
+            let tenant = self::tenant(config, &reader, &at.namespace, tenant.as_deref()).await?;
             let members = reader.members(&tenant, segment, after.as_deref(), *limit).await?;
             if members.is_empty() && reader.segment_sizes(&tenant, segment).await?.is_empty() {
-                return Err(never_in(segment));
+                return Err(never_in(segment, &other_tenants(config, &reader, &at.namespace, &tenant).await?));
             }
             for member in members {
                 rows.push(vec![json!(member.subject), json!(member.since.to_string())]);
@@ -168,7 +252,7 @@ pub async fn segment(config: &Config, asked: &args::Segment, json: bool) -> anyh
         }
         args::Segment::Plot { segment, at, tenant } => {
             let reader = reader(config, &at.namespace)?;
-            let tenant = TenantId::new(tenant)?;
+            let tenant = self::tenant(config, &reader, &at.namespace, tenant.as_deref()).await?;
             let names = match segment {
                 Some(name) => vec![name.clone()],
                 None => reader.segments(&tenant).await?.into_iter().map(|summary| summary.segment).collect(),
@@ -177,7 +261,7 @@ pub async fn segment(config: &Config, asked: &args::Segment, json: bool) -> anyh
             for name in names {
                 let sizes = reader.segment_sizes(&tenant, &name).await?;
                 if sizes.is_empty() {
-                    return Err(never_in(&name));
+                    return Err(never_in(&name, &other_tenants(config, &reader, &at.namespace, &tenant).await?));
                 }
                 let points: Vec<(String, f64)> = sizes.iter().map(|size| (size.day.clone(), size.members as f64)).collect();
                 if json {
@@ -194,8 +278,8 @@ pub async fn segment(config: &Config, asked: &args::Segment, json: bool) -> anyh
     Ok(())
 }
 
-fn never_in(segment: &str) -> anyhow::Error {
-    Exit::not_found(format!("nobody was ever in a segment {segment:?}; `flywheel segment list` names those there are"))
+fn never_in(segment: &str, others: &str) -> anyhow::Error {
+    Exit::not_found(format!("nobody was ever in a segment {segment:?}; `flywheel segment list` names those there are{others}"))
 }
 
 /// The last point and evenly spaced ones before it.

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::args;
 use super::exit::Exit;
-use super::output::{Rows, note, out, print_json};
+use super::output::{Rows, grouped, note, out, print_json};
+use super::wait;
 use crate::app::Folder;
 use crate::config::Config;
 use crate::domain::Namespace;
@@ -18,7 +19,12 @@ pub async fn rows(config: &Config, namespace: &Namespace, sql: &str) -> anyhow::
     let limits = Limits { time_ms_max: config.read.query_timeout_ms, rows_max: config.read.query_rows_max };
     let found = projections::query(&Folder::new(&config.data.dir).read(), namespace, sql, limits).await;
     let found = found.map_err(|error| match error {
-        projections::Error::Missing(_) => Exit::not_found(error.to_string()),
+        projections::Error::Missing(_) => {
+            let there = projections::namespaces(&Folder::new(&config.data.dir).read()).unwrap_or_default();
+            let there = there.iter().map(Namespace::as_str).collect::<Vec<_>>().join(", ");
+            let there = if there.is_empty() { there } else { format!("; there are: {there} (--namespace)") };
+            Exit::not_found(format!("{error}{there}"))
+        }
         error => error.into(),
     })?;
     if found.truncated {
@@ -39,13 +45,64 @@ fn value(value: projections::Value) -> Value {
     }
 }
 
+/// What was probably meant where a table or column is not there.
+async fn hint(config: &Config, namespace: &Namespace, error: &str) -> String {
+    let tables = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE '\\_%' ESCAPE '\\'";
+    let columns = "SELECT DISTINCT c.name FROM sqlite_schema AS s JOIN pragma_table_info(s.name) AS c WHERE s.type IN ('table', 'view')";
+    for (said, sql) in [("no such table: ", tables), ("no such column: ", columns)] {
+        let Some(at) = error.find(said) else { continue };
+        let wrong = error[at + said.len()..].split_whitespace().next().unwrap_or_default();
+        let wrong = wrong.rsplit('.').next().unwrap_or(wrong);
+        let found = projections::query(&Folder::new(&config.data.dir).read(), namespace, sql, Limits::default()).await;
+        let names = found.map(|found| found.rows.into_iter().filter_map(|row| row.into_iter().next())).into_iter().flatten();
+        let names: Vec<String> =
+            names.filter_map(|name| if let projections::Value::Text(name) = name { Some(name) } else { None }).collect();
+        let nearest = crate::segments::did_you_mean(wrong, names.iter().map(String::as_str));
+        let nearest = nearest.map_or_else(String::new, |name| format!("did you mean {name}? "));
+        return format!("{nearest}docs/sql.md has the tables and views, as has `flywheel query \"SELECT name FROM sqlite_schema\"`");
+    }
+    String::new()
+}
+
+/// Says why an answer may be less than one expects: the data is in other namespaces, or not in SQL yet. No answer fails over it.
+async fn caveats(config: &Config, namespace: &Namespace) {
+    let dir = Folder::new(&config.data.dir).read();
+    let limits = Limits { rows_max: 1, ..Limits::default() };
+    let has_data = async |one: &Namespace| {
+        let found = projections::query(&dir, one, "SELECT 1 FROM events LIMIT 1", limits).await;
+        found.is_ok_and(|found| !found.rows.is_empty())
+    };
+    if !has_data(namespace).await {
+        let mut others = Vec::new();
+        for one in projections::namespaces(&dir).unwrap_or_default() {
+            if one != *namespace && has_data(&one).await {
+                others.push(one.to_string());
+            }
+        }
+        if !others.is_empty() {
+            note!("namespace {namespace} has no events; data is in: {} (--namespace)", others.join(", "));
+        }
+    }
+    if let Ok(behind @ 1..) = wait::behind(config, namespace).await {
+        note!("{} records are not in SQL yet: flywheel wait -n {namespace}", grouped(behind));
+    }
+}
+
 pub async fn run(config: &Config, query: &args::Query, json: bool) -> anyhow::Result<()> {
     let mut sql = query.sql.clone();
     if sql == "-" {
         sql.clear();
         std::io::stdin().read_to_string(&mut sql)?;
     }
-    let rows = rows(config, &Namespace::new(&query.at.namespace)?, &sql).await?;
+    let namespace = Namespace::new(&query.at.namespace)?;
+    let rows = match rows(config, &namespace, &sql).await {
+        Ok(rows) => rows,
+        Err(error) => {
+            let hint = hint(config, &namespace, &error.to_string()).await;
+            return Err(if hint.is_empty() { error } else { error.context(hint) });
+        }
+    };
+    caveats(config, &namespace).await;
     match query.format {
         args::Format::Csv => out!("{}", rows.to_csv()?),
         args::Format::Json => print_json(&rows.to_json()),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args;
 use super::exit::Exit;
-use super::output::Rows;
+use super::output::{Rows, note};
 use super::people;
 use super::run;
 use crate::config::Config;
@@ -22,10 +22,11 @@ use crate::stream::{Topic, Topics};
 const FETCH_BYTES: usize = 1024 * 1024;
 
 pub async fn run(config: &Config, asked: &args::Trace, json: bool) -> anyhow::Result<()> {
-    let (namespace, tenant) = (Namespace::new(&asked.at.namespace)?, TenantId::new(&asked.tenant)?);
+    let namespace = Namespace::new(&asked.at.namespace)?;
     let log = run::reader(config)?;
     let topics = Topics::find(&*log, &namespace)?.ok_or_else(|| Exit::not_found(format!("there is no namespace {namespace}")))?;
     let reader = people::reader(config, namespace.as_str())?;
+    let tenant = people::tenant(config, &reader, namespace.as_str(), asked.tenant.as_deref()).await?;
     let wanted = Wanted::new(&tenant, &asked.what);
     // Where the stages are is asked first: what they finish meanwhile is then told twice at most, and never left out.
     let waiting = wanted.in_intake(&*log, &topics)?;
@@ -41,10 +42,20 @@ pub async fn run(config: &Config, asked: &args::Trace, json: bool) -> anyhow::Re
             found.events.push(event);
         }
     }
+    if let Some(user) = people::user_of_device(&reader, &tenant, &asked.what).await? {
+        note!(
+            "the device {} has become u:{user}: `flywheel trace u:{user}` shows everything of theirs",
+            asked.what.trim_start_matches("a:")
+        );
+        if found.is_empty() {
+            found = reader.trace(&tenant, &format!("u:{user}")).await?;
+        }
+    }
     if found.is_empty() && waiting.is_empty() {
+        let others = people::other_tenants(config, &reader, namespace.as_str(), &tenant).await?;
         return Err(Exit::not_found(format!(
             "no message or person {:?} in namespace {namespace} of tenant {tenant}; --namespace and --tenant name others, and what was \
-             refused a moment ago shows up once it is in the read models (`flywheel wait`)",
+             refused a moment ago shows up once it is in the read models (`flywheel wait`){others}",
             asked.what
         )));
     }
@@ -200,7 +211,7 @@ impl<'a> Wanted<'a> {
 }
 
 /// Up to where a stage has committed each partition of its input.
-fn committed(log: &dyn LogReader, topics: &Topics, stage: &str, input: Topic) -> anyhow::Result<Vec<Offset>> {
+pub(super) fn committed(log: &dyn LogReader, topics: &Topics, stage: &str, input: Topic) -> anyhow::Result<Vec<Offset>> {
     let group = Group(format!("{}.{stage}", topics.namespace).into());
     let of = |partition| Ok(log.committed(&group, partition)?.map_or(Offset(0), |committed| committed.offset));
     topics.partitions(input).map(of).collect()

@@ -9,6 +9,7 @@ use anyhow::bail;
 
 use super::exit::Exit;
 use super::people::reader;
+use super::{run, trace};
 use crate::config::Config;
 use crate::domain::{Namespace, Offset};
 use crate::log::{Group, LogReader, TopicPartition};
@@ -17,6 +18,9 @@ use crate::stream::{Topic, Topics};
 
 /// Between two looks; a stage commits every few tens of milliseconds.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How often a query looks before it says that SQL is behind.
+const LOOKS_MAX: u32 = 15;
 
 /// The topics that the read model is made of.
 const PROJECTED: [Topic; 7] =
@@ -62,6 +66,44 @@ pub async fn run(config: &Config, log: &dyn LogReader, namespace: &str, at_most:
         .await?;
     }
     Ok(())
+}
+
+/// How many records are acknowledged and not in SQL. What comes in while this looks does not count: a server at work is always a tick behind.
+pub async fn behind(config: &Config, namespace: &Namespace) -> anyhow::Result<u64> {
+    let log = run::reader(config)?;
+    let Some(topics) = Topics::find(&*log, namespace)? else { return Ok(0) };
+    let mut goals = vec![(Topic::Intake, ends(&*log, &topics, Topic::Intake)?)];
+    for topic in PROJECTED {
+        goals.push((topic, ends(&*log, &topics, topic)?));
+    }
+    let reader = reader(config, namespace.as_str())?;
+    let mut left = 0;
+    for look in 0..LOOKS_MAX {
+        if look > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let status = reader.status().await?;
+        let intake = trace::committed(&*log, &topics, "intake", Topic::Intake)?;
+        left = 0;
+        for (topic, ends) in &goals {
+            for (partition, end) in ends {
+                let at = partition.partition.0;
+                let is_it = |row: &&PartitionStatus| {
+                    row.topic == topic.as_str() && row.partition == at && row.incarnation == topics.incarnation(*topic)
+                };
+                let next = match topic {
+                    Topic::Intake => intake.get(at as usize).copied(),
+                    _ => status.iter().find(is_it).map(|row| row.next_offset),
+                };
+                let start = log.watermarks(*partition)?.start;
+                left += end.0.saturating_sub(next.unwrap_or(Offset(0)).max(start).0);
+            }
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(left)
 }
 
 fn ends(log: &dyn LogReader, topics: &Topics, topic: Topic) -> anyhow::Result<Vec<(TopicPartition, Offset)>> {

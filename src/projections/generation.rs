@@ -9,6 +9,23 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::domain::Namespace;
 
+/// Every namespace that has a read model in `dir`, by name.
+pub fn namespaces(dir: &Path) -> Result<Vec<Namespace>, Error> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io(dir)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io(dir))?.file_name();
+        let name = name.to_str().and_then(|name| name.strip_suffix(".current"));
+        found.extend(name.and_then(|name| Namespace::new(name).ok()));
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Where a namespace's read model lives.
 #[derive(Debug, Clone)]
 pub struct Generations {

@@ -26,6 +26,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+pub use generation::namespaces;
 pub use projector::{Handle, Health, Options, Pins, Projector};
 pub use query::{Column, Limits, Rows, Value, query};
 pub use reader::{
@@ -56,7 +57,9 @@ pub enum Error {
     Overtaken { topic: String, partition: u32 },
     #[error("namespace {0} has no read model yet; it appears as soon as a server has run on this folder")]
     Missing(String),
-    #[error("only a single SELECT, WITH, VALUES or EXPLAIN statement is run here: {0}")]
+    #[error(
+        "only a single SELECT, WITH, VALUES or EXPLAIN statement is run here: {0}. `SELECT name FROM sqlite_schema` lists the tables and views, docs/sql.md explains them"
+    )]
     NotAQuery(String),
     #[error("the query took longer than {ms} ms and was stopped; narrow it, for instance by tenant_id and timestamp")]
     Timeout { ms: u64 },

@@ -188,6 +188,19 @@ impl Reader {
         Ok(!self.rows(sql.to_owned(), &[message_id, tenant.as_str()]).await?.is_empty())
     }
 
+    /// Every tenant that anything happened to here.
+    pub async fn tenants(&self) -> Result<Vec<String>, Error> {
+        let rows = self.rows("SELECT DISTINCT tenant_id FROM daily_totals ORDER BY 1".to_owned(), &[]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Whose a device has become, the last tie; none if nobody said.
+    pub async fn user_of(&self, tenant: &TenantId, device: &str) -> Result<Option<String>, Error> {
+        let sql = "SELECT user_id FROM identities WHERE tenant_id = ? AND anonymous_id = ? ORDER BY since DESC, ordinal DESC LIMIT 1";
+        let rows = self.rows(sql.to_owned(), &[tenant.as_str(), device]).await?;
+        Ok(rows.first().map(|row| row.get(0)))
+    }
+
     /// A person's profile as JSON.
     pub async fn profile(&self, tenant: &TenantId, subject: &Subject) -> Result<Option<serde_json::Value>, Error> {
         let sql = "SELECT * FROM profiles WHERE tenant_id = ? AND subject = ?";

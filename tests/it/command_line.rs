@@ -269,6 +269,49 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn the_only_tenant_is_meant_and_several_are_named() {
+    let place = Place::new();
+    let source =
+        |tenant: &str| format!("[[sources]]\nname = \"{tenant}\"\nwrite_key = \"{tenant}\"\ntenant = \"{tenant}\"\nnamespace = \"main\"\n");
+    std::fs::write(place.config(), source("acme")).expect("the folder is writable");
+    let data = place.path("data");
+    let server = Server::start(&data, &place.config());
+    let file = place.path("events.ndjson");
+    let tied = r#"{"type":"identify","messageId":"tie","userId":"ada","anonymousId":"dev-1"}"#;
+    let device = r#"{"type":"page","messageId":"lone","anonymousId":"dev-2"}"#;
+    std::fs::write(&file, format!("{GOOD}\n{tied}\n{device}\n")).expect("the folder is writable");
+    output_of(&data, &place.config(), &["send", file.to_str().expect("a path of text"), "--write-key", "acme"]);
+    output_of(&data, &place.config(), &["wait"]);
+    let check = |cases: &[(&[&str], i32, &str)]| {
+        for (args, code, said) in cases {
+            let (got, text) = place.run(&data, args);
+            assert!(got == *code && text.contains(said), "{args:?}: {got}: {text}");
+        }
+    };
+    check(&[
+        (&["profile", "ada"], 0, "Order Completed"),
+        (&["trace", "good"], 0, "in the profile of u:ada"),
+        (&["segment", "members", "new"], 0, "u:ada"),
+        (&["profile", "a:dev-1"], 0, "u:ada"),
+        (&["trace", "dev-1"], 0, "u:ada"),
+        (&["profile", "dev-2"], 3, "there is a:dev-2"),
+        (&["query", "SELECT * FROM profils"], 1, "did you mean profiles?"),
+        (&["query", "SELECT ordrs FROM profiles"], 1, "did you mean orders?"),
+        (&["query", ".tables"], 1, "sqlite_schema"),
+    ]);
+    let said = flywheel(&data, &place.config(), &["query", "SELECT 1"]).stderr;
+    assert!(said.is_empty(), "a server at work is not behind: {}", String::from_utf8_lossy(&said));
+    server.stop();
+    std::fs::write(place.config(), source("acme") + &source("other")).expect("the folder is writable");
+    check(&[
+        (&["profile", "ada"], 2, "acme, other"),
+        (&["profile", "ada", "--tenant", "acme"], 0, "Order Completed"),
+        (&["profile", "ada", "--tenant", "other"], 3, "other tenants here: acme"),
+        (&["query", "SELECT 1", "-n", "nosuch"], 3, "there are: main"),
+    ]);
+}
+
+#[test]
 fn equal_rows_are_kept_and_a_file_sent_again_is_recognised() {
     let place = Place::new();
     let data = place.path("data");

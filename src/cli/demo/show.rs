@@ -194,12 +194,13 @@ fn print_next(config: &Config, scene: &Scene, user: &str) {
     let namespace = &scene.namespace;
     let data = &config.data.dir;
     let flags = if *data == Config::default().data.dir { String::new() } else { format!(" --data {}", data.display()) };
+    let program = std::env::current_exe().map_or_else(|_| "flywheel".to_owned(), |path| path.display().to_string());
     outln!(
-        "\nwhat to type next (flywheel is in target/release)\n  \
-         flywheel{flags} profile {user} -n {namespace}\n  \
-         flywheel{flags} trace {user} -n {namespace}\n  \
-         flywheel{flags} segment plot -n {namespace}\n  \
-         flywheel{flags} query \"SELECT * FROM v_daily ORDER BY day DESC LIMIT 10\" -n {namespace}\n  \
-         flywheel{flags} up"
+        "\nwhat to type next\n  \
+         {program}{flags} profile {user} -n {namespace}\n  \
+         {program}{flags} trace {user} -n {namespace}\n  \
+         {program}{flags} segment plot -n {namespace}\n  \
+         {program}{flags} query \"SELECT * FROM v_daily ORDER BY day DESC LIMIT 10\" -n {namespace}\n  \
+         {program}{flags} up"
     );
 }

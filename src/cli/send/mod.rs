@@ -35,7 +35,12 @@ pub async fn run(send: &args::Send, url: String, namespace_time: Option<&str>, j
     };
     let started = Instant::now();
     let bar = indicatif::ProgressBar::new_spinner().with_style(
-        indicatif::ProgressStyle::with_template("{spinner} {human_pos} acknowledged, {per_sec}, {elapsed}").expect("the template is valid"),
+        indicatif::ProgressStyle::with_template("{spinner} {human_pos} acknowledged, {rate} a second, {elapsed}")
+            .expect("the template is valid")
+            .with_key("rate", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+                // A progress line that cannot be written is none.
+                let _ = out.write_str(&grouped(state.per_sec() as u64));
+            }),
     );
     bar.enable_steady_tick(PROGRESS_EVERY);
     let mut sender = Sender::start(&options)?;
