@@ -15,6 +15,7 @@ pub mod intake;
 pub mod models;
 pub mod permit;
 pub mod segments;
+pub mod workflow;
 
 // 2: ports and adapters
 pub mod channels;

@@ -62,6 +62,15 @@ pub struct Field<F> {
     pub groups: u64,
 }
 
+/// What a dotted path reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Path<F> {
+    /// A value of a declared type.
+    Typed(Field<F>),
+    /// A value whose type is what it is used as; absent if it holds another.
+    Open,
+}
+
 /// The names that expressions may use.
 pub trait Catalog {
     /// How a field is addressed when it is read.
@@ -76,6 +85,13 @@ pub trait Catalog {
 
     /// A trait that the customer's own events set, read as `ty`: absent when the person has none or one of another type.
     fn trait_as(&self, name: &str, ty: Type) -> Option<Field<Self::Id>>;
+
+    /// What `root.path` reads, for roots of the catalog's own beside `profile` and `traits`. `None`: there is no such root;
+    /// `Some(Err(why))`: there is, but nothing of that name in it. `used_as` is asked once the type is known of a [`Path::Open`].
+    fn path(&self, root: &str, path: &str, used_as: Option<Type>) -> Option<Result<Path<Self::Id>, String>> {
+        let _ = (root, path, used_as);
+        None
+    }
 
     /// Every name for hints: fields plain, functions with `(`.
     fn names(&self) -> Vec<String>;

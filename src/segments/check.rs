@@ -6,7 +6,7 @@
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators};
 use cel::parser::Parser;
 
-use super::catalog::{Catalog, Clock, Field, Type};
+use super::catalog::{Catalog, Clock, Field, Path, Type};
 use super::error::{Error, did_you_mean};
 use super::literals::{duration_ms, timestamp};
 use super::operands::{Arithmetic, Comparison, FloatNode, IntNode, Slot, TextNode};
@@ -24,6 +24,15 @@ const FUNCTIONS: [&str; 9] = ["size(", "int(", "double(", "timestamp(", "duratio
 
 /// Compiles an expression that must be a condition.
 pub fn compile<C: Catalog>(text: &str, catalog: &C) -> Result<Predicate<C::Id>, Error> {
+    let (mut checker, tree) = parse(text, catalog, false)?;
+    let typed = checker.check(&tree)?;
+    let root = checker.condition_node(typed, tree.id)?;
+    let moves = checker.names_now || checker.fields.iter().any(|field| field.clock != Clock::Still);
+    Ok(Predicate { root, fields: checker.fields.into(), moves })
+}
+
+/// The parsed text and a checker for it; `values` admits what only makes values, such as putting text together.
+pub(super) fn parse<'c, C: Catalog>(text: &'c str, catalog: &'c C, values: bool) -> Result<(Checker<'c, C>, IdedExpr), Error> {
     if text.len() > EXPRESSION_BYTES_MAX {
         let message = format!("the expression is {} bytes long, at most {EXPRESSION_BYTES_MAX} are taken", text.len());
         return Err(Error::at((0, 0), message));
@@ -33,11 +42,13 @@ pub fn compile<C: Catalog>(text: &str, catalog: &C) -> Result<Predicate<C::Id>, 
     }
     let (tree, positions) =
         Parser::new().max_recursion_depth(DEPTH_MAX).parse_with_source_info(text).map_err(|errors| parse_error(text, &errors))?;
-    let mut checker = Checker { catalog, text, positions, fields: Vec::new(), names_now: false };
-    let typed = checker.check(&tree)?;
-    let root = checker.condition_node(typed, tree.id)?;
-    let moves = checker.names_now || checker.fields.iter().any(|field| field.clock != Clock::Still);
-    Ok(Predicate { root, fields: checker.fields.into(), moves })
+    Ok((Checker { catalog, text, positions, fields: Vec::new(), names_now: false, values }, tree))
+}
+
+/// A name whose type is what it is used as: a trait, or what the catalog calls open.
+pub(super) struct Open {
+    pub(super) root: String,
+    pub(super) path: String,
 }
 
 /// An expression with the type that the pass found.
@@ -48,8 +59,7 @@ pub(super) enum Typed {
     Text(TextNode),
     Time(IntNode),
     Duration(IntNode),
-    /// A trait, whose type is what it is used as.
-    Trait(String),
+    Trait(Open),
     List(Vec<(u64, Typed)>),
 }
 
@@ -62,7 +72,8 @@ impl Typed {
             Typed::Text(_) => Type::Text.as_str(),
             Typed::Time(_) => Type::Time.as_str(),
             Typed::Duration(_) => Type::Duration.as_str(),
-            Typed::Trait(_) => "trait",
+            Typed::Trait(open) if open.root == "traits" => "trait",
+            Typed::Trait(_) => "value of no declared type",
             Typed::List(_) => "list",
         }
     }
@@ -77,7 +88,8 @@ pub(super) struct Checker<'c, C: Catalog> {
     pub(super) catalog: &'c C,
     text: &'c str,
     positions: SourceInfo,
-    fields: Vec<Field<C::Id>>,
+    pub(super) fields: Vec<Field<C::Id>>,
+    values: bool,
     /// The expression asks for the present time.
     pub(super) names_now: bool,
 }
@@ -97,7 +109,7 @@ impl<C: Catalog> Checker<'_, C> {
         Error::at(self.span(id), message)
     }
 
-    fn check(&mut self, node: &IdedExpr) -> Checked {
+    pub(super) fn check(&mut self, node: &IdedExpr) -> Checked {
         match &node.expr {
             Expr::Literal(literal) => self.literal(node.id, literal),
             Expr::Ident(name) => self.name(node.id, name),
@@ -178,6 +190,12 @@ impl<C: Catalog> Checker<'_, C> {
     }
 
     fn select(&mut self, id: u64, select: &SelectExpr) -> Checked {
+        if let Some((root, path)) = dotted(select)
+            && let Some(found) = self.catalog.path(root, &path, None)
+        {
+            let found = found.map_err(|why| self.error(id, why))?;
+            return self.path(root, path, found, select.test);
+        }
         let root = match &select.operand.expr {
             Expr::Ident(name) => name.as_str(),
             _ => "",
@@ -188,7 +206,7 @@ impl<C: Catalog> Checker<'_, C> {
                 let Some(field) = self.catalog.field(&select.field) else { return Err(self.unknown_field(id, &select.field)) };
                 Ok(Typed::Bool(BoolNode::Known(self.slot(field))))
             }
-            ("traits", false) => Ok(Typed::Trait(select.field.clone())),
+            ("traits", false) => Ok(Typed::Trait(Open { root: "traits".to_owned(), path: select.field.clone() })),
             ("traits", true) => {
                 let mut known = Vec::new();
                 for ty in [Type::Text, Type::Float, Type::Bool] {
@@ -200,6 +218,23 @@ impl<C: Catalog> Checker<'_, C> {
             _ => Err(self
                 .error(id, format!("`.{}` does not exist: fields have no parts", select.field))
                 .hint("write the field's name alone, or `traits.name` for a trait of your own")),
+        }
+    }
+
+    fn path(&mut self, root: &str, path: String, found: Path<C::Id>, test: bool) -> Checked {
+        match (found, test) {
+            (Path::Typed(field), false) => Ok(self.use_field(field)),
+            (Path::Typed(field), true) => Ok(Typed::Bool(BoolNode::Known(self.slot(field)))),
+            (Path::Open, false) => Ok(Typed::Trait(Open { root: root.to_owned(), path })),
+            (Path::Open, true) => {
+                let mut known = Vec::new();
+                for ty in [Type::Text, Type::Float, Type::Bool] {
+                    if let Some(Ok(Path::Typed(field))) = self.catalog.path(root, &path, Some(ty)) {
+                        known.push(BoolNode::Known(self.slot(field)));
+                    }
+                }
+                Ok(Typed::Bool(BoolNode::Or(known.into())))
+            }
         }
     }
 
@@ -225,6 +260,7 @@ impl<C: Catalog> Checker<'_, C> {
                 .error(id, "regular expressions are not taken: their time has no bound")
                 .hint("use `contains`, `startsWith` or `endsWith`")),
             ("int" | "double", None, [inner]) => self.convert(id, name, inner),
+            ("string", None, [inner]) if self.values => self.show(inner),
             ("timestamp" | "duration", None, [inner]) => self.moment(name, inner),
             _ => match (arithmetic(name), comparison(name), call.args.as_slice()) {
                 (Some(operator), _, [left, right]) => self.arithmetic(id, operator, left, right),
@@ -305,7 +341,9 @@ impl<C: Catalog> Checker<'_, C> {
 
     fn index(&mut self, id: u64, root: &IdedExpr, key: &IdedExpr) -> Checked {
         match (&root.expr, &key.expr) {
-            (Expr::Ident(root), Expr::Literal(LiteralValue::String(name))) if root == "traits" => Ok(Typed::Trait(name.inner().to_owned())),
+            (Expr::Ident(root), Expr::Literal(LiteralValue::String(name))) if root == "traits" => {
+                Ok(Typed::Trait(Open { root: "traits".to_owned(), path: name.inner().to_owned() }))
+            }
             _ => Err(self.error(id, "only `traits[\"name\"]` can be indexed")),
         }
     }
@@ -373,6 +411,17 @@ impl<C: Catalog> Checker<'_, C> {
         }
     }
 
+    /// A number as text.
+    fn show(&mut self, inner: &IdedExpr) -> Checked {
+        match self.check(inner)? {
+            Typed::Int(node) => Ok(Typed::Text(TextNode::OfInt(Box::new(node)))),
+            Typed::Float(node) => Ok(Typed::Text(TextNode::OfFloat(Box::new(node)))),
+            Typed::Text(node) => Ok(Typed::Text(node)),
+            Typed::Trait(open) => self.trait_used(inner.id, &open, Type::Text),
+            other => Err(self.error(inner.id, format!("`string` takes a number or text, this is {}", other.a_name()))),
+        }
+    }
+
     fn moment(&mut self, name: &str, inner: &IdedExpr) -> Checked {
         let Expr::Literal(LiteralValue::String(text)) = &inner.expr else {
             return Err(self.error(inner.id, format!("`{name}` takes a text literal")));
@@ -406,6 +455,9 @@ impl<C: Catalog> Checker<'_, C> {
             (Typed::Int(_), Typed::Float(_), _) | (Typed::Float(_), Typed::Int(_), _) => self
                 .error(id, "arithmetic takes two ints or two doubles, not one of each")
                 .hint("write a literal as `2.0`, or convert a field with `double(..)`"),
+            (Typed::Text(l), Typed::Text(r), Arithmetic::Add) if self.values => {
+                return Ok(Typed::Text(TextNode::Join(Box::new((l, r)))));
+            }
             (Typed::Text(_), Typed::Text(_), Arithmetic::Add) => {
                 self.error(id, "text is not put together in conditions").hint("compare the parts one by one")
             }
@@ -438,6 +490,25 @@ impl<C: Catalog> Checker<'_, C> {
             (l, r) => return Err(self.mismatch(id, &l, &r)),
         };
         Ok(Typed::Bool(node))
+    }
+}
+
+/// `a.b.c` as its root and the rest.
+fn dotted(select: &SelectExpr) -> Option<(&str, String)> {
+    let mut parts = vec![select.field.as_str()];
+    let mut operand = &select.operand;
+    loop {
+        match &operand.expr {
+            Expr::Ident(root) => {
+                parts.reverse();
+                return Some((root, parts.join(".")));
+            }
+            Expr::Select(inner) => {
+                parts.push(&inner.field);
+                operand = &inner.operand;
+            }
+            _ => return None,
+        }
     }
 }
 

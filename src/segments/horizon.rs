@@ -273,6 +273,8 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
             TextNode::Const(_) => NEVER,
             TextNode::Field(slot) => self.next_change(*slot),
             TextNode::If(parts) => self.bool_until(&parts.0).1.min(self.text_until(&parts.1)).min(self.text_until(&parts.2)),
+            // The type pass keeps these out of conditions; asking again soon is right in any case.
+            TextNode::Join(_) | TextNode::OfInt(_) | TextNode::OfFloat(_) => self.now,
         }
     }
 

@@ -10,10 +10,12 @@
 mod catalog;
 mod check;
 mod error;
+mod expression;
 mod horizon;
 mod literals;
 mod operands;
 mod predicate;
+mod problem;
 mod segment;
 mod settle;
 
@@ -22,9 +24,11 @@ mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub use catalog::{Catalog, Clock, Field, Lookup, Type, Value};
+pub use catalog::{Catalog, Clock, Field, Lookup, Path, Type, Value};
 pub use check::compile;
 pub use error::{Error, did_you_mean};
+pub use expression::{Expression, Yield, compile_value};
 pub use literals::duration_ms;
 pub use predicate::Predicate;
+pub use problem::{Problem, Problems, Source};
 pub use segment::{Segment, SegmentSet};

@@ -72,6 +72,10 @@ pub(super) enum TextNode {
     Const(Box<str>),
     Field(Slot),
     If(Box<(BoolNode, TextNode, TextNode)>),
+    /// Of value expressions only, as are the next two: conditions do not allocate.
+    Join(Box<(TextNode, TextNode)>),
+    OfInt(Box<IntNode>),
+    OfFloat(Box<FloatNode>),
 }
 
 /// What a predicate is evaluated against: one person at one time.
@@ -164,6 +168,13 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
                 let chosen = if self.bool(&parts.0)? { &parts.1 } else { &parts.2 };
                 self.text(chosen)
             }
+            TextNode::Join(sides) => {
+                let mut text = self.text(&sides.0)?.into_owned();
+                text.push_str(&self.text(&sides.1)?);
+                Some(Cow::Owned(text))
+            }
+            TextNode::OfInt(inner) => self.int(inner).map(|value| Cow::Owned(value.to_string())),
+            TextNode::OfFloat(inner) => self.float(inner).map(|value| Cow::Owned(value.to_string())),
         }
     }
 }

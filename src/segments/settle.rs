@@ -1,7 +1,7 @@
 //! The type pass, second half: what untyped things become beside typed ones, and what is said where types do not fit.
 
-use super::catalog::{Catalog, Type};
-use super::check::{Checked, Checker, Typed};
+use super::catalog::{Catalog, Path, Type};
+use super::check::{Checked, Checker, Open, Typed};
 use super::error::Error;
 use super::operands::TextNode;
 use super::predicate::BoolNode;
@@ -58,9 +58,14 @@ impl<C: Catalog> Checker<'_, C> {
             Typed::Bool(_) => Some(Type::Bool),
             Typed::Int(_) | Typed::Float(_) => Some(Type::Float),
             Typed::Text(_) => Some(Type::Text),
+            Typed::Time(_) => Some(Type::Time),
             _ => None,
         };
         match (left, right) {
+            (Typed::Trait(l), Typed::Trait(r)) if l.root != "traits" && r.root != "traits" => {
+                // Two ids, mostly: `event.order_id == entry.order_id`.
+                Ok((self.trait_used(id, &l, Type::Text)?, self.trait_used(id, &r, Type::Text)?))
+            }
             (Typed::Trait(_), Typed::Trait(_)) => {
                 Err(self.error(id, "two traits: their types are not known").hint("compare each with a literal or a field"))
             }
@@ -79,8 +84,17 @@ impl<C: Catalog> Checker<'_, C> {
         }
     }
 
-    pub(super) fn trait_used(&mut self, id: u64, name: &str, ty: Type) -> Checked {
-        match self.catalog.trait_as(name, ty) {
+    pub(super) fn trait_used(&mut self, id: u64, open: &Open, ty: Type) -> Checked {
+        if open.root != "traits" {
+            return match self.catalog.path(&open.root, &open.path, Some(ty)) {
+                Some(Ok(Path::Typed(field))) => Ok(self.use_field(field)),
+                _ => Err(self.error(id, format!("`{}.{}` cannot be read as {}", open.root, open.path, ty.as_str()))),
+            };
+        }
+        if ty == Type::Time {
+            return Err(self.error(id, "a trait cannot be compared with a timestamp"));
+        }
+        match self.catalog.trait_as(&open.path, ty) {
             Some(field) => Ok(self.use_field(field)),
             None => Err(self.error(id, format!("a trait cannot be read as {}", ty.as_str()))),
         }

@@ -17,6 +17,7 @@ const MODULES: &[(&str, u8, &[&str])] = &[
     ("models", 1, &["domain", "features"]),
     ("segments", 1, &["domain", "features", "models"]),
     ("permit", 1, &["domain", "consent", "segments"]),
+    ("workflow", 1, &["domain", "features", "segments"]),
     ("env", 2, &["domain"]),
     ("log", 2, &["domain", "env"]),
     ("schema", 2, &["domain"]),
@@ -34,7 +35,7 @@ const MODULES: &[(&str, u8, &[&str])] = &[
 ];
 
 /// Layers 0 to 3: shells do not see each other, they meet through the log.
-const SHELL: &[&str] = &["domain", "identity", "consent", "intake", "features", "models", "segments", "env", "log", "schema", "state"];
+const SHELL: &[&str] = &["domain", "identity", "consent", "intake", "features", "models", "segments", "workflow", "env", "log", "schema", "state"];
 /// Replay is the same folds over the same records, so it is the one shell that drives another's.
 const REPLAY: &[&str] = &["domain", "features", "models", "segments", "env", "log", "schema", "state", "stream"];
 const ALL: &[&str] = &["*"];

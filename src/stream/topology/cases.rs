@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::document::{ExpectTable, GivenTable, TestTable};
 use super::fields::{Field, Fields};
-use super::problem::Source;
+use crate::segments::Source;
 use crate::domain::{Millis, Subject};
 use crate::segments::{Predicate, compile, duration_ms};
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::document::ProcessorTable;
-use super::problem::Source;
+use crate::segments::Source;
 use crate::segments::did_you_mean;
 
 /// A processor of the graph.

@@ -9,7 +9,6 @@ mod draw;
 mod fields;
 mod graph;
 mod load;
-mod problem;
 mod run;
 mod settings;
 
@@ -20,11 +19,11 @@ pub use draw::Drawing;
 pub use fields::{Field, Fields, Person};
 pub use graph::{Kind, Processor};
 pub use load::{Error, SHIPPED, check, load, shipped, show, test};
-pub use problem::{Problem, Problems};
+pub use crate::segments::{Problem, Problems};
 pub use run::{Change, Report, Run, Seen, Verdict, run};
 
 use self::document::{Document, Header, SegmentTable};
-use self::problem::Source;
+use crate::segments::Source;
 use self::settings::Settings;
 use crate::domain::Digest;
 use crate::segments::{Segment, SegmentSet};

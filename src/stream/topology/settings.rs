@@ -2,7 +2,7 @@
 
 use toml::Spanned;
 
-use super::problem::Source;
+use crate::segments::Source;
 use crate::{features, intake, models};
 
 /// The settings of every core, checked.

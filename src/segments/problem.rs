@@ -1,9 +1,9 @@
-//! What is wrong with a topology, where in its file, and what to write instead.
+//! What is wrong with a definition in TOML (a topology, a workflow), where in its file, and what to write instead.
 
 use std::fmt;
 use std::ops::Range;
 
-use crate::segments::did_you_mean;
+use super::error::did_you_mean;
 
 /// One thing wrong, shown with the line it is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,24 +46,24 @@ impl fmt::Display for Problems {
 }
 
 /// A file being checked: its name, its text, and what was found so far.
-pub(super) struct Source<'s> {
-    pub(super) file: &'s str,
-    pub(super) text: &'s str,
+pub struct Source<'s> {
+    pub file: &'s str,
+    pub text: &'s str,
     found: Vec<(usize, Problem)>,
 }
 
 impl<'s> Source<'s> {
-    pub(super) fn new(file: &'s str, text: &'s str) -> Self {
+    pub fn new(file: &'s str, text: &'s str) -> Self {
         Self { file, text, found: Vec::new() }
     }
 
     /// The line, from 1, that the byte at `start` is in.
-    pub(super) fn line(&self, start: usize) -> usize {
+    pub fn line(&self, start: usize) -> usize {
         self.text[..start.min(self.text.len())].matches('\n').count() + 1
     }
 
     /// Notes a problem with the bytes of `span`.
-    pub(super) fn report(&mut self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) {
+    pub fn report(&mut self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) {
         let start = span.start.min(self.text.len());
         let before = &self.text[..start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -83,7 +83,7 @@ impl<'s> Source<'s> {
     }
 
     /// Notes a problem with an expression that stands as the TOML string at `span`.
-    pub(super) fn report_expression(&mut self, span: Range<usize>, expression: &str, error: &crate::segments::Error) {
+    pub fn report_expression(&mut self, span: Range<usize>, expression: &str, error: &super::error::Error) {
         let message = error.message.clone();
         let within = match self.inside_string(&span, expression) {
             Some(start) => start + error.start..start + error.end,
@@ -93,7 +93,7 @@ impl<'s> Source<'s> {
     }
 
     /// Notes what the TOML reader refused.
-    pub(super) fn report_toml(&mut self, error: &toml::de::Error) {
+    pub fn report_toml(&mut self, error: &toml::de::Error) {
         let message = error.message().trim().replace('\n', ", ");
         let span = error.span().unwrap_or(0..0);
         let Some((wrong, known)) = unknown_name(&message) else { return self.report(span, message, None) };
@@ -120,7 +120,7 @@ impl<'s> Source<'s> {
     }
 
     /// `value`, or everything that was found, in the order of the file.
-    pub(super) fn finish<T>(mut self, value: Option<T>) -> Result<T, Problems> {
+    pub fn finish<T>(mut self, value: Option<T>) -> Result<T, Problems> {
         self.found.sort_by_key(|(start, _)| *start);
         match value {
             Some(value) if self.found.is_empty() => Ok(value),

@@ -1,0 +1,83 @@
+//! How runs begin: the entry table.
+
+use toml::Spanned;
+
+use super::super::definition::{Entry, EntryBy, Reenter};
+use super::super::document::EntryTable;
+use super::words::Words;
+
+/// Oftener than this a schedule is a stream.
+const EVERY_MS_MIN: i64 = 60_000;
+
+pub(super) fn entry(table: &Spanned<EntryTable>, words: &mut Words<'_, '_>) -> Option<Entry> {
+    let entry = table.get_ref();
+    let kinds = [
+        ("segment", entry.segment.is_some()),
+        ("event", entry.event.is_some()),
+        ("command", entry.command.is_some()),
+        ("every", entry.every.is_some()),
+        ("broadcast", entry.broadcast.is_some()),
+    ];
+    let named: Vec<&str> = kinds.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+    if named.len() != 1 {
+        let message = format!("an entry has one of segment, event, command, every or broadcast; this has {}", named.len());
+        words.source.report(table.span(), message, Some("for example `entry = { segment = \"lapsing\" }`".to_owned()));
+        return None;
+    }
+    let mut misplaced = |key: &str, span: Option<std::ops::Range<usize>>, fits: &[&str]| {
+        if let Some(span) = span
+            && !fits.contains(&named[0])
+        {
+            words.source.report(span, format!("`{key}` is not for entry by {}", named[0]), Some(format!("it goes with {}", fits.join(", "))));
+        }
+    };
+    misplaced("at", entry.at.as_ref().map(Spanned::span), &["every"]);
+    misplaced("throttle", entry.throttle.as_ref().map(Spanned::span), &["broadcast"]);
+    misplaced("key", entry.key.as_ref().map(Spanned::span), &["event", "command"]);
+    let by = by(entry, words)?;
+    let when = entry.when.as_ref().and_then(|text| words.on_event(|words| words.condition(text)));
+    let key = entry.key.as_ref().and_then(|text| words.on_event(|words| words.expr(text)));
+    let reenter = match &entry.reenter {
+        None => Reenter::WhenEnded,
+        Some(text) => match text.get_ref().strip_prefix("after ") {
+            Some(length) => Reenter::After { ms: words.length(&Spanned::new(text.span(), length.to_owned()))? },
+            None => words.one_of(text, &[("never", Reenter::Never), ("always", Reenter::Always), ("when_ended", Reenter::WhenEnded)])?,
+        },
+    };
+    Some(Entry { by, when, reenter, key })
+}
+
+fn by(entry: &EntryTable, words: &mut Words<'_, '_>) -> Option<EntryBy> {
+    if let Some(segment) = &entry.segment {
+        return Some(EntryBy::Segment(segment.get_ref().clone()));
+    }
+    if let Some(event) = &entry.event {
+        return Some(EntryBy::Event(event.get_ref().clone()));
+    }
+    if let Some(every) = &entry.every {
+        let every_ms = words.length(every)?;
+        if every_ms < EVERY_MS_MIN {
+            words.source.report(every.span(), "a schedule runs at most once a minute", None);
+            return None;
+        }
+        let at = match &entry.at {
+            Some(at) => Some(words.local_time(at, entry.weekdays.as_deref(), entry.zone.as_ref())?),
+            None => None,
+        };
+        return Some(EntryBy::Schedule { every_ms, at });
+    }
+    if let Some(segment) = &entry.broadcast {
+        let throttle_ms = match &entry.throttle {
+            Some(throttle) => words.length(throttle)?,
+            None => 0,
+        };
+        return Some(EntryBy::Broadcast { segment: segment.get_ref().clone(), throttle_ms });
+    }
+    match &entry.command {
+        Some(command) if !*command.get_ref() => {
+            words.source.report(command.span(), "`command` is true, or something else is the entry", None);
+            None
+        }
+        _ => Some(EntryBy::Command),
+    }
+}

@@ -1,0 +1,190 @@
+//! What people do with runs: pause, resume, cancel, terminate, retry, approve; and time.
+
+use super::super::definition::{Kind, Silence};
+use super::super::fact::{Category, Ending, Unknown, What};
+use super::super::ids::RunId;
+use super::super::input::Rejection;
+use super::super::state::{Doing, Run, Step, Stuck};
+use super::Turn;
+
+impl Turn<'_, '_> {
+    pub(super) fn pause(&mut self, id: RunId, by: &str, reason: &str) -> Result<(), Rejection> {
+        if self.run(id)?.paused.is_some() {
+            return Err(Rejection::Paused);
+        }
+        self.fact(id, What::RunPaused { reason: reason.to_owned(), by: by.to_owned() });
+        Ok(())
+    }
+
+    /// Goes on, and tries again what was out of attempts: after a fix, one command over all that are paused is enough.
+    pub(super) fn resume(&mut self, id: RunId, by: &str) -> Result<(), Rejection> {
+        if self.run(id)?.paused.is_none() {
+            return Err(Rejection::NotPaused);
+        }
+        self.fact(id, What::RunResumed { by: by.to_owned() });
+        self.mint_stuck(id, false);
+        self.ask_again(id);
+        self.due_of(id);
+        Ok(())
+    }
+
+    pub(super) fn retry(&mut self, id: RunId, by: &str) -> Result<(), Rejection> {
+        let run = self.run(id)?;
+        if !run.steps.values().any(|step| matches!(&step.doing, Doing::Effect(pending) if pending.stuck.is_some())) {
+            return Err(Rejection::NothingToRetry);
+        }
+        if run.paused.is_some() {
+            self.fact(id, What::RunResumed { by: by.to_owned() });
+        }
+        self.mint_stuck(id, true);
+        self.due_of(id);
+        Ok(())
+    }
+
+    /// Mints for what is out of attempts. What may have been done (`unknown`) is tried again only by someone who says so.
+    fn mint_stuck(&mut self, id: RunId, unknown: bool) {
+        let Some(run) = self.state.runs.get(&id) else { return };
+        let stuck = run.steps.values().filter_map(|step| match &step.doing {
+            Doing::Effect(pending) if pending.stuck == Some(Stuck::Failed) || (unknown && pending.stuck.is_some()) => Some(pending),
+            _ => None,
+        });
+        let minted = stuck.map(|pending| (pending.id, pending.attempts.saturating_add(1), pending.looking));
+        for (effect, attempt, look_up) in minted.collect::<Vec<_>>() {
+            self.fact(id, What::AttemptMinted { effect, attempt, look_up, by_hand: true });
+        }
+    }
+
+    /// Approvals whose deadline passed and for which silence pauses are requested anew.
+    fn ask_again(&mut self, id: RunId) {
+        let Some(run) = self.state.runs.get(&id) else { return };
+        let Some(definition) = self.definition(run) else { return };
+        let passed = run.steps.iter().filter(|(_, step)| matches!(step.doing, Doing::Approval { until } if until <= self.at));
+        let passed: Vec<_> = passed.filter(|(_, step)| self.silence(run, step) == Silence::Pauses).map(|(v, s)| (*v, s.clone())).collect();
+        for (visit, step) in passed {
+            if let Some((_, node)) = definition.find(&step.node) {
+                self.arrive(id, &definition, visit, &step, &node.kind);
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self, id: RunId, ending: Ending, by: &str, reason: &str) -> Result<(), Rejection> {
+        let run = self.run(id)?;
+        let node = run.steps.values().next().map(|step| step.node.clone()).unwrap_or_default();
+        let outcome = if reason.is_empty() { format!("by {by}") } else { format!("by {by}: {reason}") };
+        let parent = run.parent.clone();
+        self.fact(id, What::RunEnded { ending, node, outcome, parent });
+        Ok(())
+    }
+
+    pub(super) fn merged(&mut self) {
+        for id in self.run_ids() {
+            // The run is there: nothing else ends runs in between.
+            let _ = self.stop(id, Ending::Merged, "identity", "the subject became a known user");
+        }
+    }
+
+    pub(super) fn approval(&mut self, id: RunId, node: &str, approved: bool, by: &str, comment: &str) -> Result<(), Rejection> {
+        let run = self.run(id)?;
+        let waiting = run.steps.iter().find_map(|(visit, step)| match step.doing {
+            Doing::Approval { until } if step.node == node => Some((*visit, until)),
+            _ => None,
+        });
+        let Some((visit, until)) = waiting else {
+            return Err(match run.results.get(node).and_then(|result| Some((result.get("approved")?.as_bool()?, result.get("by")?.as_str()?))) {
+                Some((true, by)) => Rejection::AlreadyDecided(format!("approved by {by}")),
+                Some((false, by)) => Rejection::AlreadyDecided(format!("rejected by {by}")),
+                None => Rejection::NoSuchApproval(node.to_owned()),
+            });
+        };
+        if self.at >= until {
+            // The deadline decides, whether or not its timer has been heard yet; that someone clicked is told all the same.
+            self.fact(id, What::ApprovalLate { visit, by: by.to_owned(), approved });
+            self.due_of(id);
+            return Ok(());
+        }
+        let (node, by, comment) = (node.to_owned(), by.to_owned(), comment.to_owned());
+        self.fact(id, What::ApprovalDecided { visit, node, approved, by, comment });
+        Ok(())
+    }
+
+    /// Everything that time alone decides, by now.
+    pub(super) fn due(&mut self) {
+        for id in self.run_ids() {
+            self.due_of(id);
+        }
+    }
+
+    pub(super) fn due_of(&mut self, id: RunId) {
+        let Some(run) = self.state.runs.get(&id) else { return };
+        if run.paused.is_some() {
+            return;
+        }
+        let mut due: Vec<_> = run.steps.iter().filter_map(|(visit, step)| due_at(step).map(|at| (at, *visit))).collect();
+        due.retain(|(at, _)| *at <= self.at);
+        due.sort_unstable();
+        for (_, visit) in due {
+            self.fire(id, visit);
+        }
+    }
+
+    fn fire(&mut self, id: RunId, visit: u64) {
+        let Some(run) = self.state.runs.get(&id) else { return };
+        let Some(step) = run.steps.get(&visit) else { return };
+        let node = step.node.clone();
+        match &step.doing {
+            Doing::Delay { .. } | Doing::Wait { .. } | Doing::Child { .. } => self.fact(id, What::TimerFired { visit, node }),
+            Doing::Approval { .. } => match self.silence(run, step) {
+                Silence::Pauses => {
+                    let reason = format!("nobody decided `{node}` in time");
+                    self.fact(id, What::RunPaused { reason, by: "deadline".to_owned() });
+                }
+                silence => {
+                    let (approved, by) = (silence == Silence::Approves, "silence".to_owned());
+                    self.fact(id, What::ApprovalDecided { visit, node, approved, by, comment: String::new() });
+                }
+            },
+            Doing::Effect(pending) => {
+                let pending = pending.clone();
+                match &pending.open {
+                    Some(open) if open.started.is_some() && !open.look_up && pending.unknown != Unknown::Retry => {
+                        let attempt = open.attempt;
+                        self.unknown(id, &pending, attempt, "no answer in time");
+                    }
+                    Some(open) => self.failed(id, &pending, open.attempt, &timed_out()),
+                    None => {
+                        let attempt = pending.attempts.saturating_add(1);
+                        self.fact(id, What::AttemptMinted { effect: pending.id, attempt, look_up: pending.looking, by_hand: false });
+                    }
+                }
+            }
+            Doing::Arriving | Doing::Asking | Doing::Ready(_) => {}
+        }
+    }
+
+    fn silence(&self, run: &Run, step: &Step) -> Silence {
+        let definition = self.definition(run);
+        match definition.as_ref().and_then(|definition| definition.find(&step.node)).map(|(_, node)| &node.kind) {
+            Some(Kind::Approval(approval)) => approval.silence,
+            _ => Silence::Pauses,
+        }
+    }
+}
+
+fn timed_out() -> super::effects::Failure {
+    super::effects::Failure {
+        category: Category::System,
+        error: "no answer in time".to_owned(),
+        permanent: false,
+        retry_after_ms: None,
+        timed_out: true,
+    }
+}
+
+fn due_at(step: &Step) -> Option<crate::domain::Millis> {
+    match &step.doing {
+        Doing::Delay { until } | Doing::Wait { until } | Doing::Approval { until } => Some(*until),
+        Doing::Child { until } => *until,
+        Doing::Effect(pending) => pending.wake(),
+        Doing::Arriving | Doing::Asking | Doing::Ready(_) => None,
+    }
+}

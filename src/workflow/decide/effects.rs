@@ -1,0 +1,209 @@
+//! Effects: attempts are minted here, any attempt's success completes, and what comes when nobody waits any more settles.
+
+use serde_json::Value as Json;
+
+use super::super::definition::{Kind, Retry};
+use super::super::evolve::evolve;
+use super::super::fact::{Category, Fact, Settled, What};
+use super::super::ids::{EffectId, RunId, chance};
+use super::super::input::{Outcome, Permit, Rejection};
+use super::super::state::Pending;
+use super::{RESULT_BYTES_MAX, Turn};
+use crate::domain::{HOUR_MS, SECOND_MS};
+
+pub(super) struct Failure {
+    pub(super) category: Category,
+    pub(super) error: String,
+    pub(super) permanent: bool,
+    pub(super) retry_after_ms: Option<i64>,
+    pub(super) timed_out: bool,
+}
+
+/// Longer error texts are cut: they would be kept with the state.
+const ERROR_CHARS_MAX: usize = 500;
+
+impl Turn<'_, '_> {
+    fn pending(&self, effect: EffectId) -> Result<(RunId, Pending), Rejection> {
+        let (run, _, pending) = self.state.effect(effect).ok_or(Rejection::NoSuchEffect)?;
+        Ok((run, pending.clone()))
+    }
+
+    /// Before anything irrevocable. A rejection forbids it.
+    pub(super) fn effect_started(&mut self, effect: EffectId, attempt: u32, executor: &str) -> Result<(), Rejection> {
+        let (run, pending) = self.pending(effect)?;
+        if self.run(run)?.paused.is_some() {
+            return Err(Rejection::Paused);
+        }
+        match &pending.open {
+            Some(open) if open.attempt == attempt && open.started.is_none() => {}
+            Some(open) if open.attempt == attempt => return Err(Rejection::AlreadyDecided("this attempt was started".to_owned())),
+            _ => return Err(Rejection::NotThisAttempt(attempt)),
+        }
+        self.fact(run, What::EffectStarted { effect, attempt, executor: executor.to_owned() });
+        Ok(())
+    }
+
+    pub(super) fn permit(&mut self, effect: EffectId, attempt: u32, permit: &Permit) -> Result<(), Rejection> {
+        let (run, pending) = self.pending(effect)?;
+        if !pending.open.as_ref().is_some_and(|open| open.attempt == attempt && open.started.is_some()) {
+            return Err(Rejection::NotThisAttempt(attempt));
+        }
+        // Granted or refused, it is recorded; a paused run is granted nothing.
+        let what = match permit {
+            Permit::Granted { .. } if self.run(run)?.paused.is_some() => return Err(Rejection::Paused),
+            Permit::Granted { until } => What::PermitGranted { effect, attempt, until: *until },
+            Permit::Refused { reason, retry_at } => {
+                // Asked again at the very same time it would be refused again.
+                let retry_at = retry_at.map(|at| at.max(self.at + SECOND_MS));
+                What::PermitRefused { effect, attempt, reason: reason.clone(), retry_at }
+            }
+        };
+        self.fact(run, what);
+        Ok(())
+    }
+
+    pub(super) fn effect_finished(&mut self, effect: EffectId, attempt: u32, outcome: &Outcome) -> Result<(), Rejection> {
+        let Ok((run, pending)) = self.pending(effect) else { return self.settle(effect, attempt, outcome) };
+        if !pending.outstanding.contains(&attempt) {
+            return Err(Rejection::NotThisAttempt(attempt));
+        }
+        let is_open = pending.open.as_ref().is_some_and(|open| open.attempt == attempt);
+        match outcome {
+            Outcome::Done { result } => match too_large(result) {
+                None => self.fact(run, What::EffectCompleted { effect, attempt, result: result.clone(), assumed: false }),
+                // It was done, and its result cannot be kept: no reason to do it again.
+                Some(error) => {
+                    let result = serde_json::json!({ "error": error });
+                    self.fact(run, What::EffectCompleted { effect, attempt, result, assumed: false });
+                }
+            },
+            // That an attempt failed which was given up before says nothing about the one that goes on.
+            _ if !is_open => return Err(Rejection::NotThisAttempt(attempt)),
+            Outcome::NotDone => self.fact(run, What::LookedUp { effect, attempt }),
+            Outcome::Failed { category, error, permanent, retry_after_ms } => {
+                let (category, permanent, retry_after_ms) = (*category, *permanent, *retry_after_ms);
+                self.failed(run, &pending, attempt, &Failure { category, error: cut(error), permanent, retry_after_ms, timed_out: false });
+            }
+            Outcome::Unknown { error } => self.unknown(run, &pending, attempt, error),
+        }
+        Ok(())
+    }
+
+    /// A result of an effect that completed, was cancelled, or whose run is over: kept with the subject, and moves nothing.
+    fn settle(&mut self, effect: EffectId, attempt: u32, outcome: &Outcome) -> Result<(), Rejection> {
+        let settling = self.state.settling.iter().find(|settling| settling.effect == effect).ok_or(Rejection::NoSuchEffect)?;
+        if !settling.outstanding.contains(&attempt) {
+            return Err(Rejection::NotThisAttempt(attempt));
+        }
+        let (outcome, result) = match outcome {
+            Outcome::Done { result } if too_large(result).is_none() => (Settled::Done, result.clone()),
+            Outcome::Done { .. } => (Settled::Done, Json::Null),
+            Outcome::Failed { .. } | Outcome::NotDone => (Settled::NotDone, Json::Null),
+            Outcome::Unknown { .. } => (Settled::Unknown, Json::Null),
+        };
+        let what = What::EffectSettled { effect, run: settling.run, attempt, outcome, result };
+        let fact = Fact { at: self.at, run: None, what };
+        evolve(self.state, &fact);
+        self.facts.push(fact);
+        Ok(())
+    }
+
+    pub(super) fn failed(&mut self, run: RunId, pending: &Pending, attempt: u32, failure: &Failure) {
+        let (effect, category) = (pending.id, failure.category);
+        let retry = self.retry_policy(run, effect);
+        let failures = pending.failures.saturating_add(1);
+        let gives_up = failure.permanent || category == Category::Data || failures >= retry.attempts;
+        let retry_at = (!gives_up).then(|| {
+            let backoff = backoff(&retry, effect, failures);
+            self.at + failure.retry_after_ms.map_or(backoff, |asked| asked.clamp(backoff, retry.most_ms.max(HOUR_MS)))
+        });
+        let (error, timed_out) = (failure.error.clone(), failure.timed_out);
+        self.fact(run, What::AttemptFailed { effect, attempt, category, error, timed_out, retry_at });
+    }
+
+    /// Whether it was done is not known: what that means, the node has said.
+    pub(super) fn unknown(&mut self, run: RunId, pending: &Pending, attempt: u32, error: &str) {
+        if pending.unknown == super::super::fact::Unknown::Retry || pending.looking {
+            let failure =
+                Failure { category: Category::System, error: cut(error), permanent: false, retry_after_ms: None, timed_out: true };
+            return self.failed(run, pending, attempt, &failure);
+        }
+        self.fact(run, What::AttemptUnknown { effect: pending.id, attempt, error: cut(error) });
+    }
+
+    /// A person says what became of an effect, whose run goes on if it was paused.
+    pub(super) fn resolve(&mut self, effect: EffectId, done: Option<&Json>, by: &str) -> Result<(), Rejection> {
+        let (run, pending) = self.pending(effect)?;
+        if pending.stuck.is_none() {
+            return Err(Rejection::AlreadyDecided("its outcome is not in question".to_owned()));
+        }
+        match done {
+            Some(result) => {
+                let (attempt, result) = (pending.attempts, result.clone());
+                self.fact(run, What::EffectCompleted { effect, attempt, result, assumed: true });
+            }
+            None => {
+                let attempt = pending.attempts.saturating_add(1);
+                self.fact(run, What::AttemptMinted { effect, attempt, look_up: false, by_hand: true });
+            }
+        }
+        if self.run(run)?.paused.is_some() {
+            self.fact(run, What::RunResumed { by: by.to_owned() });
+        }
+        Ok(())
+    }
+
+    fn retry_policy(&self, run: RunId, effect: EffectId) -> Retry {
+        let known = || {
+            let run = self.state.runs.get(&run)?;
+            let step = run.steps.get(&run.effect(effect)?.0)?;
+            let definition = self.definition(run)?;
+            match &definition.find(&step.node)?.1.kind {
+                Kind::Effect(effect) => Some(effect.retry),
+                _ => None,
+            }
+        };
+        known().unwrap_or(Retry { attempts: 1, first_ms: SECOND_MS, most_ms: SECOND_MS, factor: 1.0 })
+    }
+}
+
+/// How long after its `failures`-th failure an effect is tried again: growing by the factor up to the most, of which a hash takes up to
+/// half away so that what failed together does not come back together.
+pub fn backoff(retry: &Retry, effect: EffectId, failures: u32) -> i64 {
+    let most = retry.most_ms.max(1);
+    let mut wait = retry.first_ms.max(1) as f64;
+    for _ in 1..failures {
+        wait *= retry.factor;
+        if wait >= most as f64 {
+            break;
+        }
+    }
+    let wait = (wait as i64).clamp(1, most);
+    let jitter = chance(&["backoff", &effect.to_string(), &failures.to_string()], wait.unsigned_abs() / 2);
+    wait - i64::try_from(jitter).unwrap_or(0)
+}
+
+fn too_large(result: &Json) -> Option<String> {
+    let bytes = result.to_string().len();
+    (bytes > RESULT_BYTES_MAX).then(|| format!("the result is {bytes} bytes long, at most {RESULT_BYTES_MAX} are kept"))
+}
+
+fn cut(error: &str) -> String {
+    error.chars().take(ERROR_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_grows_to_its_most_and_is_never_less_than_half() {
+        let retry = Retry { attempts: 9, first_ms: 1_000, most_ms: 60_000, factor: 2.0 };
+        for failures in 1..40 {
+            let full = (1_000i64 << (failures - 1).min(20)).min(60_000);
+            let wait = backoff(&retry, EffectId(7), failures);
+            assert!(wait > full / 2 - 1 && wait <= full, "{failures}: {wait} of {full}");
+        }
+        assert_ne!(backoff(&retry, EffectId(7), 9), backoff(&retry, EffectId(8), 9), "two effects that failed together");
+    }
+}

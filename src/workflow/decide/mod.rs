@@ -1,0 +1,125 @@
+//! Inputs to facts: pure and total. The same state, definitions, input and time give the same facts, and no input panics.
+//!
+//! A turn decides one thing at a time and evolves its own copy by each fact at once, so what is decided next sees it. After the input
+//! itself, every run moves as far as it can: that part depends on the state alone, which is why a journal cut anywhere goes on the same.
+
+mod control;
+mod effects;
+mod happen;
+mod moves;
+mod nodes;
+mod start;
+
+use std::sync::Arc;
+
+use super::definition::{Definition, Library};
+use super::evolve::evolve;
+use super::expression::Scope;
+use super::fact::{Fact, What};
+use super::ids::RunId;
+use super::input::{Input, Rejection};
+use super::state::{Run, Subject};
+use crate::domain::{Digest, Millis};
+
+/// Commands between subjects end here: a campaign that starts itself through others would never.
+pub const DEPTH_MAX: u8 = 16;
+
+/// Results larger than this are failures: they would be carried by the state for the run's life.
+pub const RESULT_BYTES_MAX: usize = 64 * 1024;
+
+/// Who is deciding about whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'c> {
+    /// The subject as run ids and splits know it: tenant and id.
+    pub subject: &'c str,
+    pub library: &'c Library,
+}
+
+/// What `input` at `at` means, as facts; the state stays as it is.
+pub fn decide(state: &Subject, context: Context<'_>, input: &Input, at: Millis) -> Result<Vec<Fact>, Rejection> {
+    let mut state = state.clone();
+    apply(&mut state, context, input, at)
+}
+
+/// [`decide`] and evolve in one, for whoever keeps the state. On a rejection the state is as it was.
+pub fn apply(state: &mut Subject, context: Context<'_>, input: &Input, at: Millis) -> Result<Vec<Fact>, Rejection> {
+    let mut turn = Turn { state, context, at, facts: Vec::new() };
+    turn.input(input)?;
+    turn.move_all();
+    Ok(turn.facts)
+}
+
+struct Turn<'t, 'c> {
+    state: &'t mut Subject,
+    context: Context<'c>,
+    at: Millis,
+    facts: Vec<Fact>,
+}
+
+impl Turn<'_, '_> {
+    fn fact(&mut self, run: RunId, what: What) {
+        let fact = Fact { at: self.at, run: Some(run), what };
+        evolve(self.state, &fact);
+        self.facts.push(fact);
+    }
+
+    fn input(&mut self, input: &Input) -> Result<(), Rejection> {
+        match input {
+            Input::Start { workflow, cause, entry, profile, depth, parent } => {
+                self.command(workflow, cause, entry, profile, *depth, parent.as_ref())
+            }
+            Input::Event { cause, name, properties, profile, late } => {
+                self.event(cause, name, properties, profile, *late);
+                Ok(())
+            }
+            Input::SegmentChange { cause, segment, entered, profile, late } => {
+                self.segment_change(cause, segment, *entered, profile, *late);
+                Ok(())
+            }
+            Input::Signal { run, cause, name, payload } => self.signal(*run, cause, name, payload),
+            Input::Approval { run, node, approved, by, comment } => self.approval(*run, node, *approved, by, comment),
+            Input::Pause { run, by, reason } => self.pause(*run, by, reason),
+            Input::Resume { run, by } => self.resume(*run, by),
+            Input::Cancel { run, by, reason } => self.stop(*run, super::fact::Ending::Cancelled, by, reason),
+            Input::Terminate { run, by, reason } => self.stop(*run, super::fact::Ending::Terminated, by, reason),
+            Input::Retry { run, by } => self.retry(*run, by),
+            Input::Resolve { effect, done, by } => self.resolve(*effect, done.as_ref(), by),
+            Input::Answer { run, profile } => self.answer(*run, profile),
+            Input::EffectStarted { effect, attempt, executor } => self.effect_started(*effect, *attempt, executor),
+            Input::Permit { effect, attempt, permit } => self.permit(*effect, *attempt, permit),
+            Input::EffectFinished { effect, attempt, outcome } => self.effect_finished(*effect, *attempt, outcome),
+            Input::StartEnded { run, visit, ending, result } => self.start_ended(*run, *visit, *ending, result),
+            Input::Attribute { name, value } => {
+                let fact = Fact { at: self.at, run: None, what: What::AttributeSet { name: name.clone(), value: value.clone() } };
+                evolve(self.state, &fact);
+                self.facts.push(fact);
+                Ok(())
+            }
+            Input::Merged => {
+                self.merged();
+                Ok(())
+            }
+            Input::Due => {
+                self.due();
+                Ok(())
+            }
+        }
+    }
+
+    fn run(&self, id: RunId) -> Result<&Run, Rejection> {
+        self.state.runs.get(&id).ok_or(Rejection::NoSuchRun(id))
+    }
+
+    /// The definition that a run is on.
+    fn definition(&self, run: &Run) -> Option<Arc<Definition>> {
+        self.context.library.get(&Digest::from_hex(&run.digest)?).cloned()
+    }
+
+    fn scope<'s>(&self, id: RunId, run: &'s Run) -> Scope<'s> {
+        Scope { run: Some((id, run)), entry: None, event: None, profile: None, now: self.at }
+    }
+
+    fn run_ids(&self) -> Vec<RunId> {
+        self.state.runs.keys().copied().collect()
+    }
+}

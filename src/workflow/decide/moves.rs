@@ -1,0 +1,249 @@
+//! A run moves as far as it can: arrivals decided, finished steps left, forks joined, goals gone to. Looks at the state alone.
+
+use std::sync::Arc;
+
+use super::super::definition::{Definition, Failing, Kind, NodeIx};
+use super::super::fact::{Ending, Unknown, Visit, What};
+use super::super::ids::RunId;
+use super::super::state::{Doing, Run, Step, Stuck, Way};
+use super::Turn;
+
+/// Moves of one run in one decision. A loop that never waits goes on with the next input instead of holding up everyone.
+const MOVES_MAX: u32 = 10_000;
+
+impl Turn<'_, '_> {
+    pub(super) fn move_all(&mut self) {
+        for id in self.run_ids() {
+            let mut moves = 0;
+            while self.move_one(id) {
+                moves += 1;
+                if moves == MOVES_MAX {
+                    self.pause_for(id, format!("{MOVES_MAX} moves without waiting for anything"));
+                    break;
+                }
+            }
+        }
+    }
+
+    pub(super) fn pause_for(&mut self, id: RunId, reason: String) -> bool {
+        self.fact(id, What::RunPaused { reason, by: "workflow".to_owned() });
+        true
+    }
+
+    /// Whether something moved.
+    fn move_one(&mut self, id: RunId) -> bool {
+        let Some(run) = self.state.runs.get(&id) else { return false };
+        if run.paused.is_some() {
+            return false;
+        }
+        let Some(definition) = self.definition(run) else {
+            return self.pause_for(id, "its definition is not known here".to_owned());
+        };
+        if let Some(goal) = run.goal.clone() {
+            match goal.to {
+                Some(to) => self.fact(id, What::Redirected { to }),
+                None => self.end(id, Ending::Goal, goal.name.clone(), goal.name),
+            }
+            return true;
+        }
+        if let Some((fork, ok)) = run.forks.iter().rev().find_map(|(visit, fork)| fork.verdict().map(|ok| (*visit, ok))) {
+            return self.join(id, &definition, fork, ok);
+        }
+        let next = run.steps.iter().find(|(_, step)| self.is_movable(step)).map(|(visit, step)| (*visit, step.clone()));
+        match next {
+            Some((visit, step)) => self.move_step(id, &definition, visit, &step),
+            None if run.steps.is_empty() => {
+                self.end(id, Ending::Failed, String::new(), "it was nowhere any more".to_owned());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn is_movable(&self, step: &Step) -> bool {
+        match &step.doing {
+            Doing::Arriving | Doing::Ready(_) => true,
+            Doing::Delay { until } => *until <= self.at,
+            Doing::Effect(pending) => {
+                pending.stuck.is_some() || (pending.open.is_none() && pending.retry_at.is_some_and(|retry_at| retry_at <= self.at))
+            }
+            Doing::Wait { .. } | Doing::Asking | Doing::Approval { .. } | Doing::Child { .. } => false,
+        }
+    }
+
+    fn move_step(&mut self, id: RunId, definition: &Arc<Definition>, visit: Visit, step: &Step) -> bool {
+        let Some((_, node)) = definition.find(&step.node) else {
+            return self.pause_for(id, format!("its definition has no node `{}`", step.node));
+        };
+        match &step.doing {
+            Doing::Arriving => self.arrive(id, definition, visit, step, &node.kind),
+            Doing::Ready(way) => self.leave(id, definition, visit, step, way),
+            Doing::Delay { .. } => self.fact(id, What::TimerFired { visit, node: step.node.clone() }),
+            Doing::Effect(pending) => match pending.stuck {
+                Some(stuck) => self.unstick(id, definition, step, stuck),
+                None => {
+                    let (effect, attempt, look_up) = (pending.id, pending.attempts.saturating_add(1), pending.looking);
+                    self.fact(id, What::AttemptMinted { effect, attempt, look_up, by_hand: false });
+                }
+            },
+            Doing::Wait { .. } | Doing::Asking | Doing::Approval { .. } | Doing::Child { .. } => return false,
+        }
+        true
+    }
+
+    /// What becomes of an effect that does not go on by itself.
+    fn unstick(&mut self, id: RunId, definition: &Definition, step: &Step, stuck: Stuck) {
+        let Doing::Effect(pending) = &step.doing else { return };
+        let (effect, error) = (pending.id, pending.last_error.clone().unwrap_or_default());
+        let attempt = pending.attempts;
+        match (stuck, pending.unknown) {
+            // The last attempt is out somewhere and nobody could find out: never a failure.
+            (Stuck::Failed, _) if pending.looking => {
+                self.pause_for(id, format!("nobody knows whether `{}` was done: {error}", step.node));
+            }
+            (Stuck::Failed, _) if self.failure_leads_on(id, definition, step) => self.fact(id, What::EffectFailed { effect, error }),
+            (Stuck::Failed, _) => {
+                self.pause_for(id, format!("`{}` failed: {error}", step.node));
+            }
+            (Stuck::Unknown, Unknown::AssumeDone) => {
+                let result = serde_json::json!({});
+                self.fact(id, What::EffectCompleted { effect, attempt, result, assumed: true });
+            }
+            (Stuck::Unknown, Unknown::LookUp | Unknown::Retry) => {
+                let look_up = pending.unknown == Unknown::LookUp;
+                self.fact(id, What::AttemptMinted { effect, attempt: attempt.saturating_add(1), look_up, by_hand: false });
+            }
+            (Stuck::Unknown, Unknown::AskAPerson) => {
+                self.pause_for(id, format!("nobody knows whether `{}` was done: {error}", step.node));
+            }
+        }
+    }
+
+    /// Whether anything in the definition says where a failure of this step leads.
+    fn failure_leads_on(&self, id: RunId, definition: &Definition, step: &Step) -> bool {
+        let own = match definition.find(&step.node).map(|(_, node)| &node.kind) {
+            Some(Kind::Effect(effect)) => effect.on_failure.is_some(),
+            Some(Kind::Start(start)) => start.on_failure.is_some(),
+            _ => false,
+        };
+        let run = self.state.runs.get(&id);
+        own || definition.on_failure.is_some() || run.is_some_and(|run| fails_branch(run, definition, step.branch))
+    }
+
+    pub(super) fn end(&mut self, id: RunId, ending: Ending, node: String, outcome: String) {
+        let parent = self.state.runs.get(&id).and_then(|run| run.parent.clone());
+        self.fact(id, What::RunEnded { ending, node, outcome, parent });
+    }
+
+    pub(super) fn go(&mut self, id: RunId, definition: &Definition, visit: Visit, from: &str, way: &str, to: NodeIx) {
+        match definition.node(to) {
+            Some(node) => {
+                let to = node.name.to_string();
+                self.fact(id, What::Moved { visit, from: from.to_owned(), way: way.to_owned(), to });
+            }
+            None => {
+                self.pause_for(id, format!("`{from}` leads nowhere"));
+            }
+        }
+    }
+
+    /// A failure that the node itself does not handle.
+    pub(super) fn fail(&mut self, id: RunId, definition: &Definition, visit: Visit, step: &Step, error: &str) {
+        let in_branch = self.state.runs.get(&id).is_some_and(|run| fails_branch(run, definition, step.branch));
+        if in_branch {
+            return self.fact(id, What::BranchEnded { visit, failed: true });
+        }
+        match definition.on_failure.and_then(|to| definition.node(to)) {
+            // A failure on the way that failures take ends there.
+            Some(node) if *node.name != *step.node => self.fact(id, What::Redirected { to: node.name.to_string() }),
+            _ => {
+                self.pause_for(id, format!("`{}` failed: {error}", step.node));
+            }
+        }
+    }
+
+    /// A fork that is decided: the branches still going are cancelled one by one, then it goes on.
+    fn join(&mut self, id: RunId, definition: &Definition, visit: Visit, ok: bool) -> bool {
+        let Some(run) = self.state.runs.get(&id) else { return false };
+        let Some(fork) = run.forks.get(&visit) else { return false };
+        let left = run.steps.iter().find(|(_, step)| is_within(run, step.branch, visit));
+        if let Some((step_visit, step)) = left {
+            let effect = match &step.doing {
+                Doing::Effect(pending) => Some(pending.id),
+                _ => None,
+            };
+            let visit = *step_visit;
+            self.fact(id, What::StepCancelled { visit, effect });
+            return true;
+        }
+        let (node, join, branch) = (fork.node.clone(), fork.join.clone(), fork.branch);
+        if ok {
+            let Some(Kind::Join { next, .. }) = definition.find(&join).map(|(_, node)| &node.kind) else {
+                return self.pause_for(id, format!("`{join}` is no join"));
+            };
+            let to = definition.node(*next).map(|node| node.name.to_string()).unwrap_or_default();
+            self.fact(id, What::Joined { fork: visit, node: join, to, way: "joined".to_owned() });
+            return true;
+        }
+        let own = match definition.find(&node).map(|(_, node)| &node.kind) {
+            Some(Kind::Parallel { on_failure, .. }) => *on_failure,
+            _ => None,
+        };
+        let outer = own.is_none() && fails_branch(run, definition, branch);
+        let to = own.or(definition.on_failure).and_then(|to| definition.node(to)).map(|node| node.name.to_string());
+        match (own, to) {
+            (Some(_), Some(to)) => self.fact(id, What::Joined { fork: visit, node, to, way: "failed".to_owned() }),
+            // The fork stands in a branch itself: that branch has failed.
+            _ if outer => self.fact(id, What::ForkFailed { fork: visit }),
+            (None, Some(to)) => self.fact(id, What::Redirected { to }),
+            _ => return self.pause_for(id, format!("too few branches of `{node}` ended well")),
+        }
+        true
+    }
+}
+
+/// Whether a failure in that branch ends the branch instead of pausing the run.
+fn fails_branch(run: &Run, definition: &Definition, branch: Option<Visit>) -> bool {
+    let Some(fork) = branch.and_then(|branch| run.forks.get(&branch)) else { return false };
+    match definition.find(&fork.node).map(|(_, node)| &node.kind) {
+        Some(Kind::Parallel { failing, .. }) => *failing != Failing::Pauses,
+        _ => false,
+    }
+}
+
+/// Whether a branch is of that fork, or of one inside of it.
+fn is_within(run: &Run, mut branch: Option<Visit>, fork: Visit) -> bool {
+    while let Some(at) = branch {
+        if at == fork {
+            return true;
+        }
+        // A fork's number is greater than that of the one it stands in, so this ends.
+        branch = run.forks.get(&at).and_then(|inner| inner.branch).filter(|outer| *outer < at);
+    }
+    false
+}
+
+/// The label and target of the way on which a finished step leaves; `None` for ways that are not edges.
+pub(super) fn way_out(kind: &Kind, way: &Way) -> Option<(String, NodeIx)> {
+    let done = |to: NodeIx| Some((String::new(), to));
+    match (kind, way) {
+        (Kind::Effect(effect), Way::Done) => done(effect.next),
+        (Kind::Effect(effect), Way::Refused) => Some(("refused".to_owned(), effect.on_refused.unwrap_or(effect.next))),
+        (Kind::Effect(effect), Way::Failed(_)) => effect.on_failure.map(|to| ("failed".to_owned(), to)),
+        (Kind::Start(start), Way::Done) => done(start.next),
+        (Kind::Start(start), Way::Failed(_) | Way::Timeout) => start.on_failure.map(|to| ("failed".to_owned(), to)),
+        (Kind::Delay { next, .. }, _) => Some(("elapsed".to_owned(), *next)),
+        (Kind::WaitFor { any, next, .. }, Way::Matched(at)) => {
+            let awaited = any.get(usize::from(*at))?;
+            Some((awaited.what.name().to_owned(), awaited.next.unwrap_or(*next)))
+        }
+        (Kind::WaitFor { on_timeout, .. }, _) => Some(("timeout".to_owned(), *on_timeout)),
+        (Kind::Split { arms, .. }, Way::Matched(at)) => arms.get(usize::from(*at)).map(|arm| (arm.name.clone(), arm.next)),
+        (Kind::Approval(approval), Way::Approved) => Some(("approved".to_owned(), approval.on_approve)),
+        (Kind::Approval(approval), _) => Some(("rejected".to_owned(), approval.on_reject)),
+        (Kind::Loop { body, .. }, Way::Matched(_)) => Some(("again".to_owned(), *body)),
+        (Kind::Loop { next, .. }, _) => Some(("enough".to_owned(), *next)),
+        (Kind::Emit { next, .. } | Kind::Set { next, .. }, _) => done(*next),
+        _ => None,
+    }
+}

@@ -1,0 +1,137 @@
+//! What each kind of node does with a run that arrives, and where a finished one goes.
+
+use serde_json::{Map, Value as Json};
+
+use super::super::definition::{Definition, Inputs, Kind, Needs, Until};
+use super::super::expression::Scope;
+use super::super::fact::{Ending, Visit, What};
+use super::super::ids::{EffectId, RunId, chance};
+use super::super::state::{Step, Way};
+use super::moves::way_out;
+use super::{DEPTH_MAX, Turn};
+
+impl Turn<'_, '_> {
+    pub(super) fn arrive(&mut self, id: RunId, definition: &Definition, visit: Visit, step: &Step, kind: &Kind) {
+        let Some(run) = self.state.runs.get(&id) else { return };
+        let node = step.node.clone();
+        let scope = self.scope(id, run);
+        let what = match kind {
+            Kind::Effect(effect) => What::EffectRequested {
+                visit,
+                node,
+                effect: EffectId::of(id, visit),
+                by: effect.by,
+                target: effect.target.clone(),
+                input: Json::Object(object(&effect.input, &scope)),
+                timeout_ms: effect.timeout_ms,
+                unknown: effect.unknown,
+            },
+            Kind::Delay { until, .. } => What::Delayed { visit, node, until: self.until(until, &scope) },
+            Kind::WaitFor { timeout_ms, .. } => What::WaitBegun { visit, node, until: self.at + *timeout_ms },
+            Kind::Branch { fresh: true, .. } => What::ProfileAsked { visit, node },
+            Kind::Branch { .. } => return self.branch(id, definition, visit, step, kind),
+            Kind::Split { salt, arms, total } => {
+                let drawn = chance(&["split", &definition.name, salt, self.context.subject], *total);
+                let mut upto = 0;
+                let at = arms.iter().position(|arm| {
+                    upto += arm.weight;
+                    drawn < upto
+                });
+                let at = at.unwrap_or_default();
+                let arm = arms.get(at).map(|arm| arm.name.clone()).unwrap_or_default();
+                What::ArmAssigned { visit, node, arm, at: u16::try_from(at).unwrap_or(u16::MAX) }
+            }
+            Kind::Parallel { branches, join, failing, .. } => {
+                let name = |at: &super::super::definition::NodeIx| definition.node(*at).map(|node| node.name.to_string()).unwrap_or_default();
+                let all = u32::try_from(branches.len()).unwrap_or(u32::MAX);
+                let needs = match definition.node(*join).map(|node| &node.kind) {
+                    Some(Kind::Join { needs: Needs::Any, .. }) => 1,
+                    Some(Kind::Join { needs: Needs::Count(count), .. }) => *count,
+                    _ => all,
+                };
+                let failing_cancels = *failing == super::super::definition::Failing::CancelsOthers;
+                What::Forked { visit, node, join: name(join), needs, branches: branches.iter().map(name).collect(), failing_cancels }
+            }
+            Kind::Join { .. } => What::BranchEnded { visit, failed: false },
+            Kind::Approval(approval) => What::ApprovalRequested {
+                visit,
+                node,
+                who: approval.who.clone(),
+                shows: Json::Object(object(&approval.shows, &scope)),
+                until: self.at + approval.deadline_ms,
+            },
+            Kind::Loop { when, most, .. } => {
+                let round = step.rounds.get(&node).copied().unwrap_or(0);
+                let again = round < *most && when.as_ref().is_none_or(|when| when.holds(&scope));
+                if again { What::LoopEntered { visit, node, round: round + 1 } } else { What::LoopLeft { visit, node } }
+            }
+            Kind::Start(start) => {
+                let Some(subject) = start.subject.text_value(&scope) else {
+                    self.pause_for(id, format!("`{node}` does not say whose run to start"));
+                    return;
+                };
+                let depth = run.depth.saturating_add(1);
+                if depth >= DEPTH_MAX {
+                    self.pause_for(id, format!("`{node}` would be the {DEPTH_MAX}th run in a row to start another"));
+                    return;
+                }
+                let input = Json::Object(object(&start.input, &scope));
+                let until = start.wait_ms.map(|ms| self.at + ms);
+                What::StartRequested { visit, node, workflow: start.workflow.clone(), subject, input, depth, until }
+            }
+            Kind::Emit { event, properties, .. } => {
+                What::EventEmitted { visit, node, event: event.clone(), properties: Json::Object(object(properties, &scope)) }
+            }
+            Kind::Set { vars, .. } => {
+                let mut vars = object(vars, &scope);
+                // Unknown leaves a variable as it is: its type has no null.
+                vars.retain(|_, value| !value.is_null());
+                What::VariablesSet { visit, node, vars }
+            }
+            Kind::Exit { outcome, failed } => {
+                let ending = if *failed { Ending::Failed } else { Ending::Completed };
+                return self.end(id, ending, node, outcome.clone());
+            }
+        };
+        self.fact(id, what);
+    }
+
+    fn branch(&mut self, id: RunId, definition: &Definition, visit: Visit, step: &Step, kind: &Kind) {
+        let Kind::Branch { cases, otherwise, .. } = kind else { return };
+        let Some(run) = self.state.runs.get(&id) else { return };
+        let scope = self.scope(id, run);
+        let chosen = cases.iter().find(|(when, _)| when.holds(&scope));
+        let (way, to) = chosen.map_or(("otherwise".to_owned(), *otherwise), |(when, to)| (when.text().to_owned(), *to));
+        self.go(id, definition, visit, &step.node, &way, to);
+    }
+
+    pub(super) fn leave(&mut self, id: RunId, definition: &Definition, visit: Visit, step: &Step, way: &Way) {
+        let Some((_, node)) = definition.find(&step.node) else { return };
+        if matches!(node.kind, Kind::Branch { .. }) {
+            return self.branch(id, definition, visit, step, &node.kind);
+        }
+        match (way_out(&node.kind, way), way) {
+            (Some((label, to)), _) => self.go(id, definition, visit, &step.node, &label, to),
+            (None, Way::Failed(error)) => self.fail(id, definition, visit, step, error),
+            (None, Way::Timeout) => self.fail(id, definition, visit, step, "it did not end in time"),
+            (None, _) => {
+                self.pause_for(id, format!("`{}` leads nowhere", step.node));
+            }
+        }
+    }
+
+    fn until(&self, until: &Until, scope: &Scope<'_>) -> crate::domain::Millis {
+        match until {
+            Until::For { ms } => self.at + *ms,
+            Until::Local(local) => {
+                let zone = self.state.attributes.get("time_zone").and_then(Json::as_str);
+                local.at_or_after(self.at, zone)
+            }
+            Until::Date { when, offset_ms } => when.time(scope).map_or(self.at, |date| (date + *offset_ms).max(self.at)),
+        }
+    }
+}
+
+fn object(inputs: &Inputs, scope: &Scope<'_>) -> Map<String, Json> {
+    inputs.iter().map(|(name, expr)| (name.clone(), expr.json(scope))).collect()
+}

@@ -1,0 +1,106 @@
+//! Entry: whether something begins a run, under which id, and whether the re-entry policy lets it.
+
+use serde_json::{Map, Value as Json};
+
+use super::super::definition::{Definition, EntryBy, Reenter};
+use super::super::expression::Scope;
+use super::super::fact::{Parent, Skipped, What, digest_text};
+use super::super::ids::RunId;
+use super::super::input::Rejection;
+use super::super::state::{RUNS_MAX, Subject};
+use super::{DEPTH_MAX, Turn};
+
+/// What would start a run.
+pub(super) struct Cause<'c> {
+    pub(super) id: &'c str,
+    pub(super) entry: &'c Json,
+    pub(super) profile: &'c Json,
+    pub(super) depth: u8,
+    pub(super) parent: Option<&'c Parent>,
+}
+
+impl Turn<'_, '_> {
+    pub(super) fn command(
+        &mut self,
+        workflow: &str,
+        cause: &str,
+        entry: &Json,
+        profile: &Json,
+        depth: u8,
+        parent: Option<&Parent>,
+    ) -> Result<(), Rejection> {
+        if depth >= DEPTH_MAX {
+            return Err(Rejection::TooDeep(depth));
+        }
+        let definition = self.context.library.active(workflow).cloned();
+        let definition = definition.ok_or_else(|| Rejection::NoSuchWorkflow(workflow.to_owned()))?;
+        self.enter(&definition, &Cause { id: cause, entry, profile, depth, parent });
+        Ok(())
+    }
+
+    /// Starts what an event or a segment change is the entry of.
+    pub(super) fn entries(&mut self, is_entry: &dyn Fn(&EntryBy) -> bool, cause: &Cause<'_>) {
+        let definitions: Vec<_> = self.context.library.all_active().filter(|known| is_entry(&known.entry.by)).cloned().collect();
+        for definition in definitions {
+            self.enter(&definition, cause);
+        }
+    }
+
+    fn enter(&mut self, definition: &Definition, cause: &Cause<'_>) {
+        let scope = Scope { run: None, entry: Some(cause.entry), event: Some(cause.entry), profile: Some(cause.profile), now: self.at };
+        if definition.entry.when.as_ref().is_some_and(|when| !when.holds(&scope)) {
+            return;
+        }
+        let run = RunId::of(&definition.name, self.context.subject, cause.id);
+        let key = match &definition.entry.key {
+            None => Ok(None),
+            Some(expr) => expr.text_value(&scope).map(Some).ok_or(Skipped::NoKey),
+        };
+        let allowed = key.and_then(|key| self.may_enter(definition, run, key.as_deref()).map(|()| key));
+        let what = match allowed {
+            Err(reason) => What::RunSkipped { workflow: definition.name.clone(), cause: cause.id.to_owned(), reason },
+            Ok(key) => What::RunStarted {
+                workflow: definition.name.clone(),
+                digest: digest_text(&definition.digest),
+                key,
+                cause: cause.id.to_owned(),
+                first: definition.node(definition.first).map(|node| node.name.to_string()).unwrap_or_default(),
+                entry: cause.entry.clone(),
+                vars: definition.vars.iter().map(|(name, (_, value))| (name.clone(), value.clone())).collect::<Map<_, _>>(),
+                profile: cause.profile.clone(),
+                depth: cause.depth,
+                parent: cause.parent.cloned(),
+            },
+        };
+        match what {
+            What::RunStarted { .. } => self.fact(run, what),
+            // Not a fact of the run: that one may be over, or never be.
+            skipped => {
+                let fact = super::Fact { at: self.at, run: None, what: skipped };
+                super::evolve(self.state, &fact);
+                self.facts.push(fact);
+            }
+        }
+    }
+
+    fn may_enter(&self, definition: &Definition, run: RunId, key: Option<&str>) -> Result<(), Skipped> {
+        if self.state.runs.contains_key(&run) || self.state.recent.contains(&run) {
+            return Err(Skipped::AlreadyStarted);
+        }
+        if self.state.runs.len() >= RUNS_MAX {
+            return Err(Skipped::TooMany);
+        }
+        let Some(mark) = self.state.marks.get(&Subject::mark_key(&definition.name, key)) else { return Ok(()) };
+        if mark.run == run {
+            return Err(Skipped::AlreadyStarted);
+        }
+        match definition.entry.reenter {
+            Reenter::Always => Ok(()),
+            Reenter::Never => Err(Skipped::Reentry),
+            Reenter::WhenEnded | Reenter::After { .. } if mark.ended.is_none() => Err(Skipped::StillRunning),
+            Reenter::WhenEnded => Ok(()),
+            Reenter::After { ms } if self.at >= mark.started + ms => Ok(()),
+            Reenter::After { .. } => Err(Skipped::Reentry),
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Facts to state: total and infallible. A fact about a run or step that is not there changes nothing but the count.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::fact::{Fact, Visit, What};
+use super::ids::{EffectId, RunId};
+use super::state::{
+    Doing, Fork, GoalHit, MARKS_MAX, Mark, OUTSTANDING_MAX, Open, Paused, Pending, RECENT_MAX, Run, SETTLING_MAX, Settling, Step, Stuck, Subject,
+    Way,
+};
+use crate::domain::Millis;
+
+pub fn evolve(subject: &mut Subject, fact: &Fact) {
+    subject.facts = subject.facts.saturating_add(1);
+    let Some(id) = fact.run else {
+        match &fact.what {
+            What::AttributeSet { name, value } => {
+                subject.attributes.insert(name.clone(), value.clone());
+            }
+            What::EffectSettled { effect, attempt, .. } => settle(subject, *effect, *attempt),
+            _ => {}
+        }
+        return;
+    };
+    match &fact.what {
+        What::RunStarted { .. } => start(subject, id, fact),
+        What::RunEnded { .. } => end(subject, id, fact.at),
+        What::StepCancelled { visit, .. } => cancel(subject, id, *visit),
+        What::Redirected { to } => redirect(subject, id, to, fact.at),
+        What::EffectCompleted { effect, attempt, result, assumed } => {
+            // What was only assumed to be done may still answer.
+            complete(subject, id, *effect, (!assumed).then_some(*attempt), result);
+        }
+        What::PermitRefused { effect, attempt, retry_at: None, .. } => refuse(subject, id, *effect, *attempt),
+        What::EffectFailed { effect, error } => fail(subject, id, *effect, error),
+        _ => {
+            if let Some(run) = subject.runs.get_mut(&id) {
+                evolve_run(run, fact);
+            }
+        }
+    }
+}
+
+fn start(subject: &mut Subject, id: RunId, fact: &Fact) {
+    let What::RunStarted { workflow, digest, key, first, entry, vars, profile, depth, parent, .. } = &fact.what else { return };
+    let mark = subject.marks.entry(Subject::mark_key(workflow, key.as_deref()));
+    let mark = mark.or_insert(Mark { run: id, started: fact.at, ended: None, runs: 0 });
+    *mark = Mark { run: id, started: fact.at, ended: None, runs: mark.runs.saturating_add(1) };
+    if subject.marks.len() > MARKS_MAX {
+        let oldest = subject.marks.iter().filter(|(_, mark)| mark.ended.is_some()).min_by_key(|(_, mark)| mark.started);
+        if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+            subject.marks.remove(&oldest);
+        }
+    }
+    let mut run = Run {
+        workflow: workflow.clone(),
+        digest: digest.clone(),
+        key: key.clone(),
+        started: fact.at,
+        entry: entry.clone(),
+        profile: profile.clone(),
+        vars: vars.clone(),
+        results: Map::new(),
+        arms: Default::default(),
+        steps: Default::default(),
+        forks: Default::default(),
+        visits: 0,
+        paused: None,
+        goal: None,
+        parent: parent.clone(),
+        depth: *depth,
+        matched: None,
+    };
+    arrive(&mut run, first, None, Default::default(), fact.at);
+    subject.runs.insert(id, run);
+}
+
+/// Puts a new step at a node.
+fn arrive(run: &mut Run, node: &str, branch: Option<Visit>, rounds: std::collections::BTreeMap<String, u32>, at: Millis) {
+    run.visits = run.visits.saturating_add(1);
+    let step = Step { node: node.to_owned(), branch, rounds, since: at, doing: Doing::Arriving };
+    run.steps.insert(run.visits, step);
+}
+
+fn end(subject: &mut Subject, id: RunId, at: Millis) {
+    let Some(run) = subject.runs.remove(&id) else { return };
+    for step in run.steps.into_values() {
+        if let Doing::Effect(pending) = step.doing {
+            remember_outstanding(subject, id, pending.id, pending.outstanding);
+        }
+    }
+    if let Some(mark) = subject.marks.get_mut(&Subject::mark_key(&run.workflow, run.key.as_deref()))
+        && mark.run == id
+    {
+        mark.ended = Some(at);
+    }
+    subject.recent.push_back(id);
+    if subject.recent.len() > RECENT_MAX {
+        subject.recent.pop_front();
+    }
+}
+
+fn remember_outstanding(subject: &mut Subject, run: RunId, effect: EffectId, outstanding: Vec<u32>) {
+    if outstanding.is_empty() {
+        return;
+    }
+    subject.settling.push_back(Settling { effect, run, outstanding });
+    if subject.settling.len() > SETTLING_MAX {
+        subject.settling.pop_front();
+    }
+}
+
+/// Takes the effect from its step, leaving the step as `doing`.
+fn take_effect(subject: &mut Subject, id: RunId, effect: EffectId, doing: Doing) -> Option<Pending> {
+    let run = subject.runs.get_mut(&id)?;
+    let visit = run.effect(effect)?.0;
+    let step = run.steps.get_mut(&visit)?;
+    match std::mem::replace(&mut step.doing, doing) {
+        Doing::Effect(pending) => Some(pending),
+        _ => None,
+    }
+}
+
+fn complete(subject: &mut Subject, id: RunId, effect: EffectId, attempt: Option<u32>, result: &Json) {
+    let node = subject.runs.get(&id).and_then(|run| Some(run.steps.get(&run.effect(effect)?.0)?.node.clone()));
+    let Some(mut pending) = take_effect(subject, id, effect, Doing::Ready(Way::Done)) else { return };
+    pending.outstanding.retain(|other| Some(*other) != attempt);
+    remember_outstanding(subject, id, effect, pending.outstanding);
+    if let (Some(run), Some(node)) = (subject.runs.get_mut(&id), node) {
+        run.results.insert(node, result.clone());
+    }
+}
+
+fn refuse(subject: &mut Subject, id: RunId, effect: EffectId, attempt: u32) {
+    let Some(mut pending) = take_effect(subject, id, effect, Doing::Ready(Way::Refused)) else { return };
+    pending.outstanding.retain(|other| *other != attempt);
+    remember_outstanding(subject, id, effect, pending.outstanding);
+}
+
+fn fail(subject: &mut Subject, id: RunId, effect: EffectId, error: &str) {
+    let Some(pending) = take_effect(subject, id, effect, Doing::Ready(Way::Failed(error.to_owned()))) else { return };
+    remember_outstanding(subject, id, effect, pending.outstanding);
+}
+
+fn cancel(subject: &mut Subject, id: RunId, visit: Visit) {
+    let Some(step) = subject.runs.get_mut(&id).and_then(|run| run.steps.remove(&visit)) else { return };
+    if let Doing::Effect(pending) = step.doing {
+        remember_outstanding(subject, id, pending.id, pending.outstanding);
+    }
+}
+
+fn redirect(subject: &mut Subject, id: RunId, to: &str, at: Millis) {
+    let visits: Vec<Visit> = subject.runs.get(&id).map(|run| run.steps.keys().copied().collect()).unwrap_or_default();
+    for visit in visits {
+        cancel(subject, id, visit);
+    }
+    if let Some(run) = subject.runs.get_mut(&id) {
+        run.forks.clear();
+        run.goal = None;
+        arrive(run, to, None, Default::default(), at);
+    }
+}
+
+fn settle(subject: &mut Subject, effect: EffectId, attempt: u32) {
+    for settling in &mut subject.settling {
+        if settling.effect == effect {
+            settling.outstanding.retain(|other| *other != attempt);
+        }
+    }
+    subject.settling.retain(|settling| !settling.outstanding.is_empty());
+}
+
+fn evolve_run(run: &mut Run, fact: &Fact) {
+    match &fact.what {
+        What::Moved { visit, to, .. } => {
+            if let Some(step) = run.steps.remove(visit) {
+                arrive(run, to, step.branch, step.rounds, fact.at);
+            }
+        }
+        What::ArmAssigned { visit, node, arm, at } => {
+            run.arms.insert(node.clone(), arm.clone());
+            doing(run, *visit, Doing::Ready(Way::Matched(*at)));
+        }
+        What::VariablesSet { visit, vars, .. } => {
+            for (name, value) in vars {
+                run.vars.insert(name.clone(), value.clone());
+            }
+            doing(run, *visit, Doing::Ready(Way::Done));
+        }
+        What::LoopEntered { visit, node, round } => {
+            run.results.insert(node.clone(), json!({ "round": round }));
+            if let Some(step) = run.steps.get_mut(visit) {
+                step.rounds.insert(node.clone(), *round);
+                step.doing = Doing::Ready(Way::Matched(0));
+            }
+        }
+        What::LoopLeft { visit, node } => {
+            if let Some(step) = run.steps.get_mut(visit) {
+                step.rounds.remove(node);
+                step.doing = Doing::Ready(Way::Done);
+            }
+        }
+        What::Delayed { visit, until, .. } => doing(run, *visit, Doing::Delay { until: *until }),
+        What::WaitBegun { visit, until, .. } => doing(run, *visit, Doing::Wait { until: *until }),
+        What::WaitMatched { visit, node, matched, cause, payload, .. } => {
+            run.matched = Some(cause.clone());
+            run.results.insert(node.clone(), payload.clone());
+            doing(run, *visit, Doing::Ready(Way::Matched(*matched)));
+        }
+        What::TimerFired { visit, .. } => doing(run, *visit, Doing::Ready(Way::Timeout)),
+        What::ProfileAsked { visit, .. } => doing(run, *visit, Doing::Asking),
+        What::ProfileSeen { profile } => see(run, profile),
+        What::EventEmitted { visit, .. } => doing(run, *visit, Doing::Ready(Way::Done)),
+        What::ApprovalRequested { visit, until, .. } => doing(run, *visit, Doing::Approval { until: *until }),
+        What::ApprovalDecided { visit, node, approved, by, comment } => {
+            run.results.insert(node.clone(), json!({ "approved": approved, "by": by, "comment": comment }));
+            doing(run, *visit, Doing::Ready(if *approved { Way::Approved } else { Way::Rejected }));
+        }
+        What::StartRequested { visit, until, .. } => match until {
+            Some(until) => doing(run, *visit, Doing::Child { until: Some(*until) }),
+            None => doing(run, *visit, Doing::Ready(Way::Done)),
+        },
+        What::StartEnded { visit, ending, result } => {
+            let way = match ending {
+                super::fact::Ending::Completed | super::fact::Ending::Goal => Way::Done,
+                other => Way::Failed(format!("the run that it waited for ended {}", other.as_str())),
+            };
+            if let Some(step) = run.steps.get_mut(visit) {
+                run.results.insert(step.node.clone(), result.clone());
+                step.doing = Doing::Ready(way);
+            }
+        }
+        What::Forked { visit, node, join, needs, branches, failing_cancels } => {
+            let Some(step) = run.steps.remove(visit) else { return };
+            let fork = Fork {
+                node: node.clone(),
+                join: join.clone(),
+                needs: *needs,
+                branches: u32::try_from(branches.len()).unwrap_or(u32::MAX),
+                done: 0,
+                failed: 0,
+                cancels: *failing_cancels,
+                branch: step.branch,
+                rounds: step.rounds,
+            };
+            run.forks.insert(*visit, fork);
+            for branch in branches {
+                arrive(run, branch, Some(*visit), Default::default(), fact.at);
+            }
+        }
+        What::BranchEnded { visit, failed } => {
+            let Some(step) = run.steps.remove(visit) else { return };
+            if let Some(fork) = step.branch.and_then(|fork| run.forks.get_mut(&fork)) {
+                if *failed {
+                    fork.failed = fork.failed.saturating_add(1);
+                } else {
+                    fork.done = fork.done.saturating_add(1);
+                }
+            }
+        }
+        What::Joined { fork, to, .. } => {
+            if let Some(left) = leave_fork(run, *fork) {
+                arrive(run, to, left.branch, left.rounds, fact.at);
+            }
+        }
+        What::ForkFailed { fork } => {
+            let outer = leave_fork(run, *fork).and_then(|left| left.branch);
+            if let Some(outer) = outer.and_then(|outer| run.forks.get_mut(&outer)) {
+                outer.failed = outer.failed.saturating_add(1);
+            }
+        }
+        What::GoalReached { goal, to, .. } => {
+            // Each goal once: the mark keeps it from being reached again.
+            run.results.insert(goal.clone(), json!({}));
+            run.goal = Some(GoalHit { name: goal.clone(), to: to.clone() });
+        }
+        What::RunPaused { reason, by } => {
+            run.paused = Some(Paused { reason: reason.clone(), by: by.clone(), since: fact.at });
+        }
+        What::RunResumed { .. } => run.paused = None,
+        _ => evolve_effect(run, fact),
+    }
+}
+
+/// Takes a fork away, and those that its branches made.
+fn leave_fork(run: &mut Run, fork: Visit) -> Option<Fork> {
+    let left = run.forks.remove(&fork)?;
+    let mut within = vec![fork];
+    while let Some(outer) = within.pop() {
+        within.extend(run.forks.iter().filter(|(_, inner)| inner.branch == Some(outer)).map(|(visit, _)| *visit));
+        run.forks.retain(|_, inner| inner.branch != Some(outer));
+    }
+    Some(left)
+}
+
+fn doing(run: &mut Run, visit: Visit, doing: Doing) {
+    if let Some(step) = run.steps.get_mut(&visit) {
+        step.doing = doing;
+    }
+}
+
+fn see(run: &mut Run, profile: &Json) {
+    match (&mut run.profile, profile) {
+        (Json::Object(known), Json::Object(seen)) => known.extend(seen.iter().map(|(name, value)| (name.clone(), value.clone()))),
+        (known, seen) => *known = seen.clone(),
+    }
+    for step in run.steps.values_mut() {
+        if step.doing == Doing::Asking {
+            step.doing = Doing::Ready(Way::Seen);
+        }
+    }
+}
+
+fn evolve_effect(run: &mut Run, fact: &Fact) {
+    if let What::EffectRequested { visit, effect, timeout_ms, unknown, .. } = &fact.what {
+        let pending = Pending {
+            id: *effect,
+            timeout_ms: *timeout_ms,
+            unknown: *unknown,
+            attempts: 0,
+            failures: 0,
+            open: None,
+            retry_at: Some(fact.at),
+            last_error: None,
+            stuck: None,
+            looking: false,
+            outstanding: Vec::new(),
+        };
+        return doing(run, *visit, Doing::Effect(pending));
+    }
+    let (What::AttemptMinted { effect, .. }
+    | What::EffectStarted { effect, .. }
+    | What::PermitRefused { effect, .. }
+    | What::LookedUp { effect, .. }
+    | What::AttemptFailed { effect, .. }
+    | What::AttemptUnknown { effect, .. }) = &fact.what
+    else {
+        return;
+    };
+    let step = run.steps.values_mut().find(|step| matches!(&step.doing, Doing::Effect(pending) if pending.id == *effect));
+    let Some(Step { doing: Doing::Effect(pending), .. }) = step else { return };
+    match &fact.what {
+        What::AttemptMinted { attempt, look_up, by_hand, .. } => {
+            pending.attempts = *attempt;
+            pending.retry_at = None;
+            pending.stuck = None;
+            pending.looking = *look_up;
+            if *by_hand {
+                pending.failures = 0;
+            }
+            pending.open = Some(Open { attempt: *attempt, minted: fact.at, look_up: *look_up, started: None, executor: None });
+            if pending.outstanding.len() == OUTSTANDING_MAX {
+                pending.outstanding.remove(0);
+            }
+            pending.outstanding.push(*attempt);
+        }
+        What::EffectStarted { attempt, executor, .. } => {
+            if let Some(open) = pending.open.as_mut().filter(|open| open.attempt == *attempt) {
+                open.started = Some(fact.at);
+                open.executor = Some(executor.clone());
+            }
+        }
+        What::PermitRefused { attempt, reason, retry_at, .. } => {
+            pending.last_error = Some(reason.clone());
+            close(pending, *attempt);
+            pending.outstanding.retain(|other| other != attempt);
+            pending.retry_at = *retry_at;
+        }
+        What::LookedUp { attempt, .. } => {
+            pending.looking = false;
+            pending.outstanding.retain(|other| other != attempt);
+            close(pending, *attempt);
+            pending.retry_at = Some(fact.at);
+        }
+        What::AttemptFailed { attempt, error, timed_out, retry_at, .. } => {
+            if !timed_out {
+                pending.outstanding.retain(|other| other != attempt);
+            }
+            pending.last_error = Some(error.clone());
+            pending.failures = pending.failures.saturating_add(1);
+            close(pending, *attempt);
+            pending.retry_at = *retry_at;
+            pending.stuck = retry_at.is_none().then_some(Stuck::Failed);
+        }
+        What::AttemptUnknown { attempt, error, .. } => {
+            pending.last_error = Some(error.clone());
+            close(pending, *attempt);
+            pending.retry_at = None;
+            pending.stuck = Some(Stuck::Unknown);
+        }
+        _ => {}
+    }
+}
+
+fn close(pending: &mut Pending, attempt: u32) {
+    if pending.open.as_ref().is_some_and(|open| open.attempt == attempt) {
+        pending.open = None;
+    }
+}

@@ -1,0 +1,248 @@
+//! What a journal keeps: everything that was decided about a subject, in the past tense, with nothing left to look up when it is read.
+//!
+//! A fact carries names and times instead of places in a definition, so that a journal can be read, drawn and queried without one.
+//! Wire: JSON behind a version byte; variants and fields may be added, never renamed or given another meaning.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use super::ids::{EffectId, RunId};
+use crate::domain::{Digest, Millis};
+
+/// The number of a step within its run, from 1: each arrival at a node is one.
+pub type Visit = u64;
+
+/// One journal record about a subject.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    /// Partition time when it was decided.
+    pub at: Millis,
+    /// The run that it moves; `None` for what belongs to the subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    pub what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Performer {
+    Agent,
+    Channel,
+    Webhook,
+}
+
+impl Performer {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Performer::Agent => "agent",
+            Performer::Channel => "channel",
+            Performer::Webhook => "webhook",
+        }
+    }
+}
+
+/// What it means that nobody knows whether an attempt was performed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unknown {
+    /// Try again: the other side honours the idempotency key.
+    Retry,
+    /// Ask the other side, by the key.
+    LookUp,
+    /// Count it as done: twice would be worse than never.
+    AssumeDone,
+    /// Pause and have someone find out.
+    AskAPerson,
+}
+
+/// What kind of thing went wrong, as the performer says; it decides between retrying and not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    Api,
+    Agent,
+    Integration,
+    /// The input is at fault: trying again gives the same.
+    Data,
+    System,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    Completed,
+    Goal,
+    Failed,
+    Cancelled,
+    Terminated,
+    /// The anonymous subject became a known user.
+    Merged,
+}
+
+impl Ending {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ending::Completed => "completed",
+            Ending::Goal => "goal",
+            Ending::Failed => "failed",
+            Ending::Cancelled => "cancelled",
+            Ending::Terminated => "terminated",
+            Ending::Merged => "merged",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Skipped {
+    /// The same cause has started this run before.
+    AlreadyStarted,
+    /// The re-entry policy says no.
+    Reentry,
+    /// An earlier run of the same key goes on.
+    StillRunning,
+    /// The key's expression gave nothing.
+    NoKey,
+    /// The subject has [`super::state::RUNS_MAX`] runs.
+    TooMany,
+}
+
+/// A result that came when nothing waited for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Settled {
+    Done,
+    NotDone,
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    RunStarted {
+        workflow: String,
+        digest: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+        cause: String,
+        first: String,
+        /// The entry's event properties or the command's input.
+        entry: Json,
+        vars: Map<String, Json>,
+        profile: Json,
+        #[serde(default)]
+        depth: u8,
+        /// Who waits for the end: the subject, run and step that asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
+    },
+    RunSkipped { workflow: String, cause: String, reason: Skipped },
+    /// A step left its node for another.
+    Moved { visit: Visit, from: String, way: String, to: String },
+    ArmAssigned { visit: Visit, node: String, arm: String, at: u16 },
+    VariablesSet { visit: Visit, node: String, vars: Map<String, Json> },
+    LoopEntered { visit: Visit, node: String, round: u32 },
+    LoopLeft { visit: Visit, node: String },
+    Delayed { visit: Visit, node: String, until: Millis },
+    WaitBegun { visit: Visit, node: String, until: Millis },
+    /// Something that a wait was for came.
+    WaitMatched { visit: Visit, node: String, matched: u16, name: String, cause: String, payload: Json },
+    /// A delay is over, or a wait or a deadline passed.
+    TimerFired { visit: Visit, node: String },
+    ProfileAsked { visit: Visit, node: String },
+    ProfileSeen { profile: Json },
+    EventEmitted { visit: Visit, node: String, event: String, properties: Json },
+    EffectRequested {
+        visit: Visit,
+        node: String,
+        effect: EffectId,
+        by: Performer,
+        target: String,
+        input: Json,
+        timeout_ms: i64,
+        unknown: Unknown,
+    },
+    /// `by_hand`: someone asked for it, and the retry policy begins anew.
+    AttemptMinted { effect: EffectId, attempt: u32, look_up: bool, by_hand: bool },
+    EffectStarted { effect: EffectId, attempt: u32, executor: String },
+    PermitGranted { effect: EffectId, attempt: u32, until: Millis },
+    PermitRefused { effect: EffectId, attempt: u32, reason: String, retry_at: Option<Millis> },
+    EffectCompleted { effect: EffectId, attempt: u32, result: Json, assumed: bool },
+    /// Without `retry_at` there is no further attempt by itself. One that timed out may still answer.
+    AttemptFailed { effect: EffectId, attempt: u32, category: Category, error: String, timed_out: bool, retry_at: Option<Millis> },
+    AttemptUnknown { effect: EffectId, attempt: u32, error: String },
+    /// A look-up found that it was never performed: the next attempt may perform it.
+    LookedUp { effect: EffectId, attempt: u32 },
+    EffectFailed { effect: EffectId, error: String },
+    EffectSettled { effect: EffectId, run: RunId, attempt: u32, outcome: Settled, result: Json },
+    ApprovalRequested { visit: Visit, node: String, who: String, shows: Json, until: Millis },
+    ApprovalDecided { visit: Visit, node: String, approved: bool, by: String, comment: String },
+    ApprovalLate { visit: Visit, by: String, approved: bool },
+    StartRequested { visit: Visit, node: String, workflow: String, subject: String, input: Json, depth: u8, until: Option<Millis> },
+    StartEnded { visit: Visit, ending: Ending, result: Json },
+    Forked { visit: Visit, node: String, join: String, needs: u32, branches: Vec<String>, failing_cancels: bool },
+    BranchEnded { visit: Visit, failed: bool },
+    /// Nobody waits for this step any more; what its effect has in flight settles when it comes.
+    StepCancelled { visit: Visit, effect: Option<EffectId> },
+    /// Too few branches ended well, and the fork stands in a branch itself, which thereby failed.
+    ForkFailed { fork: Visit },
+    Joined { fork: Visit, node: String, to: String, way: String },
+    GoalReached { goal: String, cause: String, to: Option<String> },
+    /// All steps are left for one node: a goal's, or the one that failures lead to.
+    Redirected { to: String },
+    RunPaused { reason: String, by: String },
+    RunResumed { by: String },
+    RunEnded {
+        ending: Ending,
+        node: String,
+        outcome: String,
+        /// Who is told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
+    },
+    AttributeSet { name: String, value: Json },
+}
+
+/// Where a started run's end is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    pub subject: String,
+    pub run: RunId,
+    pub visit: Visit,
+}
+
+/// The version byte ahead of a fact's JSON.
+const FACT_VERSION: u8 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    #[error("{what} of version {version}, this build reads {known}")]
+    Version { what: &'static str, version: u8, known: u8 },
+    #[error("not a {what}: {why}")]
+    Broken { what: &'static str, why: String },
+}
+
+impl Fact {
+    pub fn encode(&self, into: &mut Vec<u8>) {
+        into.push(FACT_VERSION);
+        serde_json::to_writer(into, self).expect("facts are plain data, and a vector takes all bytes");
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Fact, CodecError> {
+        decode("fact", FACT_VERSION, bytes)
+    }
+}
+
+pub(super) fn decode<T: for<'de> Deserialize<'de>>(what: &'static str, known: u8, bytes: &[u8]) -> Result<T, CodecError> {
+    match bytes.split_first() {
+        None => Err(CodecError::Broken { what, why: "it is empty".to_owned() }),
+        Some((version, _)) if *version != known => Err(CodecError::Version { what, version: *version, known }),
+        Some((_, body)) => serde_json::from_slice(body).map_err(|error| CodecError::Broken { what, why: error.to_string() }),
+    }
+}
+
+/// The digest as facts carry it.
+pub(super) fn digest_text(digest: &Digest) -> String {
+    digest.to_hex()
+}

@@ -1,0 +1,82 @@
+//! What can happen to a subject: commands to its runs, what it did, what performers answered, and time.
+
+use serde_json::Value as Json;
+
+use super::fact::{Category, Ending, Parent, Visit};
+use super::ids::{EffectId, RunId};
+use crate::domain::Millis;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// By command, schedule, broadcast or another run.
+    Start { workflow: String, cause: String, entry: Json, profile: Json, depth: u8, parent: Option<Parent> },
+    Event { cause: String, name: String, properties: Json, profile: Json, late: bool },
+    SegmentChange { cause: String, segment: String, entered: bool, profile: Json, late: bool },
+    Signal { run: RunId, cause: String, name: String, payload: Json },
+    Approval { run: RunId, node: String, approved: bool, by: String, comment: String },
+    Pause { run: RunId, by: String, reason: String },
+    Resume { run: RunId, by: String },
+    /// Ends the run in order: what is in flight settles.
+    Cancel { run: RunId, by: String, reason: String },
+    /// Ends the run although a fact of it cannot be decided any more, such as one whose definition is gone.
+    Terminate { run: RunId, by: String, reason: String },
+    /// Tries again what is out of attempts.
+    Retry { run: RunId, by: String },
+    /// A person found out what became of an effect.
+    Resolve { effect: EffectId, done: Option<Json>, by: String },
+    /// The profile, asked for by a branch.
+    Answer { run: RunId, profile: Json },
+    EffectStarted { effect: EffectId, attempt: u32, executor: String },
+    Permit { effect: EffectId, attempt: u32, permit: Permit },
+    EffectFinished { effect: EffectId, attempt: u32, outcome: Outcome },
+    StartEnded { run: RunId, visit: Visit, ending: Ending, result: Json },
+    Attribute { name: String, value: Json },
+    /// The subject was tied to a known user: its runs end here.
+    Merged,
+    /// Time has reached the moment of the decision.
+    Due,
+}
+
+/// The answer to a start that needs leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Permit {
+    Granted { until: Millis },
+    Refused { reason: String, retry_at: Option<Millis> },
+}
+
+/// What became of one attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    Done { result: Json },
+    /// Of a look-up: it was never performed.
+    NotDone,
+    Failed { category: Category, error: String, permanent: bool, retry_after_ms: Option<i64> },
+    Unknown { error: String },
+}
+
+/// Why an input changed nothing. None of these is a fact: the state is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error("there is no run {0} in progress")]
+    NoSuchRun(RunId),
+    #[error("there is no workflow {0:?} that takes new entries")]
+    NoSuchWorkflow(String),
+    #[error("nothing waits for a signal {0:?} here")]
+    NotAwaited(String),
+    #[error("there is no approval {0:?} to decide here")]
+    NoSuchApproval(String),
+    #[error("it was decided already: {0}")]
+    AlreadyDecided(String),
+    #[error("the run is paused")]
+    Paused,
+    #[error("the run is not paused")]
+    NotPaused,
+    #[error("no effect with this id is known or still awaited")]
+    NoSuchEffect,
+    #[error("attempt {0} is not the one to perform")]
+    NotThisAttempt(u32),
+    #[error("nothing is out of attempts")]
+    NothingToRetry,
+    #[error("commands went through {0} subjects")]
+    TooDeep(u8),
+}

@@ -1,0 +1,47 @@
+//! Durable workflows: what a journey or a campaign is, and what happens to its runs.
+//!
+//! A workflow is written in TOML and checked as a whole ([`Definition::parse`]). A subject (a person, or a campaign) is one fold over its own
+//! journal: [`decide`] turns inputs into facts, [`evolve`](evolve()) turns facts into state, both pure and total. So recovery is folding the
+//! journal from the last snapshot, timers are the state's own ([`Subject::next_wake`]), and a test is the same code in virtual time.
+//!
+//! Effects are facts too: this module asks for them and takes their results; performing them, and permits, are others' work.
+
+mod calendar;
+mod cases;
+mod check;
+mod decide;
+mod definition;
+mod document;
+mod draw;
+mod evolve;
+mod expression;
+mod fact;
+mod harness;
+mod ids;
+mod input;
+mod snapshot;
+mod state;
+mod story;
+
+#[cfg(test)]
+mod tests;
+
+pub use calendar::LocalTime;
+pub use cases::Case;
+pub use decide::{Context, DEPTH_MAX, RESULT_BYTES_MAX, apply, decide};
+pub use definition::{Definition, Entry, EntryBy, Kind, Library, Node, Reenter};
+pub use draw::{Drawing, draw};
+pub use evolve::evolve;
+pub use fact::{Category, CodecError, Ending, Fact, Parent, Performer, Settled, Skipped, Unknown, Visit, What};
+pub use harness::{Verdict, run, test};
+pub use ids::{EffectId, RunId, chance};
+pub use input::{Input, Outcome, Permit, Rejection};
+pub use snapshot::{EVERY as SNAPSHOT_EVERY, is_due as snapshot_is_due};
+pub use state::{Doing, Mark, Pending, Run, Step, Subject, Way};
+pub use story::Story;
+
+/// The workflows that the binary carries, by name.
+pub const SHIPPED: [(&str, &str); 2] = [
+    ("winback", include_str!("../../topologies/workflows/winback.toml")),
+    ("campaign_graph", include_str!("../../topologies/workflows/campaign_graph.toml")),
+];
