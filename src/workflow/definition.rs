@@ -95,9 +95,15 @@ pub enum EntryBy {
     Event(String),
     Command,
     /// Every so often, at a local time of day if one is given.
-    Schedule { every_ms: i64, at: Option<LocalTime> },
+    Schedule {
+        every_ms: i64,
+        at: Option<LocalTime>,
+    },
     /// To all of a segment at once, spread over `throttle_ms`.
-    Broadcast { segment: String, throttle_ms: i64 },
+    Broadcast {
+        segment: String,
+        throttle_ms: i64,
+    },
 }
 
 /// Whether a subject (or a key of it) may run again.
@@ -109,7 +115,9 @@ pub enum Reenter {
     /// As soon as the earlier run has ended.
     WhenEnded,
     /// So long after the earlier run began, and not while it goes on.
-    After { ms: i64 },
+    After {
+        ms: i64,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -173,10 +181,15 @@ pub struct Retry {
 
 #[derive(Debug, Clone)]
 pub enum Until {
-    For { ms: i64 },
+    For {
+        ms: i64,
+    },
     Local(LocalTime),
     /// A point in time that the profile or a variable holds, and an offset. Absent or past: at once.
-    Date { when: Expr, offset_ms: i64 },
+    Date {
+        when: Expr,
+        offset_ms: i64,
+    },
 }
 
 #[derive(Debug, Clone)]

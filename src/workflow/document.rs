@@ -137,11 +137,7 @@ node_table! {
 
 /// The keys that each kind of node takes: those that it must have, and those that it may.
 pub(super) const KINDS: [(&str, &[&str], &[&str]); 14] = [
-    (
-        "effect",
-        &["timeout", "next"],
-        &["agent", "channel", "webhook", "input", "returns", "retry", "unknown", "on_failure", "on_refused"],
-    ),
+    ("effect", &["timeout", "next"], &["agent", "channel", "webhook", "input", "returns", "retry", "unknown", "on_failure", "on_refused"]),
     ("delay", &["next"], &["wait", "until_local", "weekdays", "zone", "until_date", "offset"]),
     ("wait_for", &["any", "timeout", "next"], &["on_timeout"]),
     ("branch", &["cases", "otherwise"], &["fresh"]),

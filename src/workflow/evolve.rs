@@ -5,8 +5,8 @@ use serde_json::{Map, Value as Json, json};
 use super::fact::{Fact, Visit, What};
 use super::ids::{EffectId, RunId};
 use super::state::{
-    Doing, Fork, GoalHit, MARKS_MAX, Mark, OUTSTANDING_MAX, Open, Paused, Pending, RECENT_MAX, Run, SETTLING_MAX, Settling, Step, Stuck, Subject,
-    Way,
+    Doing, Fork, GoalHit, MARKS_MAX, Mark, OUTSTANDING_MAX, Open, Paused, Pending, RECENT_MAX, Run, SETTLING_MAX, Settling, Step, Stuck,
+    Subject, Way,
 };
 use crate::domain::Millis;
 

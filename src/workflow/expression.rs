@@ -88,7 +88,9 @@ impl Names {
         match (returns, used_as) {
             (Returns::Anything, None) => Ok(Path::Open),
             (Returns::Anything, Some(ty)) => Ok(Path::Typed(known(Root::Results, path, ty))),
-            (Returns::Declared(_), _) if field.is_empty() => Err(format!("`results.{node}` alone is not a value: name what you want of it")),
+            (Returns::Declared(_), _) if field.is_empty() => {
+                Err(format!("`results.{node}` alone is not a value: name what you want of it"))
+            }
             (Returns::Declared(fields), _) => match fields.get(field) {
                 Some(ty) => Ok(Path::Typed(known(Root::Results, path, *ty))),
                 None => Err(format!("`{node}` returns no `{field}`{}", near(field, fields.keys().map(String::as_str)))),
@@ -128,7 +130,8 @@ impl Catalog for Names {
         let root = ROOTS.iter().find(|(name, _)| *name == root)?.1;
         Some(match root {
             Root::Event if !self.event => {
-                Err("`event` is known only in a condition on one; what started the run is `entry`, what a wait saw is `results.NODE`".to_owned())
+                Err("`event` is known only in a condition on one; what started the run is `entry`, what a wait saw is `results.NODE`"
+                    .to_owned())
             }
             Root::Entry | Root::Event => Ok(used_as.map_or(Path::Open, |ty| Path::Typed(known(root, path, ty)))),
             Root::Vars => match self.vars.get(path) {
@@ -319,7 +322,9 @@ impl Lookup<Reference> for Scope<'_> {
             (Type::Float, Json::Number(number)) => number.as_f64().map_or(Value::Absent, Value::Float),
             (Type::Text, Json::String(text)) => Value::Text(Cow::Borrowed(text)),
             // Order 17 and order "17" are one order.
-            (Type::Text, Json::Number(number)) if matches!(field.root, Root::Entry | Root::Event) => Value::Text(Cow::Owned(number.to_string())),
+            (Type::Text, Json::Number(number)) if matches!(field.root, Root::Entry | Root::Event) => {
+                Value::Text(Cow::Owned(number.to_string()))
+            }
             (Type::Time, json) => json_time(json).map_or(Value::Absent, Value::Time),
             _ => Value::Absent,
         }

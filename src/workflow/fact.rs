@@ -137,22 +137,75 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<Parent>,
     },
-    RunSkipped { workflow: String, cause: String, reason: Skipped },
+    RunSkipped {
+        workflow: String,
+        cause: String,
+        reason: Skipped,
+    },
     /// A step left its node for another.
-    Moved { visit: Visit, from: String, way: String, to: String },
-    ArmAssigned { visit: Visit, node: String, arm: String, at: u16 },
-    VariablesSet { visit: Visit, node: String, vars: Map<String, Json> },
-    LoopEntered { visit: Visit, node: String, round: u32 },
-    LoopLeft { visit: Visit, node: String },
-    Delayed { visit: Visit, node: String, until: Millis },
-    WaitBegun { visit: Visit, node: String, until: Millis },
+    Moved {
+        visit: Visit,
+        from: String,
+        way: String,
+        to: String,
+    },
+    ArmAssigned {
+        visit: Visit,
+        node: String,
+        arm: String,
+        at: u16,
+    },
+    VariablesSet {
+        visit: Visit,
+        node: String,
+        vars: Map<String, Json>,
+    },
+    LoopEntered {
+        visit: Visit,
+        node: String,
+        round: u32,
+    },
+    LoopLeft {
+        visit: Visit,
+        node: String,
+    },
+    Delayed {
+        visit: Visit,
+        node: String,
+        until: Millis,
+    },
+    WaitBegun {
+        visit: Visit,
+        node: String,
+        until: Millis,
+    },
     /// Something that a wait was for came.
-    WaitMatched { visit: Visit, node: String, matched: u16, name: String, cause: String, payload: Json },
+    WaitMatched {
+        visit: Visit,
+        node: String,
+        matched: u16,
+        name: String,
+        cause: String,
+        payload: Json,
+    },
     /// A delay is over, or a wait or a deadline passed.
-    TimerFired { visit: Visit, node: String },
-    ProfileAsked { visit: Visit, node: String },
-    ProfileSeen { profile: Json },
-    EventEmitted { visit: Visit, node: String, event: String, properties: Json },
+    TimerFired {
+        visit: Visit,
+        node: String,
+    },
+    ProfileAsked {
+        visit: Visit,
+        node: String,
+    },
+    ProfileSeen {
+        profile: Json,
+    },
+    EventEmitted {
+        visit: Visit,
+        node: String,
+        event: String,
+        properties: Json,
+    },
     EffectRequested {
         visit: Visit,
         node: String,
@@ -164,35 +217,140 @@ pub enum What {
         unknown: Unknown,
     },
     /// `by_hand`: someone asked for it, and the retry policy begins anew.
-    AttemptMinted { effect: EffectId, attempt: u32, look_up: bool, by_hand: bool },
-    EffectStarted { effect: EffectId, attempt: u32, executor: String },
-    PermitGranted { effect: EffectId, attempt: u32, until: Millis },
-    PermitRefused { effect: EffectId, attempt: u32, reason: String, retry_at: Option<Millis> },
-    EffectCompleted { effect: EffectId, attempt: u32, result: Json, assumed: bool },
+    AttemptMinted {
+        effect: EffectId,
+        attempt: u32,
+        look_up: bool,
+        by_hand: bool,
+    },
+    EffectStarted {
+        effect: EffectId,
+        attempt: u32,
+        executor: String,
+    },
+    PermitGranted {
+        effect: EffectId,
+        attempt: u32,
+        until: Millis,
+    },
+    PermitRefused {
+        effect: EffectId,
+        attempt: u32,
+        reason: String,
+        retry_at: Option<Millis>,
+    },
+    EffectCompleted {
+        effect: EffectId,
+        attempt: u32,
+        result: Json,
+        assumed: bool,
+    },
     /// Without `retry_at` there is no further attempt by itself. One that timed out may still answer.
-    AttemptFailed { effect: EffectId, attempt: u32, category: Category, error: String, timed_out: bool, retry_at: Option<Millis> },
-    AttemptUnknown { effect: EffectId, attempt: u32, error: String },
+    AttemptFailed {
+        effect: EffectId,
+        attempt: u32,
+        category: Category,
+        error: String,
+        timed_out: bool,
+        retry_at: Option<Millis>,
+    },
+    AttemptUnknown {
+        effect: EffectId,
+        attempt: u32,
+        error: String,
+    },
     /// A look-up found that it was never performed: the next attempt may perform it.
-    LookedUp { effect: EffectId, attempt: u32 },
-    EffectFailed { effect: EffectId, error: String },
-    EffectSettled { effect: EffectId, run: RunId, attempt: u32, outcome: Settled, result: Json },
-    ApprovalRequested { visit: Visit, node: String, who: String, shows: Json, until: Millis },
-    ApprovalDecided { visit: Visit, node: String, approved: bool, by: String, comment: String },
-    ApprovalLate { visit: Visit, by: String, approved: bool },
-    StartRequested { visit: Visit, node: String, workflow: String, subject: String, input: Json, depth: u8, until: Option<Millis> },
-    StartEnded { visit: Visit, ending: Ending, result: Json },
-    Forked { visit: Visit, node: String, join: String, needs: u32, branches: Vec<String>, failing_cancels: bool },
-    BranchEnded { visit: Visit, failed: bool },
+    LookedUp {
+        effect: EffectId,
+        attempt: u32,
+    },
+    EffectFailed {
+        effect: EffectId,
+        error: String,
+    },
+    EffectSettled {
+        effect: EffectId,
+        run: RunId,
+        attempt: u32,
+        outcome: Settled,
+        result: Json,
+    },
+    ApprovalRequested {
+        visit: Visit,
+        node: String,
+        who: String,
+        shows: Json,
+        until: Millis,
+    },
+    ApprovalDecided {
+        visit: Visit,
+        node: String,
+        approved: bool,
+        by: String,
+        comment: String,
+    },
+    ApprovalLate {
+        visit: Visit,
+        by: String,
+        approved: bool,
+    },
+    StartRequested {
+        visit: Visit,
+        node: String,
+        workflow: String,
+        subject: String,
+        input: Json,
+        depth: u8,
+        until: Option<Millis>,
+    },
+    StartEnded {
+        visit: Visit,
+        ending: Ending,
+        result: Json,
+    },
+    Forked {
+        visit: Visit,
+        node: String,
+        join: String,
+        needs: u32,
+        branches: Vec<String>,
+        failing_cancels: bool,
+    },
+    BranchEnded {
+        visit: Visit,
+        failed: bool,
+    },
     /// Nobody waits for this step any more; what its effect has in flight settles when it comes.
-    StepCancelled { visit: Visit, effect: Option<EffectId> },
+    StepCancelled {
+        visit: Visit,
+        effect: Option<EffectId>,
+    },
     /// Too few branches ended well, and the fork stands in a branch itself, which thereby failed.
-    ForkFailed { fork: Visit },
-    Joined { fork: Visit, node: String, to: String, way: String },
-    GoalReached { goal: String, cause: String, to: Option<String> },
+    ForkFailed {
+        fork: Visit,
+    },
+    Joined {
+        fork: Visit,
+        node: String,
+        to: String,
+        way: String,
+    },
+    GoalReached {
+        goal: String,
+        cause: String,
+        to: Option<String>,
+    },
     /// All steps are left for one node: a goal's, or the one that failures lead to.
-    Redirected { to: String },
-    RunPaused { reason: String, by: String },
-    RunResumed { by: String },
+    Redirected {
+        to: String,
+    },
+    RunPaused {
+        reason: String,
+        by: String,
+    },
+    RunResumed {
+        by: String,
+    },
     RunEnded {
         ending: Ending,
         node: String,
@@ -201,7 +359,10 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<Parent>,
     },
-    AttributeSet { name: String, value: Json },
+    AttributeSet {
+        name: String,
+        value: Json,
+    },
 }
 
 /// Where a started run's end is told.

@@ -123,9 +123,14 @@ impl<'w> World<'w> {
         let run = self.state.runs.iter().min_by_key(|(id, run)| (run.started, **id)).map_or(RunId(0), |(id, _)| *id);
         let by = "someone".to_owned();
         let input = match &given.what {
-            GivenWhat::Segment { name, entered } if *entered && is_broadcast(definition, name) => {
-                Input::Start { workflow: definition.name.clone(), cause, entry: json!({ "segment": name }), profile, depth: 0, parent: None }
-            }
+            GivenWhat::Segment { name, entered } if *entered && is_broadcast(definition, name) => Input::Start {
+                workflow: definition.name.clone(),
+                cause,
+                entry: json!({ "segment": name }),
+                profile,
+                depth: 0,
+                parent: None,
+            },
             GivenWhat::Segment { name, entered } => {
                 Input::SegmentChange { cause, segment: name.clone(), entered: *entered, profile, late: false }
             }

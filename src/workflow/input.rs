@@ -9,28 +9,103 @@ use crate::domain::Millis;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// By command, schedule, broadcast or another run.
-    Start { workflow: String, cause: String, entry: Json, profile: Json, depth: u8, parent: Option<Parent> },
-    Event { cause: String, name: String, properties: Json, profile: Json, late: bool },
-    SegmentChange { cause: String, segment: String, entered: bool, profile: Json, late: bool },
-    Signal { run: RunId, cause: String, name: String, payload: Json },
-    Approval { run: RunId, node: String, approved: bool, by: String, comment: String },
-    Pause { run: RunId, by: String, reason: String },
-    Resume { run: RunId, by: String },
+    Start {
+        workflow: String,
+        cause: String,
+        entry: Json,
+        profile: Json,
+        depth: u8,
+        parent: Option<Parent>,
+    },
+    Event {
+        cause: String,
+        name: String,
+        properties: Json,
+        profile: Json,
+        late: bool,
+    },
+    SegmentChange {
+        cause: String,
+        segment: String,
+        entered: bool,
+        profile: Json,
+        late: bool,
+    },
+    Signal {
+        run: RunId,
+        cause: String,
+        name: String,
+        payload: Json,
+    },
+    Approval {
+        run: RunId,
+        node: String,
+        approved: bool,
+        by: String,
+        comment: String,
+    },
+    Pause {
+        run: RunId,
+        by: String,
+        reason: String,
+    },
+    Resume {
+        run: RunId,
+        by: String,
+    },
     /// Ends the run in order: what is in flight settles.
-    Cancel { run: RunId, by: String, reason: String },
+    Cancel {
+        run: RunId,
+        by: String,
+        reason: String,
+    },
     /// Ends the run although a fact of it cannot be decided any more, such as one whose definition is gone.
-    Terminate { run: RunId, by: String, reason: String },
+    Terminate {
+        run: RunId,
+        by: String,
+        reason: String,
+    },
     /// Tries again what is out of attempts.
-    Retry { run: RunId, by: String },
+    Retry {
+        run: RunId,
+        by: String,
+    },
     /// A person found out what became of an effect.
-    Resolve { effect: EffectId, done: Option<Json>, by: String },
+    Resolve {
+        effect: EffectId,
+        done: Option<Json>,
+        by: String,
+    },
     /// The profile, asked for by a branch.
-    Answer { run: RunId, profile: Json },
-    EffectStarted { effect: EffectId, attempt: u32, executor: String },
-    Permit { effect: EffectId, attempt: u32, permit: Permit },
-    EffectFinished { effect: EffectId, attempt: u32, outcome: Outcome },
-    StartEnded { run: RunId, visit: Visit, ending: Ending, result: Json },
-    Attribute { name: String, value: Json },
+    Answer {
+        run: RunId,
+        profile: Json,
+    },
+    EffectStarted {
+        effect: EffectId,
+        attempt: u32,
+        executor: String,
+    },
+    Permit {
+        effect: EffectId,
+        attempt: u32,
+        permit: Permit,
+    },
+    EffectFinished {
+        effect: EffectId,
+        attempt: u32,
+        outcome: Outcome,
+    },
+    StartEnded {
+        run: RunId,
+        visit: Visit,
+        ending: Ending,
+        result: Json,
+    },
+    Attribute {
+        name: String,
+        value: Json,
+    },
     /// The subject was tied to a known user: its runs end here.
     Merged,
     /// Time has reached the moment of the decision.
@@ -47,11 +122,20 @@ pub enum Permit {
 /// What became of one attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    Done { result: Json },
+    Done {
+        result: Json,
+    },
     /// Of a look-up: it was never performed.
     NotDone,
-    Failed { category: Category, error: String, permanent: bool, retry_after_ms: Option<i64> },
-    Unknown { error: String },
+    Failed {
+        category: Category,
+        error: String,
+        permanent: bool,
+        retry_after_ms: Option<i64>,
+    },
+    Unknown {
+        error: String,
+    },
 }
 
 /// Why an input changed nothing. None of these is a fact: the state is as it was.

@@ -106,14 +106,22 @@ pub struct Step {
 pub enum Doing {
     /// There, and nothing decided yet.
     Arriving,
-    Delay { until: Millis },
-    Wait { until: Millis },
+    Delay {
+        until: Millis,
+    },
+    Wait {
+        until: Millis,
+    },
     /// For the profile's answer.
     Asking,
     Effect(Pending),
-    Approval { until: Millis },
+    Approval {
+        until: Millis,
+    },
     /// For another run's end.
-    Child { until: Option<Millis> },
+    Child {
+        until: Option<Millis>,
+    },
     /// Finished, and not yet moved on.
     Ready(Way),
 }

@@ -35,7 +35,8 @@ const MODULES: &[(&str, u8, &[&str])] = &[
 ];
 
 /// Layers 0 to 3: shells do not see each other, they meet through the log.
-const SHELL: &[&str] = &["domain", "identity", "consent", "intake", "features", "models", "segments", "workflow", "env", "log", "schema", "state"];
+const SHELL: &[&str] =
+    &["domain", "identity", "consent", "intake", "features", "models", "segments", "workflow", "env", "log", "schema", "state"];
 /// Replay is the same folds over the same records, so it is the one shell that drives another's.
 const REPLAY: &[&str] = &["domain", "features", "models", "segments", "env", "log", "schema", "state", "stream"];
 const ALL: &[&str] = &["*"];

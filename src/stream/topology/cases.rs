@@ -7,8 +7,8 @@ use toml::Spanned;
 
 use super::document::{ExpectTable, GivenTable, TestTable};
 use super::fields::{Field, Fields};
-use crate::segments::Source;
 use crate::domain::{Millis, Subject};
+use crate::segments::Source;
 use crate::segments::{Predicate, compile, duration_ms};
 
 /// One `[[test]]`.

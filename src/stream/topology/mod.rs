@@ -14,18 +14,18 @@ mod settings;
 
 use std::collections::BTreeMap;
 
+pub use crate::segments::{Problem, Problems};
 pub use cases::{Case, Condition, Expect, ExpectedChange, Given};
 pub use draw::Drawing;
 pub use fields::{Field, Fields, Person};
 pub use graph::{Kind, Processor};
 pub use load::{Error, SHIPPED, check, load, shipped, show, test};
-pub use crate::segments::{Problem, Problems};
 pub use run::{Change, Report, Run, Seen, Verdict, run};
 
 use self::document::{Document, Header, SegmentTable};
-use crate::segments::Source;
 use self::settings::Settings;
 use crate::domain::Digest;
+use crate::segments::Source;
 use crate::segments::{Segment, SegmentSet};
 use crate::{features, intake, models};
 

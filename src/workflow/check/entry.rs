@@ -28,7 +28,11 @@ pub(super) fn entry(table: &Spanned<EntryTable>, words: &mut Words<'_, '_>) -> O
         if let Some(span) = span
             && !fits.contains(&named[0])
         {
-            words.source.report(span, format!("`{key}` is not for entry by {}", named[0]), Some(format!("it goes with {}", fits.join(", "))));
+            words.source.report(
+                span,
+                format!("`{key}` is not for entry by {}", named[0]),
+                Some(format!("it goes with {}", fits.join(", "))),
+            );
         }
     };
     misplaced("at", entry.at.as_ref().map(Spanned::span), &["every"]);

@@ -59,7 +59,11 @@ fn regions(graph: &Graph<'_>, source: &mut Source<'_>) -> Vec<Option<Vec<NodeIx>
                 if !told.contains(&at) {
                     told.push(at);
                     let hint = "only the branches of the parallel that names it as its `join` lead to a join".to_owned();
-                    source.report(graph.place(at), format!("`{}` is reached from outside of its parallel's branches", graph.name(at)), Some(hint));
+                    source.report(
+                        graph.place(at),
+                        format!("`{}` is reached from outside of its parallel's branches", graph.name(at)),
+                        Some(hint),
+                    );
                 }
                 continue;
             }
@@ -95,15 +99,25 @@ fn joins(graph: &Graph<'_>, source: &mut Source<'_>) {
     for at in graph.all() {
         let Kind::Parallel { join, branches, .. } = graph.kind(at) else { continue };
         match graph.kind(*join) {
-            Kind::Join { needs: super::super::definition::Needs::Count(count), .. } if usize::try_from(*count).is_ok_and(|n| n > branches.len()) => {
+            Kind::Join { needs: super::super::definition::Needs::Count(count), .. }
+                if usize::try_from(*count).is_ok_and(|n| n > branches.len()) =>
+            {
                 let message = format!("`{}` needs {count} branches, `{}` has {}", graph.name(*join), graph.name(at), branches.len());
                 source.report(graph.place(*join), message, None);
             }
             Kind::Join { .. } => {}
-            _ => source.report(graph.place(at), format!("`{}` is not a join", graph.name(*join)), Some("make it `kind = \"join\"`".to_owned())),
+            _ => source.report(
+                graph.place(at),
+                format!("`{}` is not a join", graph.name(*join)),
+                Some("make it `kind = \"join\"`".to_owned()),
+            ),
         }
         if taken.contains(join) {
-            source.report(graph.place(*join), format!("two parallels meet in `{}`", graph.name(*join)), Some("give each its own join".to_owned()));
+            source.report(
+                graph.place(*join),
+                format!("two parallels meet in `{}`", graph.name(*join)),
+                Some("give each its own join".to_owned()),
+            );
         }
         taken.push(*join);
     }

@@ -66,7 +66,8 @@ fn assemble(document: &Document, source: &mut Source<'_>) -> Option<Definition> 
     if nodes.len() != words.index.len() {
         return None;
     }
-    let places: Vec<_> = tables.iter().filter(|table| table.get_ref().kind.get_ref() != "goal").map(|table| table.get_ref().name.span()).collect();
+    let places: Vec<_> =
+        tables.iter().filter(|table| table.get_ref().kind.get_ref() != "goal").map(|table| table.get_ref().name.span()).collect();
     let roots: Vec<NodeIx> = goals.iter().filter_map(|goal| goal.next).chain(on_failure).collect();
     graph::check(&graph::Graph { nodes: &nodes, first, roots: &roots, places: &places }, source);
     let canonical = canonical(document);
@@ -90,7 +91,8 @@ fn assemble(document: &Document, source: &mut Source<'_>) -> Option<Definition> 
 }
 
 fn check_name(what: &str, name: &str, span: std::ops::Range<usize>, source: &mut Source<'_>) {
-    let is_name = name.starts_with(|c: char| c.is_ascii_lowercase()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !is_name || name.len() > 64 {
         let hint = "names are a-z, 0-9 and `_`, beginning with a letter: expressions and columns carry them".to_owned();
         source.report(span, format!("{name:?} is not a {what}'s name"), Some(hint));
@@ -155,15 +157,15 @@ fn known_kinds<'d>(document: &'d Document, source: &mut Source<'_>) -> Option<Ve
 fn missing(kind: &str, key: &str) -> (String, String) {
     match (kind, key) {
         (_, "next") => ("is a dead end: nothing says where it leads".to_owned(), "add `next = \"node\"`, or make it an `exit`".to_owned()),
-        ("wait_for", "timeout") => ("waits with no way out: what it waits for may never come".to_owned(), "add `timeout = \"3d\"`".to_owned()),
+        ("wait_for", "timeout") => {
+            ("waits with no way out: what it waits for may never come".to_owned(), "add `timeout = \"3d\"`".to_owned())
+        }
         ("approval", "deadline") => ("waits with no way out: nobody may answer".to_owned(), "add `deadline = \"2d\"`".to_owned()),
         ("approval", "silence") => {
             ("does not say what silence means".to_owned(), "add `silence = \"rejects\"`, `\"approves\"` or `\"pauses\"`".to_owned())
         }
         ("loop", "most") => ("is a loop without a bound".to_owned(), "add `most = 3`".to_owned()),
-        ("branch", "otherwise") => {
-            ("is a dead end where no case holds".to_owned(), "add `otherwise = \"node\"`".to_owned())
-        }
+        ("branch", "otherwise") => ("is a dead end where no case holds".to_owned(), "add `otherwise = \"node\"`".to_owned()),
         ("effect", "timeout") => ("does not say how long it may take".to_owned(), "add `timeout = \"30s\"`".to_owned()),
         _ => (format!("has no `{key}`"), format!("a `{kind}` node needs it")),
     }

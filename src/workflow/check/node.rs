@@ -70,8 +70,12 @@ fn effect(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Effect> {
             }
         }
     }
-    let known =
-        [("retry", Unknown::Retry), ("look_up", Unknown::LookUp), ("assume_done", Unknown::AssumeDone), ("ask_a_person", Unknown::AskAPerson)];
+    let known = [
+        ("retry", Unknown::Retry),
+        ("look_up", Unknown::LookUp),
+        ("assume_done", Unknown::AssumeDone),
+        ("ask_a_person", Unknown::AskAPerson),
+    ];
     let unknown = match &node.unknown {
         Some(text) => words.one_of(text, &known)?,
         None => Unknown::Retry,
@@ -85,7 +89,18 @@ fn effect(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Effect> {
     let next = words.to(node.next.as_ref());
     let on_failure = words.to(node.on_failure.as_ref());
     let on_refused = words.to(node.on_refused.as_ref());
-    Some(Effect { by, target: target.get_ref().clone(), input, returns, retry: retry?, timeout_ms, unknown, next: next?, on_failure, on_refused })
+    Some(Effect {
+        by,
+        target: target.get_ref().clone(),
+        input,
+        returns,
+        retry: retry?,
+        timeout_ms,
+        unknown,
+        next: next?,
+        on_failure,
+        on_refused,
+    })
 }
 
 fn retry(table: Option<&Spanned<RetryTable>>, words: Ctx<'_, '_, '_>) -> Option<Retry> {

@@ -90,11 +90,13 @@ impl Turn<'_, '_> {
             _ => None,
         });
         let Some((visit, until)) = waiting else {
-            return Err(match run.results.get(node).and_then(|result| Some((result.get("approved")?.as_bool()?, result.get("by")?.as_str()?))) {
-                Some((true, by)) => Rejection::AlreadyDecided(format!("approved by {by}")),
-                Some((false, by)) => Rejection::AlreadyDecided(format!("rejected by {by}")),
-                None => Rejection::NoSuchApproval(node.to_owned()),
-            });
+            return Err(
+                match run.results.get(node).and_then(|result| Some((result.get("approved")?.as_bool()?, result.get("by")?.as_str()?))) {
+                    Some((true, by)) => Rejection::AlreadyDecided(format!("approved by {by}")),
+                    Some((false, by)) => Rejection::AlreadyDecided(format!("rejected by {by}")),
+                    None => Rejection::NoSuchApproval(node.to_owned()),
+                },
+            );
         };
         if self.at >= until {
             // The deadline decides, whether or not its timer has been heard yet; that someone clicked is told all the same.

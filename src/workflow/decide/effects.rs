@@ -137,6 +137,9 @@ impl Turn<'_, '_> {
         if pending.stuck.is_none() {
             return Err(Rejection::AlreadyDecided("its outcome is not in question".to_owned()));
         }
+        if self.run(run)?.paused.is_some() {
+            self.fact(run, What::RunResumed { by: by.to_owned() });
+        }
         match done {
             Some(result) => {
                 let (attempt, result) = (pending.attempts, result.clone());
@@ -146,9 +149,6 @@ impl Turn<'_, '_> {
                 let attempt = pending.attempts.saturating_add(1);
                 self.fact(run, What::AttemptMinted { effect, attempt, look_up: false, by_hand: true });
             }
-        }
-        if self.run(run)?.paused.is_some() {
-            self.fact(run, What::RunResumed { by: by.to_owned() });
         }
         Ok(())
     }

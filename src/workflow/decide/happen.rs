@@ -81,9 +81,8 @@ impl Turn<'_, '_> {
             }
             let Some((_, node)) = definition.find(&step.node) else { continue };
             let Kind::WaitFor { any, .. } = &node.kind else { continue };
-            let fits = any.iter().position(|awaited| {
-                (happening.is)(&awaited.what) && awaited.when.as_ref().is_none_or(|when| when.holds(&scope))
-            });
+            let fits =
+                any.iter().position(|awaited| (happening.is)(&awaited.what) && awaited.when.as_ref().is_none_or(|when| when.holds(&scope)));
             if let Some(at) = fits.and_then(|at| u16::try_from(at).ok()) {
                 matched.push((*visit, step.node.clone(), at));
             }

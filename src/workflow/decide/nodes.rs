@@ -42,7 +42,8 @@ impl Turn<'_, '_> {
                 What::ArmAssigned { visit, node, arm, at: u16::try_from(at).unwrap_or(u16::MAX) }
             }
             Kind::Parallel { branches, join, failing, .. } => {
-                let name = |at: &super::super::definition::NodeIx| definition.node(*at).map(|node| node.name.to_string()).unwrap_or_default();
+                let name =
+                    |at: &super::super::definition::NodeIx| definition.node(*at).map(|node| node.name.to_string()).unwrap_or_default();
                 let all = u32::try_from(branches.len()).unwrap_or(u32::MAX);
                 let needs = match definition.node(*join).map(|node| &node.kind) {
                     Some(Kind::Join { needs: Needs::Any, .. }) => 1,

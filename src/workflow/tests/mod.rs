@@ -1,0 +1,65 @@
+//! The core held against its promises: shipped workflows, refusals at check, single decisions, and chance.
+
+mod invariants;
+mod program;
+mod refusals;
+mod scenes;
+mod world;
+
+use super::{Definition, Drawing, SHIPPED, draw, test};
+
+#[test]
+fn shipped_workflows_do_what_their_tests_say() {
+    for (name, text) in SHIPPED {
+        let definition =
+            Definition::parse(&format!("topologies/workflows/{name}.toml"), text).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(definition.name, name);
+        for verdict in test(&definition) {
+            assert!(verdict.failures.is_empty(), "{name}: {verdict}");
+        }
+    }
+}
+
+#[test]
+fn the_canonical_text_parses_to_the_same_workflow() {
+    for (name, text) in SHIPPED {
+        let definition = Definition::parse(name, text).unwrap();
+        let again = Definition::parse(name, &definition.canonical).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!((again.digest, &again.canonical), (definition.digest, &definition.canonical));
+        let commented = Definition::parse(name, &format!("# a comment\n{text}")).unwrap();
+        assert_eq!(commented.digest, definition.digest);
+        let changed = Definition::parse(name, &text.replace("timeout = \"2m\"", "timeout = \"3m\"").replace("\"5m\"", "\"6m\"")).unwrap();
+        assert_ne!(changed.digest, definition.digest);
+    }
+}
+
+#[test]
+fn a_test_that_does_not_hold_says_what_is_missing_and_tells_the_story() {
+    let text = SHIPPED[0].1.replace("2h review approved by bo", "2h review approved by kim");
+    let verdicts = test(&Definition::parse("winback.toml", &text).unwrap());
+    let failed: Vec<String> = verdicts.iter().filter(|verdict| !verdict.failures.is_empty()).map(ToString::to_string).collect();
+    assert_eq!(failed.len(), 1);
+    assert!(failed[0].contains("review approved by kim") && failed[0].contains("Z review approved by bo"), "{}", failed[0]);
+}
+
+#[test]
+fn drawings_show_every_node_and_way() {
+    for (name, text) in SHIPPED {
+        let definition = Definition::parse(name, text).unwrap();
+        let (plain, mermaid) = (draw(&definition, Drawing::Text), draw(&definition, Drawing::Mermaid));
+        assert!(mermaid.starts_with("flowchart TD\n"));
+        for node in &definition.nodes {
+            assert!(plain.contains(&format!("  {} [", node.name)), "{plain}");
+            assert!(mermaid.contains(&format!("  {}", node.name)), "{mermaid}");
+        }
+    }
+    let winback = Definition::parse("winback", SHIPPED[0].1).unwrap();
+    assert!(draw(&winback, Drawing::Text).contains("    approved: -> morning\n"));
+    assert!(draw(&winback, Drawing::Mermaid).contains("  review -->|\"approved\"| morning\n"));
+}
+
+#[test]
+fn what_commands_must_bring_of_the_profile_is_known() {
+    let winback = Definition::parse("winback", SHIPPED[0].1).unwrap();
+    assert_eq!(winback.profile, ["days_since_seen", "orders", "traits.first_name"]);
+}
