@@ -263,12 +263,6 @@ fn evolve_run(run: &mut Run, fact: &Fact) {
                 arrive(run, to, left.branch, left.rounds, fact.at);
             }
         }
-        What::ForkFailed { fork } => {
-            let outer = leave_fork(run, *fork).and_then(|left| left.branch);
-            if let Some(outer) = outer.and_then(|outer| run.forks.get_mut(&outer)) {
-                outer.failed = outer.failed.saturating_add(1);
-            }
-        }
         What::GoalReached { goal, to, .. } => {
             // Each goal once: the mark keeps it from being reached again.
             run.results.insert(goal.clone(), json!({}));

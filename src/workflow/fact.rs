@@ -325,10 +325,6 @@ pub enum What {
         visit: Visit,
         effect: Option<EffectId>,
     },
-    /// Too few branches ended well, and the fork stands in a branch itself, which thereby failed.
-    ForkFailed {
-        fork: Visit,
-    },
     Joined {
         fork: Visit,
         node: String,

@@ -66,7 +66,6 @@ impl Story {
                 let node = fact.run.and_then(|run| self.steps.get(&(run, *visit)));
                 format!("{} cancelled", node.map_or("a step", String::as_str))
             }
-            What::ForkFailed { .. } => "too few branches ended well".to_owned(),
             What::Joined { node, to, way, .. } => format!("{node} ({way}) to {to}"),
             What::GoalReached { goal, .. } => format!("goal {goal} reached"),
             What::Redirected { to } => format!("everything left for {to}"),

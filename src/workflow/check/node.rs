@@ -241,6 +241,10 @@ fn parallel(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Kind> {
         Some(text) => words.one_of(text, &failing)?,
         None => Failing::Pauses,
     };
+    if failing != Failing::Pauses && node.on_failure.is_none() {
+        let hint = "add `on_failure = \"node\"`".to_owned();
+        words.source.report(node.name.span(), "nothing says where it leads when too few branches end well", Some(hint));
+    }
     let on_failure = words.to(node.on_failure.as_ref());
     Some(Kind::Parallel { branches, join: words.to(node.join.as_ref())?, failing, on_failure })
 }

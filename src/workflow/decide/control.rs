@@ -125,6 +125,10 @@ impl Turn<'_, '_> {
         due.retain(|(at, _)| *at <= self.at);
         due.sort_unstable();
         for (_, visit) in due {
+            // What fired first may have paused the run: the rest is due when it resumes.
+            if self.state.runs.get(&id).is_none_or(|run| run.paused.is_some()) {
+                return;
+            }
             self.fire(id, visit);
         }
     }

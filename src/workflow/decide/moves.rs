@@ -176,7 +176,7 @@ impl Turn<'_, '_> {
             self.fact(id, What::StepCancelled { visit, effect });
             return true;
         }
-        let (node, join, branch) = (fork.node.clone(), fork.join.clone(), fork.branch);
+        let (node, join) = (fork.node.clone(), fork.join.clone());
         if ok {
             let Some(Kind::Join { next, .. }) = definition.find(&join).map(|(_, node)| &node.kind) else {
                 return self.pause_for(id, format!("`{join}` is no join"));
@@ -189,14 +189,10 @@ impl Turn<'_, '_> {
             Some(Kind::Parallel { on_failure, .. }) => *on_failure,
             _ => None,
         };
-        let outer = own.is_none() && fails_branch(run, definition, branch);
-        let to = own.or(definition.on_failure).and_then(|to| definition.node(to)).map(|node| node.name.to_string());
-        match (own, to) {
-            (Some(_), Some(to)) => self.fact(id, What::Joined { fork: visit, node, to, way: "failed".to_owned() }),
-            // The fork stands in a branch itself: that branch has failed.
-            _ if outer => self.fact(id, What::ForkFailed { fork: visit }),
-            (None, Some(to)) => self.fact(id, What::Redirected { to }),
-            _ => return self.pause_for(id, format!("too few branches of `{node}` ended well")),
+        match own.and_then(|to| definition.node(to)).map(|node| node.name.to_string()) {
+            Some(to) => self.fact(id, What::Joined { fork: visit, node, to, way: "failed".to_owned() }),
+            // The check sees to it that a parallel whose branches may fail says where that leads.
+            None => return self.pause_for(id, format!("too few branches of `{node}` ended well")),
         }
         true
     }

@@ -113,7 +113,8 @@ impl Writer<'_, '_> {
         let join = self.node("join", &format!("needs = {needs}\nnext = \"{next}\""));
         let branches: Vec<String> = (0..3).map(|_| format!("\"{}\"", self.block(&join, depth - 1, true))).collect();
         let failing = ["pauses", "cancels_others", "leaves_others"][usize::from(self.choices.below(3))];
-        let keys = format!("branches = [{}]\njoin = \"{join}\"\nfailing = \"{failing}\"", branches.join(", "));
+        let fallback = if failing == "pauses" { String::new() } else { format!("\non_failure = \"{next}\"") };
+        let keys = format!("branches = [{}]\njoin = \"{join}\"\nfailing = \"{failing}\"{fallback}", branches.join(", "));
         self.node("parallel", &keys)
     }
 }

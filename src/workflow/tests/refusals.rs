@@ -124,6 +124,8 @@ fn branches_that_do_not_meet_in_their_join() {
                 [[node]]\nname = \"after\"\nkind = \"delay\"\nwait = \"1h\"\nnext = \"end\"";
     taken(&fork.replace("\"J\"", "\"j\""));
     refused(&fork.replace("\"J\"", "\"after\""), 25, "both from inside and from outside", "join");
+    let failing = fork.replace("\"J\"", "\"j\"").replace("join = \"j\"", "join = \"j\"\nfailing = \"cancels_others\"");
+    refused(&failing, 6, "where it leads when too few branches end well", "on_failure");
     let needs = fork.replace("\"J\"", "\"j\"").replace("kind = \"join\"", "kind = \"join\"\nneeds = 3");
     refused(&needs, 21, "`j` needs 3 branches, `p` has 2", "");
 }

@@ -279,7 +279,11 @@ fn a_run_of_many_facts_has_a_state_of_few_bytes() {
 #[test]
 fn facts_about_nothing_change_nothing() {
     let mut state = Subject::default();
-    for what in [What::ForkFailed { fork: 3 }, What::StepCancelled { visit: 9, effect: None }, What::Redirected { to: "x".to_owned() }] {
+    for what in [
+        What::BranchEnded { visit: 3, failed: true },
+        What::StepCancelled { visit: 9, effect: None },
+        What::Redirected { to: "x".to_owned() },
+    ] {
         evolve(&mut state, &Fact { at: Millis(0), run: Some(RunId(1)), what });
     }
     assert_eq!(state, Subject { facts: 3, ..Subject::default() });
