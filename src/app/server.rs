@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
 use super::world::{Plan, Vitals, World};
@@ -25,6 +25,8 @@ use crate::stream::{NamespaceClock, Topics};
 
 /// How often metrics are brought up to date that nobody counts as it happens.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
+/// Connections that may wait to be accepted, as far as the system lets them (`net.core.somaxconn`).
+const ACCEPT_QUEUE: u32 = 4096;
 /// Between two tries to open the state on a full disk, and how many of them make a line.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 const FULL_DISK_LINE_EVERY: u64 = 10;
@@ -174,8 +176,7 @@ impl Edge {
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, Error> {
         let Ground { log, clock, folder, config } = ground.clone();
-        let listener =
-            TcpListener::bind(&config.server.listen).await.map_err(|error| Error::Listen(config.server.listen.clone(), error))?;
+        let listener = listen(&config.server.listen).await.map_err(|error| Error::Listen(config.server.listen.clone(), error))?;
         let address = listener.local_addr().map_err(|error| Error::Listen(config.server.listen.clone(), error))?;
         if config.sources.is_empty() && !address.ip().is_loopback() {
             return Err(Error::DevelopmentKeyInPublic(address));
@@ -327,6 +328,21 @@ impl Server {
         stopped.unwrap_or_else(|error| Err(Error::Stopped(error.to_string())))?;
         served
     }
+}
+
+/// Binds with a longer queue than the library's: connections that come all at once, as after a deploy of their clients, otherwise find it full,
+/// and the kernel makes them wait a second.
+async fn listen(address: &str) -> std::io::Result<TcpListener> {
+    let mut last = None;
+    for address in tokio::net::lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(ACCEPT_QUEUE)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidInput, "it names no address")))
 }
 
 async fn measure(log: Arc<EmbeddedLog>) {
