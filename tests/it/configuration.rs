@@ -62,7 +62,7 @@ fn generated() -> String {
 /// `FLYWHEEL_UPDATE_DOCS=1` writes the document anew.
 #[test]
 fn the_table_in_docs_is_the_one_that_config_show_prints() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let path = "docs/configuration.md";
     let generated = generated();
     if std::env::var_os("FLYWHEEL_UPDATE_DOCS").is_some() {
         std::fs::write(path, &generated).expect("the tree is writable");

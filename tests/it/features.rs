@@ -36,13 +36,13 @@ fn tables() -> String {
 
 #[test]
 fn the_documentation_is_true_to_the_table() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/features.md");
-    let text = fs::read_to_string(&path).unwrap();
+    let path = Path::new("docs/features.md");
+    let text = fs::read_to_string(path).unwrap();
     let (before, rest) = text.split_once(OPEN).expect("the document has a place for the tables");
     let (_, after) = rest.split_once(CLOSE).expect("the place has an end");
     let expected = format!("{before}{OPEN}{}{CLOSE}{after}", tables());
     if text != expected {
-        fs::write(&path, expected).unwrap();
+        fs::write(path, expected).unwrap();
         panic!("docs/features.md was not what the code says and has been brought up to date: look at it and commit");
     }
 }
@@ -56,7 +56,7 @@ fn the_profiles_schema_has_the_tables_columns() {
 }
 
 fn path(file: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(file)
+    Path::new("data").join(file)
 }
 
 fn integer(value: Value<'_>) -> i64 {
