@@ -68,6 +68,8 @@ pub enum EventsRecord<'a> {
     Tick(Tick),
     #[serde(borrow)]
     Activated(Activated<'a>),
+    #[serde(borrow)]
+    Ask(Ask<'a>),
 }
 
 impl EventsRecord<'_> {
@@ -78,6 +80,7 @@ impl EventsRecord<'_> {
             EventsRecord::Handover(handover) => handover.redriven_from,
             EventsRecord::Expect(expect) => expect.redriven_from,
             EventsRecord::Absorb(absorb) => absorb.redriven_from,
+            EventsRecord::Ask(ask) => ask.redriven_from,
             EventsRecord::Tick(_) | EventsRecord::Activated(_) => None,
         }
     }
@@ -89,6 +92,7 @@ impl EventsRecord<'_> {
             EventsRecord::Handover(handover) => &mut handover.redriven_from,
             EventsRecord::Expect(expect) => &mut expect.redriven_from,
             EventsRecord::Absorb(absorb) => &mut absorb.redriven_from,
+            EventsRecord::Ask(ask) => &mut ask.redriven_from,
             EventsRecord::Tick(_) | EventsRecord::Activated(_) => return false,
         };
         *mark = Some(origin);
@@ -104,6 +108,7 @@ impl EventsRecord<'_> {
             EventsRecord::Absorb(absorb) => absorb.at,
             EventsRecord::Tick(tick) => tick.time,
             EventsRecord::Activated(activated) => activated.from,
+            EventsRecord::Ask(ask) => ask.at,
         }
     }
 }
@@ -189,6 +194,73 @@ pub struct Activated<'a> {
     pub name: &'a str,
     pub digest: &'a str,
     pub from: i64,
+}
+
+/// To a user: say what your profile is now, as an `answer` command to the same subject.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ask<'a> {
+    pub run: &'a str,
+    /// Names of features, scores and `traits.NAME`.
+    #[serde(borrow)]
+    pub fields: Vec<&'a str>,
+    pub at: i64,
+    /// As an event's.
+    #[serde(default)]
+    pub redriven_from: Option<Origin>,
+}
+
+/// `commands`: everything a workflow fold reads. Keyed by subject, except control records, which have an empty key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum CommandsRecord<'a> {
+    #[serde(borrow)]
+    Command(Command<'a>),
+    #[serde(rename = "Tick")]
+    Tick(CommandsTick),
+    #[serde(borrow)]
+    Activated(Activated<'a>),
+}
+
+/// Something that happens to one subject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command<'a> {
+    pub kind: &'a str,
+    /// The time it tells of; none for effect results and what people ask for.
+    pub at: Option<i64>,
+    /// How many subjects it went through.
+    pub depth: i32,
+    /// JSON object, by kind.
+    pub body: &'a str,
+}
+
+/// Time for one `commands` partition, from the profile fold that feeds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandsTick {
+    pub time: i64,
+}
+
+/// `journal`: everything a workflow fold has decided. Keyed by subject, except control records, which have an empty key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum JournalRecord<'a> {
+    #[serde(borrow)]
+    Fact(JournalFact<'a>),
+    Time(JournalTime),
+    #[serde(borrow)]
+    Activated(Activated<'a>),
+}
+
+/// One decision. What it says is `workflow::Fact`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalFact<'a> {
+    pub at: i64,
+    /// Empty for what belongs to the subject.
+    pub run: &'a str,
+    /// JSON object with one member, named by the fact's kind.
+    pub body: &'a str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalTime {
+    pub time: i64,
 }
 
 /// `identities`, keyed by the anonymous subject's key, compacted.

@@ -14,7 +14,10 @@ use bytes::BufMut;
 use super::Error;
 use super::codec::{Wire, decode, encode};
 use super::profile::ProfileRecord;
-use super::records::{BatchOutcomes, CorrectionsRecord, DeadLetter, Definition, EventsRecord, IdentityRecord, IntakeRecord, SegmentChange};
+use super::records::{
+    BatchOutcomes, CommandsRecord, CorrectionsRecord, DeadLetter, Definition, EventsRecord, IdentityRecord, IntakeRecord, JournalRecord,
+    SegmentChange,
+};
 
 /// What may stand in one topic: its current schema and all before it.
 pub struct TopicSchema {
@@ -134,13 +137,16 @@ macro_rules! topics {
 topics! {
     INTAKE: IntakeRecord<'a>, "intake", 1, &[];
     IDENTITIES: IdentityRecord, "identities", 1, &[];
-    EVENTS: EventsRecord<'a>, "events", 3, &[
+    EVENTS: EventsRecord<'a>, "events", 4, &[
         (1, include_str!("../../schemas/history/events.1.avsc")),
         (2, include_str!("../../schemas/history/events.2.avsc")),
+        (3, include_str!("../../schemas/history/events.3.avsc")),
     ];
     PROFILES: ProfileRecord<'a>, "profiles", 1, &[], put_body;
     SEGMENT_CHANGES: SegmentChange<'a>, "segment_changes", 2, &[(1, include_str!("../../schemas/history/segment_changes.1.avsc"))];
     CORRECTIONS: CorrectionsRecord<'a>, "corrections", 1, &[];
+    COMMANDS: CommandsRecord<'a>, "commands", 1, &[];
+    JOURNAL: JournalRecord<'a>, "journal", 1, &[];
     DEFINITIONS: Definition<'a>, "definitions", 1, &[];
     DEAD_LETTERS: DeadLetter<'a>, "dead_letters", 1, &[];
     OUTCOMES: BatchOutcomes, "outcomes", 2, &[(1, include_str!("../../schemas/history/outcomes.1.avsc"))];

@@ -6,7 +6,7 @@ use super::{Error, NamespaceClock};
 use crate::domain::{DAY_MS, Duration, Incarnation, Namespace, PartitionId};
 use crate::log::{Cleanup, LogReader, LogWriter, Retention, TopicId, TopicInfo, TopicName, TopicPartition, TopicSpec};
 
-/// The topics of the event spine. The order is that of [`Topics`].
+/// The topics of the event spine and of workflows. The order is that of [`Topics`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
     Intake,
@@ -18,10 +18,12 @@ pub enum Topic {
     DeadLetters,
     Outcomes,
     Corrections,
+    Commands,
+    Journal,
 }
 
 impl Topic {
-    pub const ALL: [Topic; 9] = [
+    pub const ALL: [Topic; 11] = [
         Topic::Intake,
         Topic::Identities,
         Topic::Events,
@@ -31,6 +33,8 @@ impl Topic {
         Topic::DeadLetters,
         Topic::Outcomes,
         Topic::Corrections,
+        Topic::Commands,
+        Topic::Journal,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -44,6 +48,8 @@ impl Topic {
             Topic::DeadLetters => "dead_letters",
             Topic::Outcomes => "outcomes",
             Topic::Corrections => "corrections",
+            Topic::Commands => "commands",
+            Topic::Journal => "journal",
         }
     }
 
@@ -60,12 +66,18 @@ impl Topic {
             // Few records, and a read model is rebuilt from nothing else: who has long been in a segment is known from when they entered.
             Topic::SegmentChanges | Topic::Corrections => (Retention::Forever, Cleanup::Delete),
             Topic::Definitions => (Retention::Forever, Cleanup::Delete),
+            // What was decided is in the journal: these are kept to look at, and to decide again in a replay.
+            Topic::Commands => (days(30), Cleanup::Delete),
+            Topic::Journal => (Retention::Forever, Cleanup::Delete),
             // Long enough to notice, fix and send again.
             Topic::DeadLetters => (days(90), Cleanup::Delete),
             Topic::Outcomes => (days(30), Cleanup::Delete),
         }
     }
 }
+
+/// Topics that namespaces of earlier builds do not have.
+const LATER: [Topic; 3] = [Topic::Corrections, Topic::Commands, Topic::Journal];
 
 /// How many partitions each side has. `intake` may differ from `events`; everything by subject has one count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -87,13 +99,16 @@ impl Default for Partitions {
 /// |---|---|
 /// | `intake` | 7 days |
 /// | `identities`, `profiles` | the newest of each key, for ever |
-/// | `events`, `segment_changes`, `corrections`, `definitions` | for ever |
+/// | `events`, `segment_changes`, `corrections`, `journal`, `definitions` | for ever |
+/// | `commands` | 30 days |
 /// | `dead_letters` | 90 days |
 /// | `outcomes` | 30 days |
 pub fn topics(namespace: &Namespace, partitions: Partitions) -> Vec<TopicSpec> {
     let spec = |topic: Topic| {
         let count = match topic {
-            Topic::Events | Topic::Profiles | Topic::SegmentChanges | Topic::Corrections => partitions.events,
+            Topic::Events | Topic::Profiles | Topic::SegmentChanges | Topic::Corrections | Topic::Commands | Topic::Journal => {
+                partitions.events
+            }
             Topic::Intake | Topic::Identities | Topic::DeadLetters | Topic::Outcomes => partitions.intake,
             Topic::Definitions => 1,
         };
@@ -140,7 +155,7 @@ impl Topics {
             let mut specs = topics(namespace, Partitions { intake: 0, events: 0 });
             let spec = specs.swap_remove(topic as usize);
             let incarnation = existing.first()?.incarnation;
-            (topic == Topic::Corrections).then_some(TopicInfo { id: TopicId(u32::MAX), incarnation, spec })
+            LATER.contains(&topic).then_some(TopicInfo { id: TopicId(u32::MAX), incarnation, spec })
         };
         let find = |topic: &Topic| {
             let found = existing.iter().find(|info| info.spec.name == TopicName::new(namespace, topic.as_str()));
@@ -190,7 +205,7 @@ mod tests {
         let find = || Topics::find(&log, &namespace).unwrap();
         assert!(find().is_none());
         let specs = topics(&namespace, Partitions::default());
-        specs.iter().filter(|spec| spec.name.topic() != "corrections").for_each(|spec| drop(log.create_topic(spec).unwrap()));
+        specs.iter().filter(|spec| !["corrections", "commands", "journal"].contains(&spec.name.topic())).for_each(|spec| drop(log.create_topic(spec).unwrap()));
         let found = find().unwrap();
         assert_eq!((found.count(Topic::Events), found.count(Topic::Corrections)), (4, 0));
         assert_eq!(found.partitions(Topic::Corrections).count(), 0);

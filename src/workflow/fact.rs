@@ -381,6 +381,21 @@ pub enum CodecError {
 }
 
 impl Fact {
+    /// As a journal record carries it: the run's id (empty for the subject's own) and what happened, as JSON.
+    pub fn parts(&self) -> (String, String) {
+        let run = self.run.map(|run| run.to_string()).unwrap_or_default();
+        (run, serde_json::to_string(&self.what).expect("facts are plain data"))
+    }
+
+    pub fn from_parts(at: Millis, run: &str, body: &str) -> Result<Fact, CodecError> {
+        let broken = |why: String| CodecError::Broken { what: "fact", why };
+        let run = match run {
+            "" => None,
+            run => Some(RunId::parse(run).ok_or_else(|| broken(format!("{run:?} is no run id")))?),
+        };
+        Ok(Fact { at, run, what: serde_json::from_str(body).map_err(|error| broken(error.to_string()))? })
+    }
+
     pub fn encode(&self, into: &mut Vec<u8>) {
         into.push(FACT_VERSION);
         serde_json::to_writer(into, self).expect("facts are plain data, and a vector takes all bytes");

@@ -1,12 +1,15 @@
 //! What can happen to a subject: commands to its runs, what it did, what performers answered, and time.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::fact::{Category, Ending, Parent, Visit};
 use super::ids::{EffectId, RunId};
 use crate::domain::Millis;
 
-#[derive(Debug, Clone, PartialEq)]
+/// As a command's body it is JSON: `{"signal": {...}}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Input {
     /// By command, schedule, broadcast or another run.
     Start {
@@ -113,14 +116,16 @@ pub enum Input {
 }
 
 /// The answer to a start that needs leave.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Permit {
     Granted { until: Millis },
     Refused { reason: String, retry_at: Option<Millis> },
 }
 
 /// What became of one attempt.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Done {
         result: Json,

@@ -40,7 +40,7 @@ impl ProfileFold {
                 Ok(CONTROL)
             }
             EventsRecord::Absorb(absorb) => self.absorb(slot, &absorb, out),
-            EventsRecord::Tick(_) | EventsRecord::Activated(_) => Ok(CONTROL),
+            EventsRecord::Tick(_) | EventsRecord::Activated(_) | EventsRecord::Ask(_) => Ok(CONTROL),
         }
     }
 
