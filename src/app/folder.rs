@@ -5,6 +5,7 @@
 //! DATA/state        snapshots of the folds; deleted, it is rebuilt
 //! DATA/read         one SQLite file per namespace; deleted, it is rebuilt
 //! DATA/server.json  address and admin token of the running server, readable by its owner only
+//! DATA/link.key     what links in messages are signed with unless the configuration says, readable by its owner only
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -62,6 +63,28 @@ impl Folder {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(serde_json::to_string_pretty(contact).expect("a contact is JSON").as_bytes())?;
         std::fs::rename(temporary, self.contact_path())
+    }
+
+    /// The key that links are signed with where none is configured; made when first asked for. Lost, every link sent so far is dead.
+    pub fn link_key(&self) -> std::io::Result<String> {
+        let path = self.0.join("link.key");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => return Ok(text.trim().to_owned()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Err(_) => {}
+        }
+        let key = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        // Whole or not at all, and whoever was first wins.
+        let temporary = self.0.join(format!("link.key.{}", uuid::Uuid::new_v4().simple()));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(key.as_bytes())?;
+        file.sync_all()?;
+        let linked = std::fs::hard_link(&temporary, &path);
+        std::fs::remove_file(&temporary)?;
+        match linked {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(std::fs::read_to_string(&path)?.trim().to_owned()),
+            linked => linked.map(|()| key),
+        }
     }
 
     pub fn remove_contact(&self) {

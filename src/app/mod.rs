@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod folder;
+mod links;
 mod plans;
 mod server;
 mod world;
@@ -9,6 +10,7 @@ mod world;
 use std::net::SocketAddr;
 
 pub use folder::{Contact, Folder};
+pub use links::Links;
 pub use plans::rules_of;
 pub use server::{Edge, Engine, Ground, Opened, Server, takes_development_key};
 pub use world::{Plan, Vitals, World};
@@ -42,6 +44,8 @@ pub enum Error {
     Projections(#[from] projections::Error),
     #[error(transparent)]
     Gateway(#[from] gateway::Error),
+    #[error("links.keys: {0}")]
+    LinkKey(#[from] crate::channels::link::KeyError),
 }
 
 impl Error {

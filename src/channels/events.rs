@@ -88,7 +88,7 @@ mod tests {
 
     fn link(kind: Kind, detail: &str) -> Link {
         let (tenant, subject, detail) = ("acme".to_owned(), "u:ada".to_owned(), detail.to_owned());
-        Link { kind, tenant, subject, effect: EffectKey([1; 16]), expires: Millis::MAX, detail }
+        Link { kind, namespace: "main".to_owned(), tenant, subject, effect: EffectKey([1; 16]), expires: Millis::MAX, detail }
     }
 
     #[test]

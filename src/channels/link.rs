@@ -14,7 +14,7 @@ use super::hmac::{is_signed, sign};
 use crate::domain::{Millis, SECOND_MS};
 use crate::permit::EffectKey;
 
-const DOMAIN: &[u8] = b"flywheel link 1\0";
+const DOMAIN: &[u8] = b"flywheel link 2\0";
 const KEY_BYTES_MIN: usize = 32;
 const KID_BYTES_MAX: usize = 16;
 /// Browsers and mail programs take longer ones; nothing we make is.
@@ -35,15 +35,39 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     pub kind: Kind,
+    /// The world that what comes of it goes to.
+    pub namespace: String,
     pub tenant: String,
     /// As `domain::Subject` is written: `u:ID` or `a:ID`.
     pub subject: String,
-    /// The message that carried it, or the effect to be approved.
+    /// The message that carried it; of an approval the run that waits for it.
     pub effect: EffectKey,
     /// In whole seconds.
     pub expires: Millis,
-    /// Of an unsubscribe `PURPOSE/CHANNEL`, of a click the address, of an approval who decides.
+    /// Of an unsubscribe `PURPOSE/CHANNEL`, of a click the address, of an approval `VISIT/NODE/WHO` ([`Asked`]).
     pub detail: String,
+}
+
+/// What an approval's link is about, besides the run: which of its steps, and who was asked. Its text is the link's detail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    pub visit: u64,
+    pub node: String,
+    pub who: String,
+}
+
+impl Asked {
+    pub fn parse(detail: &str) -> Option<Self> {
+        let mut parts = detail.splitn(3, '/');
+        let visit = parts.next()?.parse().ok()?;
+        Some(Self { visit, node: parts.next()?.to_owned(), who: parts.next()?.to_owned() })
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.visit, self.node, self.who)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -153,14 +177,14 @@ fn parts<'a>(id: &'a str, payload: &'a [u8]) -> [&'a [u8]; 4] {
 }
 
 impl Link {
-    /// `kind u8 | expires, seconds, u32 | effect 16 | tenant | subject | detail`, texts as `length u16 | bytes`. A text is cut at 2 KB:
+    /// `kind u8 | expires, seconds, u32 | effect 16 | namespace | tenant | subject | detail`, texts as `length u16 | bytes`. A text is cut at 2 KB:
     /// ids are shorter, and whoever makes a click link gives it no longer address.
     fn payload(&self) -> Vec<u8> {
         let mut out = vec![self.kind as u8];
         let seconds = u32::try_from(self.expires.0.div_euclid(SECOND_MS).max(0)).unwrap_or(u32::MAX);
         out.extend(seconds.to_be_bytes());
         out.extend(self.effect.0);
-        for text in [&self.tenant, &self.subject, &self.detail] {
+        for text in [&self.namespace, &self.tenant, &self.subject, &self.detail] {
             let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
             out.extend((text.len() as u16).to_be_bytes());
             out.extend_from_slice(text.as_bytes());
@@ -179,9 +203,9 @@ impl Link {
             rest = tail;
             String::from_utf8(text.to_vec()).ok()
         };
-        let (tenant, subject, detail) = (text()?, text()?, text()?);
+        let (namespace, tenant, subject, detail) = (text()?, text()?, text()?, text()?);
         let expires = Millis(i64::from(u32::from_be_bytes(*seconds)) * SECOND_MS);
-        rest.is_empty().then_some(Self { kind, tenant, subject, effect: EffectKey(*effect), expires, detail })
+        rest.is_empty().then_some(Self { kind, namespace, tenant, subject, effect: EffectKey(*effect), expires, detail })
     }
 }
 
@@ -196,6 +220,7 @@ mod tests {
     fn link() -> Link {
         Link {
             kind: Kind::Click,
+            namespace: "main".into(),
             tenant: "acme".into(),
             subject: "u:ada".into(),
             effect: EffectKey([9; 16]),
@@ -223,6 +248,13 @@ mod tests {
         assert_eq!(keys("b", &["a", "b"]).open(Kind::Click, &old, NOW), Ok(link()));
         assert!(keys("b", &["a", "b"]).sign(&link()).starts_with("b."));
         assert_eq!(keys("b", &["b"]).open(Kind::Click, &old, NOW), Err(Error::Forged));
+    }
+
+    #[test]
+    fn what_an_approval_asks_is_read_as_it_was_written() {
+        let asked = Asked { visit: 7, node: "review".into(), who: "marketing/berlin".into() };
+        assert_eq!(Asked::parse(&asked.to_string()), Some(asked));
+        assert_eq!((Asked::parse("7/review"), Asked::parse("x/review/bo"), Asked::parse("")), (None, None, None));
     }
 
     #[test]

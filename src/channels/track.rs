@@ -8,7 +8,7 @@ use super::link::{Keys, Kind, Link};
 /// A longer address makes a token that some mail programs cut.
 const TARGET_BYTES_MAX: usize = 1_500;
 
-/// `of` is the link of this message: its tenant, subject, effect and end; kind and detail are set here.
+/// `of` is the link of this message: its namespace, tenant, subject, effect and end; kind and detail are set here.
 pub fn tracked(html: &str, base: &str, keys: &Keys, of: &Link) -> String {
     let mut out = String::with_capacity(html.len() * 2);
     let mut rest = html;
@@ -76,9 +76,9 @@ mod tests {
     const BASE: &str = "https://m.example";
 
     fn of() -> Link {
-        let (tenant, subject) = ("acme".to_owned(), "u:ada".to_owned());
+        let (namespace, tenant, subject) = ("main".to_owned(), "acme".to_owned(), "u:ada".to_owned());
         let (effect, expires) = (EffectKey([1; 16]), Millis(1_000_000));
-        Link { kind: Kind::Open, tenant, subject, effect, expires, detail: String::new() }
+        Link { kind: Kind::Open, namespace, tenant, subject, effect, expires, detail: String::new() }
     }
 
     /// The HTML with each of our links replaced by what it says.

@@ -66,6 +66,14 @@ pub const KEYS: &[Key] = &[
     key("observe.log_level", "error, warn, info, debug or trace, or a tracing filter such as flywheel::log=debug"),
     key("observe.log_json", "one JSON object per log line instead of text"),
     key(
+        "links.base_url",
+        "scheme and host that links in messages and to approvals begin with, such as https://go.example.com; empty is gateway.public_url, else the address served on",
+    ),
+    key(
+        "links.keys",
+        "what links are signed with: a list of {id, key}, the first one signs; none means one made once and kept in the data folder",
+    ),
+    key(
         "sources",
         "who may send: a list of {name, write_key, tenant, namespace, disabled}; none means the development key, on loopback only",
     ),

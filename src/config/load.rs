@@ -174,7 +174,11 @@ fn without_secrets(value: Value) -> Value {
         Value::Array(items) => Value::Array(items.into_iter().map(without_secrets).collect()),
         Value::Table(table) => {
             let hide = |(key, value): (String, Value)| {
-                let shown = if key == "write_key" || key == "api_key" { Value::String("***".into()) } else { without_secrets(value) };
+                let shown = if ["write_key", "api_key", "key"].contains(&key.as_str()) {
+                    Value::String("***".into())
+                } else {
+                    without_secrets(value)
+                };
                 (key, shown)
             };
             Value::Table(table.into_iter().map(hide).collect())

@@ -32,6 +32,7 @@ pub struct Config {
     pub topology: Topology,
     pub read: Read,
     pub observe: Observe,
+    pub links: Links,
     pub sources: Vec<Source>,
     pub api_keys: Vec<ApiKey>,
     pub namespaces: Vec<NamespaceConfig>,
@@ -78,6 +79,22 @@ pub struct Read {
 pub struct Observe {
     pub log_level: String,
     pub log_json: bool,
+}
+
+/// Links in messages and to approvals.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Links {
+    pub base_url: String,
+    pub keys: Vec<LinkKey>,
+}
+
+/// What links are signed with. The first signs; the others still open what they signed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkKey {
+    pub id: String,
+    pub key: String,
 }
 
 /// Who may send, and into which world.

@@ -108,6 +108,11 @@ impl SubjectKey {
         &self.0
     }
 
+    /// The whole key as text, tenant and all: what ids that follow from a subject are made of.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("checked when made: each of its parts is text")
+    }
+
     pub fn tenant(&self) -> TenantId {
         let (tenant, _, _) = split(&self.0).expect("checked when made");
         TenantId::new(tenant).expect("checked when made")

@@ -15,8 +15,10 @@ use crate::domain::{Digest, Incarnation, Millis, Namespace, PartitionId};
 use crate::log::{BatchBuilder, LogReader, LogWriter, Transaction};
 use crate::schema;
 use crate::schema::records::{Activated, Definition, EventsRecord, Tick};
+use crate::workflow;
 
 pub const KIND_TOPOLOGY: &str = "topology";
+pub const KIND_WORKFLOW: &str = "workflow";
 pub const KIND_NAMESPACE: &str = "namespace";
 /// An operator's word that time may pass in an incarnation that began as a copy.
 const KIND_RELEASE: &str = "release";
@@ -52,7 +54,8 @@ struct NamespaceBody {
 struct Stored {
     kind: String,
     name: String,
-    digest: Digest,
+    /// None says that the name takes nothing new from here on.
+    digest: Option<Digest>,
     body: String,
 }
 
@@ -67,7 +70,10 @@ fn each(log: &dyn LogReader, topics: &Topics, mut visit: impl FnMut(Stored)) -> 
             let Some(value) = record.value else { continue };
             let definition: Definition<'_> = schema::decode(value)?;
             let corrupt = || Error::Corrupt { what: "a definition's digest".into(), detail: definition.digest.to_owned() };
-            let digest = Digest::from_hex(definition.digest).ok_or_else(corrupt)?;
+            let digest = match definition.digest {
+                "" => None,
+                digest => Some(Digest::from_hex(digest).ok_or_else(corrupt)?),
+            };
             let (kind, name, body) = (definition.kind.to_owned(), definition.name.to_owned(), definition.body.to_owned());
             visit(Stored { kind, name, digest, body });
         }
@@ -161,20 +167,74 @@ fn push_definition(transaction: &mut Transaction, topics: &Topics, definition: &
 /// Stores the topology and activates it from `from` on, unless it is the one in force; true if it did. One append reaches the topic and
 /// every partition, so none can lack it.
 pub fn activate(log: &dyn LogWriter, topics: &Topics, topology: &Topology, from: Millis) -> Result<bool, Error> {
-    if newest(log, topics, KIND_TOPOLOGY)?.is_some_and(|stored| stored.digest == topology.digest) {
+    if newest(log, topics, KIND_TOPOLOGY)?.is_some_and(|stored| stored.digest == Some(topology.digest)) {
         return Ok(false);
     }
     let digest = topology.digest.to_hex();
     let definition = Definition { kind: KIND_TOPOLOGY, name: &topology.name, digest: &digest, body: &topology.canonical };
+    log.append(activation(topics, &definition, from)?)?.wait()?;
+    Ok(true)
+}
+
+/// The one append that stores a definition and brings it into force in every partition.
+fn activation(topics: &Topics, definition: &Definition<'_>, from: Millis) -> Result<Transaction, Error> {
     let mut transaction = Transaction::default();
-    push_definition(&mut transaction, topics, &definition)?;
-    let activated = EventsRecord::Activated(Activated { kind: KIND_TOPOLOGY, name: &topology.name, digest: &digest, from: from.0 });
+    push_definition(&mut transaction, topics, definition)?;
+    let Definition { kind, name, digest, .. } = *definition;
+    let activated = EventsRecord::Activated(Activated { kind, name, digest, from: from.0 });
     for partition in topics.partitions(Topic::Events) {
         let mut batch = BatchBuilder::new();
         batch.push_with(b"", from, |buffer| schema::encode(&activated, buffer))?;
         transaction.batches.push((partition, batch.build()));
     }
-    log.append(transaction)?.wait()?;
+    Ok(transaction)
+}
+
+/// Every workflow that a namespace was ever given, and which of each name takes new entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Workflows {
+    /// Name and canonical text.
+    pub known: BTreeMap<Digest, (String, String)>,
+    pub active: BTreeMap<String, Digest>,
+}
+
+/// The workflows of a namespace, as its `definitions` say.
+pub fn workflows(log: &dyn LogReader, topics: &Topics) -> Result<Workflows, Error> {
+    let mut found = Workflows::default();
+    each(log, topics, |definition| {
+        if definition.kind != KIND_WORKFLOW {
+            return;
+        }
+        match definition.digest {
+            None => drop(found.active.remove(&definition.name)),
+            Some(digest) => {
+                found.active.insert(definition.name.clone(), digest);
+                found.known.insert(digest, (definition.name, definition.body));
+            }
+        }
+    })?;
+    Ok(found)
+}
+
+/// Stores the workflow and has new entries go to it from `from` on, unless they do so already; true if it did. Runs in progress stay on
+/// the digest that they began under.
+pub fn activate_workflow(log: &dyn LogWriter, topics: &Topics, workflow: &workflow::Definition, from: Millis) -> Result<bool, Error> {
+    if workflows(log, topics)?.active.get(&workflow.name) == Some(&workflow.digest) {
+        return Ok(false);
+    }
+    let digest = workflow.digest.to_hex();
+    let definition = Definition { kind: KIND_WORKFLOW, name: &workflow.name, digest: &digest, body: &workflow.canonical };
+    log.append(activation(topics, &definition, from)?)?.wait()?;
+    Ok(true)
+}
+
+/// Has the workflow of this name take no new entries from `from` on; true if it took some before. Runs in progress go on.
+pub fn retire_workflow(log: &dyn LogWriter, topics: &Topics, name: &str, from: Millis) -> Result<bool, Error> {
+    if !workflows(log, topics)?.active.contains_key(name) {
+        return Ok(false);
+    }
+    let definition = Definition { kind: KIND_WORKFLOW, name, digest: "", body: "" };
+    log.append(activation(topics, &definition, from)?)?.wait()?;
     Ok(true)
 }
 
@@ -201,7 +261,7 @@ impl Library {
         }
         let mut body = None;
         each(&*self.log, &self.topics, |definition| {
-            if definition.digest == digest {
+            if definition.digest == Some(digest) {
                 body = Some(definition.body);
             }
         })?;
@@ -214,5 +274,45 @@ impl Library {
         let topology = Arc::new(topology);
         self.add(Arc::clone(&topology));
         Ok(topology)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::ManualClock;
+    use crate::log::MemoryLog;
+    use crate::stream::Partitions;
+
+    fn named(name: &str, wait: &str) -> workflow::Definition {
+        let text = format!(
+            "[workflow]\nname = \"{name}\"\n[workflow.entry]\ncommand = true\n\n[[node]]\nname = \"rest\"\nkind = \"delay\"\nwait = \"{wait}\"\nnext = \"over\"\n\n[[node]]\nname = \"over\"\nkind = \"exit\"\n"
+        );
+        workflow::Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    #[test]
+    fn a_published_workflow_is_in_force_until_another_of_its_name_or_its_retirement() {
+        let log = MemoryLog::new(Arc::new(ManualClock::at(Millis(0))));
+        let topics = Topics::create(&log, &Namespace::new("main").unwrap(), Partitions { intake: 1, events: 3 }).unwrap();
+        let (first, second, other) = (named("a", "1d"), named("a", "2d"), named("b", "1d"));
+        let publish = |workflow| activate_workflow(&log, &topics, workflow, Millis(5)).unwrap();
+        assert_eq!([publish(&first), publish(&first), publish(&other), publish(&second)], [true, false, true, true]);
+        let found = workflows(&log, &topics).unwrap();
+        assert_eq!(found.known.len(), 3);
+        assert_eq!(found.known[&first.digest], ("a".to_owned(), first.canonical.clone()));
+        assert_eq!(found.active, BTreeMap::from([("a".to_owned(), second.digest), ("b".to_owned(), other.digest)]));
+        assert!(publish(&first), "an earlier one can come back");
+        let retire = |name| retire_workflow(&log, &topics, name, Millis(6)).unwrap();
+        assert_eq!([retire("a"), retire("a"), retire("never")], [true, false, false]);
+        assert_eq!(workflows(&log, &topics).unwrap().active, BTreeMap::from([("b".to_owned(), other.digest)]));
+        for partition in topics.partitions(Topic::Events) {
+            let fetched = log.fetch(partition, crate::domain::Offset(0), FETCH_BYTES).unwrap();
+            let digests = fetched.records().map(|record| match schema::decode(record.value.unwrap()).unwrap() {
+                EventsRecord::Activated(activated) => activated.digest.len(),
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(digests.collect::<Vec<_>>(), [64, 64, 64, 64, 0], "each partition has heard of all of it");
+        }
     }
 }

@@ -28,7 +28,10 @@ mod topics;
 pub mod topology;
 mod worker;
 
-pub use definitions::{Library, NamespaceClock, activate, clock_of, override_of, release, released, topology_text};
+pub use definitions::{
+    Library, NamespaceClock, Workflows, activate, activate_workflow, clock_of, override_of, release, released, retire_workflow,
+    topology_text, workflows,
+};
 pub use error::Error;
 pub use fold::{Applied, Fault, Fold, Seal, Window};
 pub use intake::{FOLD_VERSION as INTAKE_FOLD_VERSION, IntakeFold, Setup as IntakeSetup};

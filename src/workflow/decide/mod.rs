@@ -30,7 +30,7 @@ pub const RESULT_BYTES_MAX: usize = 64 * 1024;
 /// Who is deciding about whom.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'c> {
-    /// The subject as run ids and splits know it: tenant and id.
+    /// The subject as run ids and splits know it: its key as text (`domain::SubjectKey::as_str`), tenant and all.
     pub subject: &'c str,
     pub library: &'c Library,
 }
