@@ -16,7 +16,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 it failed, and standard error says why; 2 the command line is wrong; 3 what was asked for is not there;
-4 a check did not pass (doctor, topology check, topology show and topology test of a file with mistakes, replay --expect, the counts of demo).
+4 a check did not pass (doctor; check, show and test of a topology or workflow file with mistakes; replay --expect; the counts of demo).
 
 Settings come from defaults, then flywheel.toml, then FLYWHEEL_SECTION__KEY variables, then flags: `flywheel config show`.";
 
@@ -64,6 +64,9 @@ pub enum Command {
     /// Check, draw and test topology files.
     #[command(subcommand)]
     Topology(Topology),
+    /// Campaigns and journeys: check, draw and test definitions; what runs do and did, and what came of them.
+    #[command(subcommand)]
+    Workflow(super::workflow::Workflow),
     /// Digests of what the log holds, to compare two histories by.
     Replay(Replay),
     /// Check every byte of the data folder; declare a hole where bytes are damaged.

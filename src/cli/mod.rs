@@ -18,6 +18,7 @@ mod topic;
 mod trace;
 mod up;
 pub mod wait;
+pub mod workflow;
 mod writer;
 
 pub use run::main;

@@ -205,7 +205,10 @@ mod tests {
         let find = || Topics::find(&log, &namespace).unwrap();
         assert!(find().is_none());
         let specs = topics(&namespace, Partitions::default());
-        specs.iter().filter(|spec| !["corrections", "commands", "journal"].contains(&spec.name.topic())).for_each(|spec| drop(log.create_topic(spec).unwrap()));
+        specs
+            .iter()
+            .filter(|spec| !["corrections", "commands", "journal"].contains(&spec.name.topic()))
+            .for_each(|spec| drop(log.create_topic(spec).unwrap()));
         let found = find().unwrap();
         assert_eq!((found.count(Topic::Events), found.count(Topic::Corrections)), (4, 0));
         assert_eq!(found.partitions(Topic::Corrections).count(), 0);

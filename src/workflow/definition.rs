@@ -3,6 +3,7 @@
 //! Owns the types only: `document` is how they are written, `check` makes them, `decide` walks them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -319,6 +320,18 @@ impl Kind {
             Kind::Exit { .. } => {}
         }
         ways
+    }
+}
+
+impl fmt::Display for AwaitedWhat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, name) = match self {
+            AwaitedWhat::Event(name) => ("event", name),
+            AwaitedWhat::Enters(name) => ("enters", name),
+            AwaitedWhat::Leaves(name) => ("leaves", name),
+            AwaitedWhat::Signal(name) => ("signal", name),
+        };
+        write!(f, "{word} {name}")
     }
 }
 

@@ -174,10 +174,13 @@ pub enum What {
         node: String,
         until: Millis,
     },
+    /// `awaits` is what for: `event Order Completed`, `enters vip`, `leaves vip`, `signal stop`.
     WaitBegun {
         visit: Visit,
         node: String,
         until: Millis,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        awaits: Vec<String>,
     },
     /// Something that a wait was for came.
     WaitMatched {

@@ -27,7 +27,10 @@ impl Turn<'_, '_> {
                 unknown: effect.unknown,
             },
             Kind::Delay { until, .. } => What::Delayed { visit, node, until: self.until(until, &scope) },
-            Kind::WaitFor { timeout_ms, .. } => What::WaitBegun { visit, node, until: self.at + *timeout_ms },
+            Kind::WaitFor { any, timeout_ms, .. } => {
+                let awaits = any.iter().map(|awaited| awaited.what.to_string()).collect();
+                What::WaitBegun { visit, node, until: self.at + *timeout_ms, awaits }
+            }
             Kind::Branch { fresh: true, .. } => What::ProfileAsked { visit, node },
             Kind::Branch { .. } => return self.branch(id, definition, visit, step, kind),
             Kind::Split { salt, arms, total } => {

@@ -1,0 +1,172 @@
+//! `flywheel workflow check|show|test`: definitions in files, compiled in, or published to a namespace.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::super::exit::Exit;
+use super::super::output::{note, out, outln, print_json};
+use super::super::{run, topic};
+use super::Drawing;
+use crate::config::Config;
+use crate::schema;
+use crate::schema::records;
+use crate::workflow::{self, Definition, SHIPPED};
+
+/// What definitions of workflows are stored as.
+const KIND: &str = "workflow";
+
+/// A workflow's text and what problems call it.
+struct Text {
+    file: String,
+    text: String,
+}
+
+/// Everything that is meant by names and paths; all shipped ones if nothing is named.
+fn texts(named: &[String]) -> anyhow::Result<Vec<Text>> {
+    if named.is_empty() {
+        return Ok(SHIPPED.iter().map(|(name, text)| shipped(name, text)).collect());
+    }
+    let mut found = Vec::new();
+    for name in named {
+        found.extend(texts_of(name)?);
+    }
+    Ok(found)
+}
+
+fn shipped(name: &str, text: &str) -> Text {
+    Text { file: format!("topologies/workflows/{name}.toml"), text: text.to_owned() }
+}
+
+fn texts_of(named: &str) -> anyhow::Result<Vec<Text>> {
+    if let Some((name, text)) = SHIPPED.iter().find(|(name, _)| *name == named) {
+        return Ok(vec![shipped(name, text)]);
+    }
+    let path = Path::new(named);
+    if !path.exists() {
+        let names = SHIPPED.map(|(name, _)| name).join(", ");
+        let message =
+            format!("there is no workflow {named:?}: shipped ones are {names}, anything else is a path to a .toml file or a folder");
+        return Err(Exit::not_found(message));
+    }
+    let mut files: Vec<PathBuf> = vec![path.to_owned()];
+    if path.is_dir() {
+        let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {named}"))?;
+        files = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+        files.sort();
+        if files.is_empty() {
+            return Err(Exit::not_found(format!("{named} holds no .toml file")));
+        }
+    }
+    let read = |file: PathBuf| {
+        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(Text { file: file.display().to_string(), text })
+    };
+    files.into_iter().map(read).collect()
+}
+
+pub fn check(named: &[String], json: bool) -> anyhow::Result<()> {
+    let (mut problems, mut told) = (Vec::new(), Vec::new());
+    for Text { file, text } in texts(named)? {
+        match Definition::parse(&file, &text) {
+            Ok(definition) => {
+                let digest = definition.digest.to_hex();
+                let (nodes, goals, tests) = (definition.nodes.len(), definition.goals.len(), definition.tests.len());
+                if !json {
+                    outln!("{file}: ok: {} of {nodes} nodes, {goals} goals, {tests} tests, digest {}", definition.name, &digest[..12]);
+                }
+                told.push(json!({"file": file, "workflow": definition.name, "digest": digest, "nodes": nodes, "goals": goals,
+                                 "tests": tests, "problems": []}));
+            }
+            Err(found) => {
+                let problem = |problem: &crate::segments::Problem| json!({"line": problem.line, "column": problem.column, "reason": problem.message, "hint": problem.hint});
+                told.push(json!({"file": file, "problems": found.0.iter().map(problem).collect::<Vec<_>>()}));
+                problems.extend(found.0);
+            }
+        }
+    }
+    if json {
+        print_json(&json!(told));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Exit::check_failed(crate::segments::Problems(problems).to_string())) }
+}
+
+pub fn show(config: &Config, named: &str, namespace: &str, format: Drawing, json: bool) -> anyhow::Result<()> {
+    let definition = find(config, named, namespace)?;
+    let drawing = match format {
+        Drawing::Text => workflow::Drawing::Text,
+        Drawing::Mermaid => workflow::Drawing::Mermaid,
+    };
+    let drawn = workflow::draw(&definition, drawing);
+    if json {
+        print_json(&json!({"workflow": definition.name, "about": definition.about, "digest": definition.digest.to_hex(),
+                           "canonical": definition.canonical, "drawing": drawn}));
+    } else {
+        out!("{drawn}");
+    }
+    Ok(())
+}
+
+/// The definition that is meant: a file, else the one in force in the namespace under that name, else the shipped one.
+pub fn find(config: &Config, named: &str, namespace: &str) -> anyhow::Result<Definition> {
+    let is_path = Path::new(named).is_file();
+    if !is_path && let Some(text) = published(config, namespace, named)? {
+        return Definition::parse(&format!("{namespace}.definitions {named}"), &text).map_err(mistakes);
+    }
+    match texts_of(named)?.as_slice() {
+        [Text { file, text }] => Definition::parse(file, text).map_err(mistakes),
+        several => Err(Exit::not_found(format!("{named} is a folder of {} workflows: name one of them", several.len()))),
+    }
+}
+
+fn mistakes(problems: crate::segments::Problems) -> anyhow::Error {
+    Exit::check_failed(problems.to_string())
+}
+
+/// The newest text under that name in the namespace's `definitions`, if there is a log and it has one.
+fn published(config: &Config, namespace: &str, named: &str) -> anyhow::Result<Option<String>> {
+    let Ok(log) = run::reader(config) else { return Ok(None) };
+    let Ok(topic) = topic::find(&*log, &format!("{namespace}.definitions")) else { return Ok(None) };
+    let mut newest = None;
+    topic::scan(&*log, &topic, topic::Range::default(), |_, record| {
+        if let Some(value) = record.value {
+            let definition: records::Definition<'_> = schema::decode(value)?;
+            if definition.kind == KIND && (definition.name == named || definition.digest == named) {
+                newest = Some(definition.body.to_owned());
+            }
+        }
+        Ok(())
+    })?;
+    Ok(newest)
+}
+
+pub fn test(named: &[String], stories: bool, json: bool) -> anyhow::Result<()> {
+    let (mut failed, mut ran, mut told) = (0, 0, Vec::new());
+    for Text { file, text } in texts(named)? {
+        let definition = Definition::parse(&file, &text).map_err(mistakes)?;
+        let verdicts = workflow::test(&definition);
+        if !json {
+            outln!("{file}: {} tests", verdicts.len());
+        }
+        for verdict in &verdicts {
+            ran += 1;
+            failed += usize::from(!verdict.failures.is_empty());
+            if !json {
+                out!("{verdict}");
+                if stories && verdict.failures.is_empty() {
+                    verdict.story.iter().for_each(|line| outln!("    {line}"));
+                }
+            }
+        }
+        let tests = verdicts.iter().map(|v| json!({"test": v.name, "line": v.line, "failures": v.failures, "story": v.story}));
+        told.push(json!({"workflow": definition.name, "file": file, "tests": tests.collect::<Vec<_>>()}));
+    }
+    if json {
+        print_json(&json!(told));
+    } else if failed == 0 {
+        note!("{ran} tests passed");
+    }
+    if failed > 0 { Err(Exit::check_failed(format!("{failed} of {ran} tests failed"))) } else { Ok(()) }
+}
