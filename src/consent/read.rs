@@ -9,6 +9,7 @@
 //! A category is a purpose on every channel. Where answers come in an object, a name that is a channel's stands for every purpose on it,
 //! and the two may be nested either way round. A category that an event leaves out keeps its answer.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
@@ -30,11 +31,14 @@ pub struct Said<'a> {
 }
 
 /// One answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Stated {
     /// Empty for every purpose.
+    #[serde(default)]
     pub purpose: String,
     /// Empty for every channel.
+    #[serde(default)]
     pub channel: String,
     pub granted: bool,
 }

@@ -26,6 +26,6 @@ pub use decide::{Block, Decision, Request, Standing, decide};
 pub use grant::{Grant, SendPermit, Unusable};
 pub use ids::{EffectKey, Executor};
 pub use ledger::Ledger;
-pub use policy::{Basis, Cap, Days, Policy, Priority, Problem, Purpose, Quiet, TimeOfDay};
+pub use policy::{Basis, Cap, Days, Place, Policy, Priority, Problem, Purpose, Quiet, TimeOfDay, duration};
 pub use refusal::{Reason, Refusal};
 pub use suppression::{AddressKey, Cause, Suppressions};

@@ -110,10 +110,22 @@ pub struct TimeOfDay(pub(super) i64);
 #[serde(try_from = "Vec<String>")]
 pub struct Days(pub(super) u8);
 
+/// Where in a policy something is: which one of its lists, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Purpose(usize),
+    Cap(usize),
+    Quiet(usize),
+    Zone,
+    Valid,
+    Whole,
+}
+
 /// One thing that is wrong with a policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {reason}; {hint}")]
 pub struct Problem {
+    pub place: Place,
     /// Such as `cap weekly`.
     pub what: String,
     pub reason: String,
@@ -128,7 +140,8 @@ fn a_minute() -> i64 {
     MINUTE_MS
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+/// A length of time in a policy: `7d`.
+pub fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
     let text = String::deserialize(from)?;
     duration_ms(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a length of time such as 7d, 12h or 90s")))
 }
@@ -209,10 +222,11 @@ impl Policy {
     /// Everything wrong with it; a policy with none always answers.
     pub fn check(&self) -> Vec<Problem> {
         let mut found = Vec::new();
-        let mut problem = |what: String, reason: String, hint| found.push(Problem { what, reason, hint });
+        let mut problem = |place, what: String, reason: String, hint| found.push(Problem { place, what, reason, hint });
         for (at, purpose) in self.purposes.iter().enumerate() {
             if purpose.name.is_empty() || self.purposes[..at].iter().any(|other| other.name.eq_ignore_ascii_case(&purpose.name)) {
                 problem(
+                    Place::Purpose(at),
                     format!("purpose {}", purpose.name),
                     "declared twice, or without a name".into(),
                     "give each purpose one name and one basis",
@@ -220,39 +234,52 @@ impl Policy {
             }
         }
         if jiff::tz::TimeZone::get(&self.zone).is_err() {
-            problem("zone".into(), format!("no time zone is called {:?}", self.zone), "name an IANA zone, such as Europe/Berlin");
+            problem(
+                Place::Zone,
+                "zone".into(),
+                format!("no time zone is called {:?}", self.zone),
+                "name an IANA zone, such as Europe/Berlin",
+            );
         }
         if !(VALID_MIN_MS..=VALID_MAX_MS).contains(&self.valid_ms) {
-            problem("permit_valid".into(), format!("{} ms is not between 5 s and 15 min", self.valid_ms), "a minute suits most servers");
+            let reason = format!("{} ms is not between 5 s and 15 min", self.valid_ms);
+            problem(Place::Valid, "permit_valid".into(), reason, "a minute suits most servers");
         }
-        for cap in &self.caps {
+        for (at, cap) in self.caps.iter().enumerate() {
+            let place = Place::Cap(at);
             let what = format!("cap {}", cap.name);
             if !(1..=WINDOW_MAX_MS).contains(&cap.window_ms) {
-                problem(what.clone(), "its window is not between 1 ms and 35 days".into(), "35 days are remembered of each person");
+                problem(place, what.clone(), "its window is not between 1 ms and 35 days".into(), "35 days are remembered of each person");
             }
             if cap.limit as usize > LIMIT_MAX {
-                problem(what.clone(), format!("its limit is above {LIMIT_MAX}"), "use a shorter window with a smaller limit");
+                problem(place, what.clone(), format!("its limit is above {LIMIT_MAX}"), "use a shorter window with a smaller limit");
             }
             if cap.kept_for_normal.saturating_add(cap.kept_for_high) > cap.limit {
-                problem(what.clone(), "more places are kept than there are".into(), "raise the limit or keep fewer");
+                problem(place, what.clone(), "more places are kept than there are".into(), "raise the limit or keep fewer");
             }
-            self.check_purpose(what, &cap.purpose, &mut problem);
+            self.check_purpose(place, what, &cap.purpose, &mut problem);
         }
         for (at, quiet) in self.quiet.iter().enumerate() {
-            self.check_purpose(format!("quiet {}", at + 1), &quiet.purpose, &mut problem);
+            self.check_purpose(Place::Quiet(at), format!("quiet {}", at + 1), &quiet.purpose, &mut problem);
         }
         self.check_quiet(&mut problem);
         found
     }
 
-    fn check_purpose(&self, what: String, purpose: &Option<String>, problem: &mut impl FnMut(String, String, &'static str)) {
+    fn check_purpose(
+        &self,
+        place: Place,
+        what: String,
+        purpose: &Option<String>,
+        problem: &mut impl FnMut(Place, String, String, &'static str),
+    ) {
         if let Some(name) = purpose.as_ref().filter(|name| self.purpose(name).is_none()) {
-            problem(what, format!("no purpose is called {name:?}"), "declare it as a [[purpose]], or correct the name");
+            problem(place, what, format!("no purpose is called {name:?}"), "declare it as a [[purpose]], or correct the name");
         }
     }
 
     /// Of every channel and purpose that a rule names, some time of the week must be left.
-    fn check_quiet(&self, problem: &mut impl FnMut(String, String, &'static str)) {
+    fn check_quiet(&self, problem: &mut impl FnMut(Place, String, String, &'static str)) {
         let channels = self.quiet.iter().map(|quiet| quiet.channel.as_deref().unwrap_or(""));
         for channel in channels.collect::<std::collections::BTreeSet<_>>() {
             for purpose in self.purposes.iter().filter(|purpose| purpose.basis != Basis::Transactional) {
@@ -260,7 +287,7 @@ impl Policy {
                 if quiet::never_ends(rules) {
                     let what =
                         format!("quiet hours of purpose {} on {}", purpose.name, if channel.is_empty() { "any channel" } else { channel });
-                    problem(what, "they leave no time of the week".into(), "shorten one of the rules");
+                    problem(Place::Whole, what, "they leave no time of the week".into(), "shorten one of the rules");
                 }
             }
         }

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Millis;
 
-/// Stands for (channel, address) without being one: 16 bytes of BLAKE3 over both in lower case.
+/// Stands for (channel, address) without being one: 16 bytes of BLAKE3 over both in lower case. In text it is hex.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct AddressKey(pub(super) [u8; 16]);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,6 +51,26 @@ impl AddressKey {
         let mut key = [0; 16];
         key.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
         Self(key)
+    }
+}
+
+impl fmt::Display for AddressKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", super::ids::EffectKey(self.0))
+    }
+}
+
+impl From<AddressKey> for String {
+    fn from(key: AddressKey) -> String {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for AddressKey {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let key: super::ids::EffectKey = text.parse().map_err(|_| "an address's key is 32 hexadecimal digits")?;
+        Ok(Self(key.0))
     }
 }
 

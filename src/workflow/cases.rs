@@ -6,6 +6,8 @@ use toml::Spanned;
 use super::definition::{Definition, Kind};
 use super::document::{EffectTable, GivenTable, TestTable, Text};
 use super::fact::Category;
+use super::policy::Policy;
+use crate::consent::{self, Said, Stated};
 use crate::domain::{DAY_MS, Millis};
 use crate::segments::{Source, duration_ms};
 
@@ -19,6 +21,9 @@ pub struct Case {
     pub subject: String,
     pub zone: Option<String>,
     pub profile: Json,
+    pub attributes: Vec<(String, Json)>,
+    pub consent: Vec<Stated>,
+    pub policy: Policy,
     pub given: Vec<Given>,
     pub answers: Vec<Answer>,
     /// Lines of the story, in their order; others may stand between.
@@ -52,6 +57,8 @@ pub enum GivenWhat {
     Resume,
     Cancel,
     Retry,
+    Consent { stated: Vec<Stated> },
+    Suppress { channel: String },
 }
 
 /// What performers of one node's effect answer next.
@@ -67,7 +74,6 @@ pub struct Answer {
 pub enum AnswerWhat {
     Done(Json),
     Failed { category: Category, error: String },
-    Refused(String),
     Lost,
 }
 
@@ -113,11 +119,42 @@ fn case(test: &TestTable, definition: &Definition, source: &mut Source<'_>) -> C
         subject: test.subject.clone().unwrap_or_else(|| "ann".to_owned()),
         zone: test.zone.clone(),
         profile: to_json(&toml::Value::Table(test.profile.clone())),
+        attributes: attributes(test),
+        consent: stated_by(&test.consent),
+        policy: policy(test, source),
         given,
         answers: test.effects.iter().filter_map(|table| answer(table, definition, source)).collect(),
         expect: test.expect.iter().map(|text| line(text, start, source)).collect(),
         never: test.never.iter().map(|text| line(text, start, source)).collect(),
     }
+}
+
+/// Everyone can be reached, unless the test says otherwise.
+fn attributes(test: &TestTable) -> Vec<(String, Json)> {
+    let mut known = Map::new();
+    for (name, value) in [("email", "person@example.org"), ("phone", "+491700000000"), ("push_token", "token")] {
+        known.insert(name.to_owned(), json!(value));
+    }
+    if let Some(zone) = &test.zone {
+        known.insert("time_zone".to_owned(), json!(zone));
+    }
+    known.extend(test.attributes.iter().map(|(name, value)| (name.clone(), to_json(value))));
+    known.into_iter().collect()
+}
+
+/// Answers as a consent event holds them.
+fn stated_by(answers: &toml::Table) -> Vec<Stated> {
+    let properties = json!({ "consent": to_json(&toml::Value::Table(answers.clone())) }).to_string();
+    consent::stated(Said { kind: "track", name: "Consent Updated", properties: &properties, context: "" }).into_vec()
+}
+
+fn policy(test: &TestTable, source: &mut Source<'_>) -> Policy {
+    let Some(text) = &test.policy else { return Policy::shipped() };
+    Policy::parse("policy", text.get_ref()).unwrap_or_else(|problems| {
+        let message = format!("the test's policy, line {}: {}", problems.0[0].line, problems.0[0].message);
+        source.report(text.span(), message, problems.0[0].hint.clone());
+        Policy::shipped()
+    })
 }
 
 /// A time: a length after the start (`60d`, `1d 2h`), or a point in time.
@@ -175,10 +212,13 @@ fn given_of(table: &Spanned<GivenTable>, start: Millis, definition: &Definition,
         given.resume.map(|_| GivenWhat::Resume),
         given.cancel.map(|_| GivenWhat::Cancel),
         given.retry.map(|_| GivenWhat::Retry),
+        given.consent.as_ref().map(|answers| GivenWhat::Consent { stated: stated_by(answers) }),
+        given.suppress.clone().map(|channel| GivenWhat::Suppress { channel }),
     ];
     let mut named = kinds.into_iter().flatten();
     let (Some(what), None) = (named.next(), named.next()) else {
-        let hint = "one of enters, leaves, event, start, signal, approve, reject, pause, resume, cancel, retry".to_owned();
+        let hint =
+            "one of enters, leaves, event, start, signal, approve, reject, pause, resume, cancel, retry, consent, suppress".to_owned();
         source.report(table.span(), "exactly one thing happens in each line", Some(hint));
         return None;
     };
@@ -204,10 +244,14 @@ fn answer(table: &Spanned<EffectTable>, definition: &Definition, source: &mut So
     };
     let result = effect.result.as_ref().map(|result| AnswerWhat::Done(to_json(&toml::Value::Table(result.clone()))));
     let failed = effect.fails.clone().map(|error| AnswerWhat::Failed { category, error });
-    let kinds = [result, failed, effect.refused.clone().map(AnswerWhat::Refused), effect.lost.then_some(AnswerWhat::Lost)];
+    let kinds = [result, failed, effect.lost.then_some(AnswerWhat::Lost)];
     let mut named = kinds.into_iter().flatten();
     let (Some(what), None) = (named.next(), named.next()) else {
-        source.report(table.span(), "an answer is one of result, fails, refused or lost", None);
+        source.report(
+            table.span(),
+            "an answer is one of result, fails or lost",
+            Some("what may not be sent follows from `consent`, `suppress` and `policy`".to_owned()),
+        );
         return None;
     };
     let takes_ms = effect.takes.as_ref().map_or(0, |text| instant(text, Millis(0), source).0.max(0));

@@ -13,6 +13,7 @@ use super::cases::Case;
 use super::expression::{Condition, Expr};
 use super::fact::{Performer, Unknown};
 use crate::domain::Digest;
+use crate::permit::Priority;
 use crate::segments::Type;
 
 /// A node's place.
@@ -161,6 +162,13 @@ pub type Inputs = Vec<(String, Expr)>;
 pub struct Effect {
     pub by: Performer,
     pub target: String,
+    /// Of a channel: what the message is for, as the policy names it. Empty for any other.
+    pub purpose: String,
+    pub priority: Priority,
+    /// So long after it was asked for a message makes no sense any more.
+    pub not_after_ms: Option<i64>,
+    /// How long it takes, where time is the data's own.
+    pub takes_ms: i64,
     pub input: Inputs,
     pub returns: BTreeMap<String, Type>,
     pub retry: Retry,

@@ -97,6 +97,10 @@ node_table! {
     returns: BTreeMap<String, Text>,
     retry: RetryTable,
     timeout: String,
+    purpose: String,
+    priority: String,
+    not_after: String,
+    takes: String,
     unknown: String,
     on_failure: String,
     on_refused: String,
@@ -137,7 +141,25 @@ node_table! {
 
 /// The keys that each kind of node takes: those that it must have, and those that it may.
 pub(super) const KINDS: [(&str, &[&str], &[&str]); 14] = [
-    ("effect", &["timeout", "next"], &["agent", "channel", "webhook", "input", "returns", "retry", "unknown", "on_failure", "on_refused"]),
+    (
+        "effect",
+        &["timeout", "next"],
+        &[
+            "agent",
+            "channel",
+            "webhook",
+            "input",
+            "returns",
+            "retry",
+            "unknown",
+            "on_failure",
+            "on_refused",
+            "purpose",
+            "priority",
+            "not_after",
+            "takes",
+        ],
+    ),
     ("delay", &["next"], &["wait", "until_local", "weekdays", "zone", "until_date", "offset"]),
     ("wait_for", &["any", "timeout", "next"], &["on_timeout"]),
     ("branch", &["cases", "otherwise"], &["fresh"]),
@@ -215,6 +237,15 @@ pub(super) struct TestTable {
     pub(super) zone: Option<String>,
     #[serde(default)]
     pub(super) profile: toml::Table,
+    /// What is known of the person beside the profile: `email`, `phone`, `push_token`. Made up where it is not said.
+    #[serde(default)]
+    pub(super) attributes: toml::Table,
+    /// What the person has said from the first, as in a consent event: `{ marketing = true }`.
+    #[serde(default)]
+    pub(super) consent: toml::Table,
+    /// Another policy than the one that the binary carries, written as its file would be.
+    #[serde(default)]
+    pub(super) policy: Option<Text>,
     /// How long the test looks on after the last record.
     #[serde(default, rename = "for")]
     pub(super) lasts: Option<Text>,
@@ -251,6 +282,10 @@ pub(super) struct GivenTable {
     pub(super) resume: Option<bool>,
     pub(super) cancel: Option<bool>,
     pub(super) retry: Option<bool>,
+    /// What the person says about consent.
+    pub(super) consent: Option<toml::Table>,
+    /// The channel whose address nothing may be sent to any more.
+    pub(super) suppress: Option<String>,
     pub(super) by: Option<String>,
     pub(super) id: Option<String>,
     /// An event's properties, a signal's payload, a start's input.
@@ -272,8 +307,6 @@ pub(super) struct EffectTable {
     pub(super) fails: Option<String>,
     #[serde(default)]
     pub(super) category: Option<Text>,
-    #[serde(default)]
-    pub(super) refused: Option<String>,
     /// Begins and never answers.
     #[serde(default)]
     pub(super) lost: bool,

@@ -2,26 +2,29 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::fact::{Fact, Visit, What};
+use super::fact::{Fact, Settled, Visit, What};
 use super::ids::{EffectId, RunId};
 use super::state::{
-    Doing, Fork, GoalHit, MARKS_MAX, Mark, OUTSTANDING_MAX, Open, Paused, Pending, RECENT_MAX, Run, SETTLING_MAX, Settling, Step, Stuck,
+    ARMS_MAX, Doing, Fork, GoalHit, Mark, OUTSTANDING_MAX, Open, Paused, Pending, RECENT_MAX, Run, SETTLING_MAX, Settling, Step, Stuck,
     Subject, Way,
 };
 use crate::domain::Millis;
+use crate::permit::EffectKey;
 
 pub fn evolve(subject: &mut Subject, fact: &Fact) {
     subject.facts = subject.facts.saturating_add(1);
+    subject.now = subject.now.max(fact.at);
     let Some(id) = fact.run else {
         match &fact.what {
             What::AttributeSet { name, value } => {
                 subject.attributes.insert(name.clone(), value.clone());
             }
-            What::EffectSettled { effect, attempt, .. } => settle(subject, *effect, *attempt),
-            _ => {}
+            What::EffectSettled { effect, attempt, outcome, .. } => settle(subject, *effect, *attempt, *outcome, fact.at),
+            other => evolve_subject(subject, other),
         }
         return;
     };
+    count(subject, id, fact);
     match &fact.what {
         What::RunStarted { .. } => start(subject, id, fact),
         What::RunEnded { .. } => end(subject, id, fact.at),
@@ -41,17 +44,85 @@ pub fn evolve(subject: &mut Subject, fact: &Fact) {
     }
 }
 
+/// What belongs to the person and not to a run.
+fn evolve_subject(subject: &mut Subject, what: &What) {
+    match what {
+        What::ConsentStated { said, stated, .. } => {
+            for answer in stated {
+                subject.consent.set(&answer.purpose, &answer.channel, answer.granted, *said);
+            }
+        }
+        What::Suppressed { address, reason, said, until, .. } => subject.suppressions.suppress(*address, *reason, *said, *until),
+        What::Unsuppressed { address, said, .. } => subject.suppressions.lift(*address, *said),
+        What::Expecting { anonymous } => {
+            subject.expecting.insert(anonymous.clone());
+        }
+        What::MergedInto { .. } => subject.give_away(),
+        What::Carried { carry } => subject.take_in(carry),
+        What::Held { at, input } => subject.keep(*at, input),
+        What::Taken { count } => {
+            subject.held.drain(..subject.held.len().min(*count as usize));
+        }
+        _ => {}
+    }
+}
+
+/// What a fact about a message means to the caps: granted counts, used counts, known unused does not.
+fn count(subject: &mut Subject, id: RunId, fact: &Fact) {
+    let key = |effect: &EffectId| EffectKey(effect.0.to_be_bytes());
+    match &fact.what {
+        What::PermitGranted { effect, attempt, grant, .. } => {
+            subject.ledger.granted(grant);
+            if let Some(pending) = pending(subject, id, *effect) {
+                pending.granted.push(*attempt);
+                if let Some(open) = pending.open.as_mut().filter(|open| open.attempt == *attempt) {
+                    open.permit = Some(grant.until());
+                }
+            }
+        }
+        What::EffectCompleted { effect, .. } => {
+            if let Some(message) = pending(subject, id, *effect).and_then(|pending| pending.message()) {
+                subject.ledger.used(key(effect), &message.channel, &message.purpose, fact.at);
+            }
+        }
+        What::AttemptFailed { effect, attempt, timed_out: false, .. } => {
+            let Some(pending) = pending(subject, id, *effect).filter(|pending| pending.granted.contains(attempt)) else { return };
+            pending.granted.retain(|other| other != attempt);
+            if pending.granted.is_empty() {
+                subject.ledger.unused(key(effect));
+            }
+        }
+        What::LookedUp { effect, .. } => {
+            if let Some(pending) = pending(subject, id, *effect) {
+                pending.granted.clear();
+                subject.ledger.unused(key(effect));
+            }
+        }
+        What::ArmAssigned { node, arm, .. } => {
+            let Some(run) = subject.runs.get(&id) else { return };
+            let split = Subject::mark_key(&run.workflow, Some(node));
+            if subject.arms.len() < ARMS_MAX || subject.arms.contains_key(&split) {
+                subject.arms.insert(split, arm.clone());
+            }
+        }
+        _ => {}
+    }
+}
+
+fn pending(subject: &mut Subject, id: RunId, effect: EffectId) -> Option<&mut Pending> {
+    let steps = subject.runs.get_mut(&id)?.steps.values_mut();
+    steps.into_iter().find_map(|step| match &mut step.doing {
+        Doing::Effect(pending) if pending.id == effect => Some(pending),
+        _ => None,
+    })
+}
+
 fn start(subject: &mut Subject, id: RunId, fact: &Fact) {
     let What::RunStarted { workflow, digest, key, first, entry, vars, profile, depth, parent, .. } = &fact.what else { return };
     let mark = subject.marks.entry(Subject::mark_key(workflow, key.as_deref()));
     let mark = mark.or_insert(Mark { run: id, started: fact.at, ended: None, runs: 0 });
     *mark = Mark { run: id, started: fact.at, ended: None, runs: mark.runs.saturating_add(1) };
-    if subject.marks.len() > MARKS_MAX {
-        let oldest = subject.marks.iter().filter(|(_, mark)| mark.ended.is_some()).min_by_key(|(_, mark)| mark.started);
-        if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
-            subject.marks.remove(&oldest);
-        }
-    }
+    subject.forget_marks();
     let mut run = Run {
         workflow: workflow.clone(),
         digest: digest.clone(),
@@ -86,7 +157,7 @@ fn end(subject: &mut Subject, id: RunId, at: Millis) {
     let Some(run) = subject.runs.remove(&id) else { return };
     for step in run.steps.into_values() {
         if let Doing::Effect(pending) = step.doing {
-            remember_outstanding(subject, id, pending.id, pending.outstanding);
+            let_go(subject, id, pending);
         }
     }
     if let Some(mark) = subject.marks.get_mut(&Subject::mark_key(&run.workflow, run.key.as_deref()))
@@ -100,11 +171,14 @@ fn end(subject: &mut Subject, id: RunId, at: Millis) {
     }
 }
 
-fn remember_outstanding(subject: &mut Subject, run: RunId, effect: EffectId, outstanding: Vec<u32>) {
+/// Nobody waits for the effect any more; its attempts may still answer.
+fn let_go(subject: &mut Subject, run: RunId, pending: Pending) {
+    let message = pending.message();
+    let (effect, outstanding) = (pending.id, pending.outstanding);
     if outstanding.is_empty() {
         return;
     }
-    subject.settling.push_back(Settling { effect, run, outstanding });
+    subject.settling.push_back(Settling { effect, run, outstanding, message });
     if subject.settling.len() > SETTLING_MAX {
         subject.settling.pop_front();
     }
@@ -125,7 +199,7 @@ fn complete(subject: &mut Subject, id: RunId, effect: EffectId, attempt: Option<
     let node = subject.runs.get(&id).and_then(|run| Some(run.steps.get(&run.effect(effect)?.0)?.node.clone()));
     let Some(mut pending) = take_effect(subject, id, effect, Doing::Ready(Way::Done)) else { return };
     pending.outstanding.retain(|other| Some(*other) != attempt);
-    remember_outstanding(subject, id, effect, pending.outstanding);
+    let_go(subject, id, pending);
     if let (Some(run), Some(node)) = (subject.runs.get_mut(&id), node) {
         run.results.insert(node, result.clone());
     }
@@ -134,18 +208,18 @@ fn complete(subject: &mut Subject, id: RunId, effect: EffectId, attempt: Option<
 fn refuse(subject: &mut Subject, id: RunId, effect: EffectId, attempt: u32) {
     let Some(mut pending) = take_effect(subject, id, effect, Doing::Ready(Way::Refused)) else { return };
     pending.outstanding.retain(|other| *other != attempt);
-    remember_outstanding(subject, id, effect, pending.outstanding);
+    let_go(subject, id, pending);
 }
 
 fn fail(subject: &mut Subject, id: RunId, effect: EffectId, error: &str) {
     let Some(pending) = take_effect(subject, id, effect, Doing::Ready(Way::Failed(error.to_owned()))) else { return };
-    remember_outstanding(subject, id, effect, pending.outstanding);
+    let_go(subject, id, pending);
 }
 
 fn cancel(subject: &mut Subject, id: RunId, visit: Visit) {
     let Some(step) = subject.runs.get_mut(&id).and_then(|run| run.steps.remove(&visit)) else { return };
     if let Doing::Effect(pending) = step.doing {
-        remember_outstanding(subject, id, pending.id, pending.outstanding);
+        let_go(subject, id, pending);
     }
 }
 
@@ -161,10 +235,21 @@ fn redirect(subject: &mut Subject, id: RunId, to: &str, at: Millis) {
     }
 }
 
-fn settle(subject: &mut Subject, effect: EffectId, attempt: u32) {
-    for settling in &mut subject.settling {
-        if settling.effect == effect {
-            settling.outstanding.retain(|other| *other != attempt);
+fn settle(subject: &mut Subject, effect: EffectId, attempt: u32, outcome: Settled, at: Millis) {
+    let key = EffectKey(effect.0.to_be_bytes());
+    for settling in subject.settling.iter_mut().filter(|settling| settling.effect == effect) {
+        settling.outstanding.retain(|other| *other != attempt);
+        let Some(message) = &mut settling.message else { continue };
+        match outcome {
+            Settled::Done => subject.ledger.used(key, &message.channel, &message.purpose, at),
+            Settled::NotDone => {
+                message.granted.retain(|other| *other != attempt);
+                // Another attempt, or one that nobody knows of, may still have used its permit.
+                if message.granted.is_empty() {
+                    subject.ledger.unused(key);
+                }
+            }
+            Settled::Unknown => {}
         }
     }
     subject.settling.retain(|settling| !settling.outstanding.is_empty());
@@ -306,9 +391,17 @@ fn see(run: &mut Run, profile: &Json) {
 }
 
 fn evolve_effect(run: &mut Run, fact: &Fact) {
-    if let What::EffectRequested { visit, effect, timeout_ms, unknown, .. } = &fact.what {
+    if let What::EffectRequested { visit, effect, by, target, timeout_ms, unknown, purpose, priority, not_after, takes_ms, .. } = &fact.what
+    {
         let pending = Pending {
             id: *effect,
+            by: *by,
+            target: target.clone(),
+            purpose: purpose.clone(),
+            priority: *priority,
+            not_after: *not_after,
+            takes_ms: *takes_ms,
+            granted: Vec::new(),
             timeout_ms: *timeout_ms,
             unknown: *unknown,
             attempts: 0,
@@ -342,16 +435,19 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
             if *by_hand {
                 pending.failures = 0;
             }
-            pending.open = Some(Open { attempt: *attempt, minted: fact.at, look_up: *look_up, started: None, executor: None });
+            let (attempt, look_up) = (*attempt, *look_up);
+            let open = Open { attempt, minted: fact.at, look_up, started: None, executor: None, appended: None, permit: None };
+            pending.open = Some(open);
             if pending.outstanding.len() == OUTSTANDING_MAX {
                 pending.outstanding.remove(0);
             }
-            pending.outstanding.push(*attempt);
+            pending.outstanding.push(attempt);
         }
-        What::EffectStarted { attempt, executor, .. } => {
+        What::EffectStarted { attempt, executor, appended, .. } => {
             if let Some(open) = pending.open.as_mut().filter(|open| open.attempt == *attempt) {
                 open.started = Some(fact.at);
                 open.executor = Some(executor.clone());
+                open.appended = Some(*appended);
             }
         }
         What::PermitRefused { attempt, reason, retry_at, .. } => {

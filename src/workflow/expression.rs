@@ -24,6 +24,7 @@ pub struct Reference {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Root {
+    Shows,
     Profile,
     Traits,
     Entry,
@@ -33,8 +34,14 @@ enum Root {
     Run,
 }
 
-const ROOTS: [(&str, Root); 5] =
-    [("entry", Root::Entry), ("event", Root::Event), ("vars", Root::Vars), ("results", Root::Results), ("run", Root::Run)];
+const ROOTS: [(&str, Root); 6] = [
+    ("shows", Root::Shows),
+    ("entry", Root::Entry),
+    ("event", Root::Event),
+    ("vars", Root::Vars),
+    ("results", Root::Results),
+    ("run", Root::Run),
+];
 
 const RUN_FIELDS: [(&str, Type); 4] = [("id", Type::Text), ("workflow", Type::Text), ("started_at", Type::Time), ("key", Type::Text)];
 
@@ -53,6 +60,8 @@ pub(super) struct Names {
     pub(super) results: BTreeMap<String, Returns>,
     /// In conditions on an event that just came.
     pub(super) event: bool,
+    /// In rules for approvals, which know what the approval shows and nothing else.
+    pub(super) only_shows: bool,
 }
 
 fn type_of(kind: FieldType) -> Type {
@@ -103,12 +112,12 @@ impl Catalog for Names {
     type Id = Reference;
 
     fn field(&self, name: &str) -> Option<Field<Reference>> {
-        let def = FIELDS.iter().find(|def| def.name == name)?;
+        let def = FIELDS.iter().find(|def| def.name == name && !self.only_shows)?;
         Some(known(Root::Profile, name, type_of(def.kind)))
     }
 
     fn call(&self, function: &str, arguments: &[&str]) -> Option<Result<Field<Reference>, String>> {
-        if function != "count" {
+        if function != "count" || self.only_shows {
             return None;
         }
         let windows = || Window::ALL.map(Window::as_str).join(", ");
@@ -123,12 +132,13 @@ impl Catalog for Names {
     }
 
     fn trait_as(&self, name: &str, ty: Type) -> Option<Field<Reference>> {
-        Some(known(Root::Traits, name, ty))
+        (!self.only_shows).then(|| known(Root::Traits, name, ty))
     }
 
     fn path(&self, root: &str, path: &str, used_as: Option<Type>) -> Option<Result<Path<Reference>, String>> {
-        let root = ROOTS.iter().find(|(name, _)| *name == root)?.1;
+        let root = ROOTS.iter().find(|(name, known)| *name == root && (*known == Root::Shows) == self.only_shows)?.1;
         Some(match root {
+            Root::Shows => Ok(used_as.map_or(Path::Open, |ty| Path::Typed(known(root, path, ty)))),
             Root::Event if !self.event => {
                 Err("`event` is known only in a condition on one; what started the run is `entry`, what a wait saw is `results.NODE`"
                     .to_owned())
@@ -148,7 +158,10 @@ impl Catalog for Names {
     }
 
     fn names(&self) -> Vec<String> {
-        let roots = ROOTS.iter().map(|(name, _)| format!("{name}."));
+        if self.only_shows {
+            return vec!["shows.".to_owned()];
+        }
+        let roots = ROOTS[1..].iter().map(|(name, _)| format!("{name}."));
         FIELDS.iter().map(|def| def.name.to_owned()).chain(["count(".to_owned()]).chain(roots).collect()
     }
 }
@@ -263,6 +276,8 @@ pub(super) struct Scope<'a> {
     pub(super) entry: Option<&'a Json>,
     pub(super) event: Option<&'a Json>,
     pub(super) profile: Option<&'a Json>,
+    /// What an approval shows, where its rules are held against it.
+    pub(super) shows: Option<&'a Json>,
     pub(super) now: Millis,
 }
 
@@ -283,6 +298,7 @@ impl<'a> Scope<'a> {
             Root::Traits => self.profile.or(run.map(|run| &run.profile))?.get(format!("traits.{path}")),
             Root::Entry => walk(self.entry.or(run.map(|run| &run.entry))?, path),
             Root::Event => walk(self.event?, path),
+            Root::Shows => walk(self.shows?, path),
             Root::Vars => run?.vars.get(path),
             Root::Results => {
                 let (node, rest) = path.split_once('.').unwrap_or((path, ""));

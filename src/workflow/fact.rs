@@ -6,8 +6,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use super::carry::Carry;
 use super::ids::{EffectId, RunId};
+use super::input::Input;
+use crate::consent::Stated;
 use crate::domain::{Digest, Millis};
+use crate::permit::{self, AddressKey, Grant, Priority};
 
 /// The number of a step within its run, from 1: each arrival at a node is one.
 pub type Visit = u64;
@@ -104,6 +108,8 @@ pub enum Skipped {
     StillRunning,
     /// The key's expression gave nothing.
     NoKey,
+    /// What the person did before a login is still coming in.
+    Merging,
     /// The subject has [`super::state::RUNS_MAX`] runs.
     TooMany,
 }
@@ -218,6 +224,16 @@ pub enum What {
         input: Json,
         timeout_ms: i64,
         unknown: Unknown,
+        /// Of a channel: what the permit is asked for. Empty for any other.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        purpose: String,
+        #[serde(default, skip_serializing_if = "is_normal")]
+        priority: Priority,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_after: Option<Millis>,
+        /// How long it takes, where time is the data's own.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        takes_ms: i64,
     },
     /// `by_hand`: someone asked for it, and the retry policy begins anew.
     AttemptMinted {
@@ -230,15 +246,25 @@ pub enum What {
         effect: EffectId,
         attempt: u32,
         executor: String,
+        /// When the command was appended that said so: the permit is decided once partition time is there.
+        #[serde(default)]
+        appended: Millis,
     },
     PermitGranted {
         effect: EffectId,
         attempt: u32,
-        until: Millis,
+        grant: Grant,
+        /// Where it goes.
+        to: String,
     },
+    /// Without `retry_at` the run goes on as refused; else another attempt asks then.
     PermitRefused {
         effect: EffectId,
         attempt: u32,
+        /// The reason's stable name.
+        #[serde(default)]
+        code: String,
+        /// For people.
         reason: String,
         retry_at: Option<Millis>,
     },
@@ -362,6 +388,60 @@ pub enum What {
         name: String,
         value: Json,
     },
+    /// What a message of the person said about consent, at its own time `said`.
+    ConsentStated {
+        cause: String,
+        said: Millis,
+        stated: Vec<Stated>,
+    },
+    Suppressed {
+        address: AddressKey,
+        channel: String,
+        reason: permit::Cause,
+        said: Millis,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Millis>,
+    },
+    Unsuppressed {
+        address: AddressKey,
+        channel: String,
+        said: Millis,
+    },
+    /// A login tied an anonymous subject to this user: what it brings is waited for.
+    Expecting {
+        anonymous: String,
+    },
+    /// The anonymous side: its runs have ended, and the user gets this.
+    MergedInto {
+        user: String,
+        carry: Box<Carry>,
+    },
+    /// The user's side: taken in.
+    Carried {
+        carry: Box<Carry>,
+    },
+    /// Something that has to wait for an answer, or for what a login brings, before it is decided.
+    Held {
+        at: Millis,
+        input: Box<Input>,
+    },
+    /// The first so many of what was held were decided.
+    Taken {
+        count: u32,
+    },
+    /// Something that was held came to nothing when it was taken up.
+    HeldRejected {
+        kind: String,
+        reason: String,
+    },
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+fn is_normal(priority: &Priority) -> bool {
+    *priority == Priority::Normal
 }
 
 /// Where a started run's end is told.

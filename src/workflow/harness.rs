@@ -7,14 +7,19 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::cases::{Answer, AnswerWhat, Case, Given, GivenWhat, Line};
-use super::decide::{Context, apply};
+use super::context::{Clock, Context};
 use super::definition::{Definition, EntryBy, Library};
-use super::fact::{Fact, Unknown, What};
+use super::drive::drive;
+use super::fact::{Fact, Performer, Unknown, What};
 use super::ids::{EffectId, RunId};
-use super::input::{Input, Outcome, Permit, Rejection};
+use super::input::{Input, Outcome};
 use super::state::Subject;
 use super::story::Story;
 use crate::domain::Millis;
+use crate::permit::{AddressKey, Cause};
+
+/// The one executor of a test.
+const EXECUTOR: &str = "00000000000000000000000000000001";
 
 /// What became of one test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +54,11 @@ pub fn run(definition: &Definition, case: &Case) -> Vec<Fact> {
     let mut library = Library::default();
     library.activate(Arc::new(definition.clone()));
     let mut world = World { state: Subject::default(), library, case, profile: case.profile.clone(), now: case.start, ..World::new(case) };
-    if let Some(zone) = &case.zone {
-        world.input(&Input::Attribute { name: "time_zone".to_owned(), value: json!(zone) });
+    for (name, value) in &case.attributes {
+        world.input(&Input::Attribute { name: name.clone(), value: value.clone() });
+    }
+    if !case.consent.is_empty() {
+        world.input(&Input::Consent { cause: "given".to_owned(), at: case.start, stated: case.consent.clone() });
     }
     for (number, given) in case.given.iter().enumerate() {
         world.pass_until(given.at);
@@ -72,7 +80,7 @@ struct World<'w> {
     caused: usize,
     /// How often each node's effect was answered.
     answered: BTreeMap<String, u32>,
-    nodes: BTreeMap<EffectId, (String, Unknown)>,
+    nodes: BTreeMap<EffectId, (String, Unknown, Performer)>,
 }
 
 impl<'w> World<'w> {
@@ -94,7 +102,7 @@ impl<'w> World<'w> {
     /// Lets time pass: timers and answers come in their order.
     fn pass_until(&mut self, until: Millis) {
         loop {
-            let wake = self.state.next_wake().map(|wake| wake.max(self.now));
+            let wake = self.state.next_wake(Clock::Wall).map(|wake| wake.max(self.now));
             let answer = self.coming.keys().next().copied();
             match (wake, answer) {
                 (wake, Some((at, order))) if at <= until && wake.is_none_or(|wake| at <= wake) => {
@@ -149,15 +157,23 @@ impl<'w> World<'w> {
             GivenWhat::Resume => Input::Resume { run, by },
             GivenWhat::Cancel => Input::Cancel { run, by, reason: String::new() },
             GivenWhat::Retry => Input::Retry { run, by },
+            GivenWhat::Consent { stated } => Input::Consent { cause, at: self.now, stated: stated.clone() },
+            GivenWhat::Suppress { channel } => Input::Suppress {
+                address: AddressKey::of(channel, self.state.address(channel).unwrap_or_default()),
+                channel: channel.clone(),
+                reason: Cause::Manual,
+                at: self.now,
+                until: None,
+            },
         };
         self.input(&input);
     }
 
     fn input(&mut self, input: &Input) {
-        let context = Context { subject: &self.case.subject, library: &self.library };
+        let (subject, policy) = (self.case.subject.as_str(), &self.case.policy);
+        let context = Context { subject, library: &self.library, policy, clock: Clock::Wall };
         // A rejection is what the story then lacks.
-        let facts: Result<Vec<Fact>, Rejection> = apply(&mut self.state, context, input, self.now);
-        for fact in facts.unwrap_or_default() {
+        for fact in drive(&mut self.state, context, input, self.now).facts {
             self.perform(&fact);
             self.journal.push(fact);
         }
@@ -166,10 +182,11 @@ impl<'w> World<'w> {
     /// What the world outside does about a fact.
     fn perform(&mut self, fact: &Fact) {
         match &fact.what {
-            What::EffectRequested { effect, node, unknown, .. } => {
-                self.nodes.insert(*effect, (node.clone(), *unknown));
+            What::EffectRequested { effect, node, unknown, by, .. } => {
+                self.nodes.insert(*effect, (node.clone(), *unknown, *by));
             }
-            What::AttemptMinted { effect, attempt, look_up, .. } => self.answer(*effect, *attempt, *look_up),
+            What::AttemptMinted { effect, attempt, look_up, .. } => self.begin(*effect, *attempt, *look_up),
+            What::PermitGranted { effect, attempt, .. } => self.answer(*effect, *attempt, false),
             What::ProfileAsked { .. } => {
                 let (run, profile) = (fact.run.unwrap_or(RunId(0)), self.profile.clone());
                 self.come(0, Input::Answer { run, profile });
@@ -183,29 +200,33 @@ impl<'w> World<'w> {
         self.coming.insert((self.now + after_ms, self.caused), input);
     }
 
+    /// What has to be announced is, and a message waits for its permit.
+    fn begin(&mut self, effect: EffectId, attempt: u32, look_up: bool) {
+        let Some((node, unknown, by)) = self.nodes.get(&effect) else { return };
+        let is_message = *by == Performer::Channel && !look_up;
+        let (is_announced, is_known) = (is_message || (*unknown != Unknown::Retry && !look_up), self.knows(node));
+        if is_announced && is_known {
+            self.come(0, Input::EffectStarted { effect, attempt, executor: EXECUTOR.to_owned(), appended: self.now });
+        }
+        if !is_message {
+            self.answer(effect, attempt, look_up);
+        }
+    }
+
+    /// Whether the test says anything about the node's effect; if not nobody takes it up.
+    fn knows(&self, node: &str) -> bool {
+        self.case.answers.iter().any(|answer| answer.node == node)
+    }
+
     fn answer(&mut self, effect: EffectId, attempt: u32, look_up: bool) {
-        let Some((node, unknown)) = self.nodes.get(&effect).cloned() else { return };
+        let Some((node, ..)) = self.nodes.get(&effect).cloned() else { return };
         let count = self.answered.entry(node.clone()).or_default();
         let Some(answer) = pick(&self.case.answers, &node, *count).cloned() else { return };
         *count += 1;
-        if look_up {
-            let outcome = match answer.what {
-                AnswerWhat::Done(result) => Outcome::Done { result },
-                _ => Outcome::NotDone,
-            };
-            return self.come(answer.takes_ms, Input::EffectFinished { effect, attempt, outcome });
-        }
-        let asks = unknown != Unknown::Retry || matches!(answer.what, AnswerWhat::Refused(_));
-        if asks {
-            self.come(0, Input::EffectStarted { effect, attempt, executor: "test".to_owned() });
-        }
         let outcome = match answer.what {
             AnswerWhat::Done(result) => Outcome::Done { result },
+            _ if look_up => Outcome::NotDone,
             AnswerWhat::Failed { category, error } => Outcome::Failed { category, error, permanent: false, retry_after_ms: None },
-            AnswerWhat::Refused(reason) => {
-                let permit = Permit::Refused { reason, retry_at: None };
-                return self.come(0, Input::Permit { effect, attempt, permit });
-            }
             AnswerWhat::Lost => return,
         };
         self.come(answer.takes_ms, Input::EffectFinished { effect, attempt, outcome });

@@ -3,9 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::carry::Carry;
 use super::fact::{Category, Ending, Parent, Visit};
 use super::ids::{EffectId, RunId};
+use crate::consent::Stated;
 use crate::domain::Millis;
+use crate::permit::{self, AddressKey};
 
 /// As a command's body it is JSON: `{"signal": {...}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,15 +87,13 @@ pub enum Input {
         run: RunId,
         profile: Json,
     },
+    /// Before anything irrevocable. `executor` is a [`permit::Executor`] as text, `appended` when this command was appended.
     EffectStarted {
         effect: EffectId,
         attempt: u32,
         executor: String,
-    },
-    Permit {
-        effect: EffectId,
-        attempt: u32,
-        permit: Permit,
+        #[serde(default)]
+        appended: Millis,
     },
     EffectFinished {
         effect: EffectId,
@@ -109,18 +110,40 @@ pub enum Input {
         name: String,
         value: Json,
     },
-    /// The subject was tied to a known user: its runs end here.
-    Merged,
+    /// What a message of the person, `cause`, said about consent at its own time `at`.
+    Consent {
+        cause: String,
+        at: Millis,
+        stated: Vec<Stated>,
+    },
+    /// Nothing may go to an address, since `at`, until a time or for good.
+    Suppress {
+        address: AddressKey,
+        #[serde(default)]
+        channel: String,
+        reason: permit::Cause,
+        at: Millis,
+        #[serde(default)]
+        until: Option<Millis>,
+    },
+    Unsuppress {
+        address: AddressKey,
+        #[serde(default)]
+        channel: String,
+        at: Millis,
+    },
+    /// A login tied an anonymous subject to this user.
+    Expect {
+        anonymous: String,
+    },
+    /// This anonymous subject was tied to a known user: its runs end here.
+    Merged {
+        user: String,
+    },
+    /// To the user: what the anonymous subject leaves.
+    Carry(Box<Carry>),
     /// Time has reached the moment of the decision.
     Due,
-}
-
-/// The answer to a start that needs leave.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Permit {
-    Granted { until: Millis },
-    Refused { reason: String, retry_at: Option<Millis> },
 }
 
 /// What became of one attempt.
@@ -168,4 +191,41 @@ pub enum Rejection {
     NothingToRetry,
     #[error("commands went through {0} subjects")]
     TooDeep(u8),
+    #[error("{0:?} is no executor: 32 hexadecimal digits")]
+    NoExecutor(String),
+    #[error("what was done before the login is still coming in")]
+    Merging,
+    #[error("{0} things wait to be decided already")]
+    TooMuchHeld(usize),
+}
+
+impl Input {
+    /// The variant's name on the wire.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Input::Start { .. } => "start",
+            Input::Event { .. } => "event",
+            Input::SegmentChange { .. } => "segment_change",
+            Input::Signal { .. } => "signal",
+            Input::Approval { .. } => "approval",
+            Input::Pause { .. } => "pause",
+            Input::Resume { .. } => "resume",
+            Input::Cancel { .. } => "cancel",
+            Input::Terminate { .. } => "terminate",
+            Input::Retry { .. } => "retry",
+            Input::Resolve { .. } => "resolve",
+            Input::Answer { .. } => "answer",
+            Input::EffectStarted { .. } => "effect_started",
+            Input::EffectFinished { .. } => "effect_finished",
+            Input::StartEnded { .. } => "start_ended",
+            Input::Attribute { .. } => "attribute",
+            Input::Consent { .. } => "consent",
+            Input::Suppress { .. } => "suppress",
+            Input::Unsuppress { .. } => "unsuppress",
+            Input::Expect { .. } => "expect",
+            Input::Merged { .. } => "merged",
+            Input::Carry(_) => "carry",
+            Input::Due => "due",
+        }
+    }
 }

@@ -7,18 +7,23 @@
 //! Effects are facts too: this module asks for them and takes their results; performing them, and permits, are others' work.
 
 mod calendar;
+mod carry;
 mod cases;
 mod check;
+mod context;
 mod decide;
 mod definition;
 mod document;
 mod draw;
+mod drive;
 mod evolve;
 mod expression;
 mod fact;
 mod harness;
 mod ids;
 mod input;
+mod packed;
+mod policy;
 mod snapshot;
 mod state;
 mod story;
@@ -27,17 +32,21 @@ mod story;
 mod tests;
 
 pub use calendar::LocalTime;
+pub use carry::Carry;
 pub use cases::Case;
-pub use decide::{Context, DEPTH_MAX, RESULT_BYTES_MAX, apply, decide};
+pub use context::{Clock, Context};
+pub use decide::{DEPTH_MAX, RESULT_BYTES_MAX, apply, decide};
 pub use definition::{Definition, Entry, EntryBy, Kind, Library, Node, Reenter};
 pub use draw::{Drawing, draw};
+pub use drive::{Driven, drive, drive_due};
 pub use evolve::evolve;
 pub use fact::{Category, CodecError, Ending, Fact, Parent, Performer, Settled, Skipped, Unknown, Visit, What};
 pub use harness::{Verdict, run, test};
 pub use ids::{EffectId, RunId, chance};
-pub use input::{Input, Outcome, Permit, Rejection};
+pub use input::{Input, Outcome, Rejection};
+pub use policy::{Policy, Rule, SHIPPED_POLICY};
 pub use snapshot::{EVERY as SNAPSHOT_EVERY, is_due as snapshot_is_due};
-pub use state::{Doing, Mark, Pending, Run, Step, Subject, Way};
+pub use state::{Doing, HELD_MAX, Kept, Mark, Pending, Run, Step, Subject, Way};
 pub use story::Story;
 
 /// The workflows that the binary carries, by name.

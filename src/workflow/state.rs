@@ -3,14 +3,19 @@
 //! Only [`evolve`](super::evolve::evolve) changes it, from facts alone. Its size is bounded by what is going on, not by what has happened:
 //! a loop that ran a million times leaves one number.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::fact::{Parent, Unknown, Visit};
+use super::context::Clock;
+use super::fact::{Parent, Performer, Unknown, Visit};
 use super::ids::{EffectId, RunId};
+use super::input::Input;
+use super::packed;
+use crate::consent::Consent;
 use crate::domain::Millis;
+use crate::permit::{Ledger, Priority, Suppressions};
 
 /// Runs in progress of one subject. A campaign of campaigns starts runs of other subjects; a person in more journeys than this is a mistake.
 pub const RUNS_MAX: usize = 256;
@@ -22,6 +27,12 @@ pub const RECENT_MAX: usize = 64;
 pub const SETTLING_MAX: usize = 1_024;
 /// Attempts of one effect that may still answer.
 pub const OUTSTANDING_MAX: usize = 64;
+/// Arms of splits that a person keeps. A person in more splits than this is drawn anew in the others, to the same arm as ever.
+pub const ARMS_MAX: usize = 1_024;
+/// Anonymous subjects that were taken in and are remembered: what is said of them again is not waited for.
+pub const CARRIED_MAX: usize = 64;
+/// What may wait to be decided. More than this is an executor that does not answer.
+pub const HELD_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Subject {
@@ -31,8 +42,39 @@ pub struct Subject {
     pub settling: VecDeque<Settling>,
     /// Address, time zone and whatever else was set: `time_zone` is read for local times.
     pub attributes: BTreeMap<String, Json>,
+    /// The arm of each split that a run, or one of an anonymous subject that became this user, was given; `WORKFLOW\0NODE` to its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub arms: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "is_default", with = "packed")]
+    pub consent: Consent,
+    #[serde(default, skip_serializing_if = "is_default", with = "packed")]
+    pub suppressions: Suppressions,
+    #[serde(default, skip_serializing_if = "is_default", with = "packed")]
+    pub ledger: Ledger,
+    /// Anonymous subjects that a login tied to this user and whose marks have not come.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub expecting: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub carried: VecDeque<String>,
+    /// What waits to be decided, in the order in which it will be.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub held: VecDeque<Kept>,
+    /// The newest time at which anything was decided.
+    #[serde(default)]
+    pub now: Millis,
     /// How many facts made this state.
     pub facts: u64,
+}
+
+/// An input that waits, with the time at which it is decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    pub at: Millis,
+    pub input: Input,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The last run of a workflow, or of one key of it.
@@ -49,6 +91,18 @@ pub struct Settling {
     pub effect: EffectId,
     pub run: RunId,
     pub outstanding: Vec<u32>,
+    /// Of a message: where its outcome counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Message>,
+}
+
+/// What caps need to know of a message that may be out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    pub channel: String,
+    pub purpose: String,
+    /// Attempts that had a permit and may have used it.
+    pub granted: Vec<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -145,6 +199,21 @@ pub enum Way {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
     pub id: EffectId,
+    #[serde(default = "agent")]
+    pub by: Performer,
+    #[serde(default)]
+    pub target: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub purpose: String,
+    #[serde(default)]
+    pub priority: Priority,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Millis>,
+    #[serde(default)]
+    pub takes_ms: i64,
+    /// Attempts that had a permit and may have used it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub granted: Vec<u32>,
     pub timeout_ms: i64,
     pub unknown: Unknown,
     /// Attempts minted so far, and how many of them count against the retry policy since the last manual retry.
@@ -178,6 +247,15 @@ pub struct Open {
     pub look_up: bool,
     pub started: Option<Millis>,
     pub executor: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub appended: Option<Millis>,
+    /// A permit was granted, to be used until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permit: Option<Millis>,
+}
+
+fn agent() -> Performer {
+    Performer::Agent
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,43 +284,90 @@ impl Fork {
     }
 }
 
+/// What keeps a step from doing by itself what time would have it do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waking {
+    pub(super) clock: Clock,
+    pub(super) merging: bool,
+}
+
 impl Step {
     /// When this step next does something by itself.
-    fn wake(&self) -> Option<Millis> {
+    pub(super) fn wake(&self, waking: Waking) -> Option<Millis> {
         match &self.doing {
+            // No silence is concluded before everything that was done has come.
+            Doing::Wait { .. } if waking.merging => None,
             Doing::Delay { until } | Doing::Wait { until } | Doing::Approval { until } => Some(*until),
             Doing::Child { until } => *until,
-            Doing::Effect(pending) => pending.wake(),
+            Doing::Effect(pending) => pending.wake(waking),
             Doing::Arriving | Doing::Asking | Doing::Ready(_) => None,
         }
     }
 }
 
 impl Pending {
-    /// When the open attempt is given up, or the next one is minted.
-    pub fn wake(&self) -> Option<Millis> {
+    /// When the open attempt's permit is decided, or it is given up, or the next one is minted.
+    fn wake(&self, waking: Waking) -> Option<Millis> {
         if self.stuck.is_some() {
             return None;
         }
         match &self.open {
-            Some(open) => self.times_out(open),
+            // Where time is the data's own it says nothing about how long an executor takes.
+            Some(_) if waking.clock == Clock::Event => None,
+            Some(open) => match (self.asks(), self.times_out(open)) {
+                (Some(asked), Some(given_up)) => Some(asked.min(given_up)),
+                (asked, given_up) => asked.or(given_up),
+            },
+            None if self.waits_for_merge(waking.merging) => None,
             None => self.retry_at,
         }
     }
 
     /// A kind that honours its key is timed from when it was asked; any other only once it began something irrevocable.
-    fn times_out(&self, open: &Open) -> Option<Millis> {
+    pub(super) fn times_out(&self, open: &Open) -> Option<Millis> {
         let from = if self.unknown == Unknown::Retry || open.look_up { Some(open.minted) } else { open.started };
         from.map(|from| from + self.timeout_ms)
+    }
+
+    pub(super) fn is_message(&self) -> bool {
+        self.by == Performer::Channel
+    }
+
+    /// If the open attempt asks for its permit: from when on it may be decided.
+    pub(super) fn asks(&self) -> Option<Millis> {
+        let open = self.open.as_ref()?;
+        let asks = self.is_message() && !open.look_up && open.started.is_some() && open.permit.is_none();
+        asks.then(|| open.appended.unwrap_or(open.minted))
+    }
+
+    /// Whether the executor was told to go ahead with the open attempt.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.started.is_some() && (open.permit.is_some() || !self.is_message() || open.look_up))
+    }
+
+    /// No message is asked for that would be refused until a login's history has come.
+    pub(super) fn waits_for_merge(&self, merging: bool) -> bool {
+        merging && self.is_message() && !self.looking
+    }
+
+    pub(super) fn message(&self) -> Option<Message> {
+        self.is_message().then(|| Message { channel: self.target.clone(), purpose: self.purpose.clone(), granted: self.granted.clone() })
     }
 }
 
 impl Run {
-    pub fn wake(&self) -> Option<Millis> {
+    pub(super) fn wake(&self, waking: Waking) -> Option<Millis> {
         if self.paused.is_some() {
             return None;
         }
-        self.steps.values().filter_map(Step::wake).min()
+        self.steps.values().filter_map(|step| step.wake(waking)).min()
+    }
+
+    pub(super) fn effects(&self) -> impl Iterator<Item = &Pending> {
+        self.steps.values().filter_map(|step| match &step.doing {
+            Doing::Effect(pending) => Some(pending),
+            _ => None,
+        })
     }
 
     pub fn effect(&self, id: EffectId) -> Option<(Visit, &Pending)> {
@@ -254,9 +379,41 @@ impl Run {
 }
 
 impl Subject {
-    /// The next time at which a decision falls due by itself: the timers are the state.
-    pub fn next_wake(&self) -> Option<Millis> {
-        self.runs.values().filter_map(Run::wake).min()
+    pub(super) fn waking(&self, clock: Clock) -> Waking {
+        Waking { clock, merging: self.is_merging() }
+    }
+
+    /// When a run next does something by itself.
+    pub(super) fn runs_wake(&self, clock: Clock) -> Option<Millis> {
+        let waking = self.waking(clock);
+        self.runs.values().filter_map(|run| run.wake(waking)).min()
+    }
+
+    /// A login's history is still coming in.
+    pub fn is_merging(&self) -> bool {
+        !self.expecting.is_empty()
+    }
+
+    /// Where messages on a channel go: the attribute `email`, `phone`, `push_token`, or one named as the channel.
+    pub fn address(&self, channel: &str) -> Option<&str> {
+        let channel = channel.to_ascii_lowercase();
+        let name = match channel.as_str() {
+            "sms" | "whatsapp" | "phone" | "call" => "phone",
+            "push" => "push_token",
+            other => other,
+        };
+        self.attributes.get(name).and_then(Json::as_str).filter(|address| !address.is_empty())
+    }
+
+    /// The IANA name of the person's time zone.
+    pub fn zone(&self) -> Option<&str> {
+        self.attributes.get("time_zone").and_then(Json::as_str)
+    }
+
+    /// Whether an attempt was asked for whose end is not known.
+    pub fn has_open_attempt(&self) -> bool {
+        let steps = self.runs.values().filter(|run| run.paused.is_none()).flat_map(|run| run.steps.values());
+        steps.into_iter().any(|step| matches!(&step.doing, Doing::Effect(pending) if pending.open.is_some()))
     }
 
     /// The run and step that wait for an effect.
@@ -273,6 +430,15 @@ impl Subject {
             _ => None,
         });
         open.collect()
+    }
+
+    /// Keeps the marks within their bound: those longest ended go first.
+    pub(super) fn forget_marks(&mut self) {
+        while self.marks.len() > MARKS_MAX {
+            let oldest = self.marks.iter().filter(|(_, mark)| mark.ended.is_some()).min_by_key(|(_, mark)| mark.started);
+            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { return };
+            self.marks.remove(&oldest);
+        }
     }
 
     pub(super) fn mark_key(workflow: &str, key: Option<&str>) -> String {

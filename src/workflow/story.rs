@@ -2,6 +2,7 @@
 
 use super::fact::{Fact, Visit, What};
 use super::ids::{EffectId, RunId};
+use crate::consent::Stated;
 use std::collections::BTreeMap;
 
 /// Remembers which node an effect or step belongs to, since later facts name only its id.
@@ -75,6 +76,18 @@ impl Story {
             What::RunEnded { ending, outcome, .. } if outcome.is_empty() => format!("run ended {}", ending.as_str()),
             What::RunEnded { ending, outcome, .. } => format!("run ended {}: {outcome}", ending.as_str()),
             What::AttributeSet { name, value } => format!("{name} is {value}"),
+            What::ConsentStated { stated, .. } => {
+                let answers: Vec<String> = stated.iter().map(answer).collect();
+                format!("the person said {}", answers.join(", "))
+            }
+            What::Suppressed { channel, reason, .. } => format!("the {channel} address was suppressed: {}", reason.as_str()),
+            What::Unsuppressed { channel, .. } => format!("the {channel} address is no longer suppressed"),
+            What::Expecting { anonymous } => format!("waits for what {anonymous} leaves"),
+            What::MergedInto { user, .. } => format!("became {user}"),
+            What::Carried { carry } => format!("took in what {} left", carry.anonymous),
+            What::Held { input, .. } => format!("{} is decided later", input.kind()),
+            What::Taken { count } => format!("{count} held until now"),
+            What::HeldRejected { kind, reason } => format!("{kind} came to nothing: {reason}"),
         }
     }
 
@@ -96,6 +109,17 @@ impl Story {
         if let (Some(run), What::RunEnded { .. }) = (fact.run, &fact.what) {
             self.steps.retain(|(of, _), _| *of != run);
         }
+    }
+}
+
+/// `yes to marketing by email`.
+fn answer(stated: &Stated) -> String {
+    let word = if stated.granted { "yes" } else { "no" };
+    match (stated.purpose.as_str(), stated.channel.as_str()) {
+        ("", "") => format!("{word} to everything"),
+        (purpose, "") => format!("{word} to {purpose}"),
+        ("", channel) => format!("{word} to everything by {channel}"),
+        (purpose, channel) => format!("{word} to {purpose} by {channel}"),
     }
 }
 

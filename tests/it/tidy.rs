@@ -17,7 +17,7 @@ const MODULES: &[(&str, u8, &[&str])] = &[
     ("models", 1, &["domain", "features"]),
     ("segments", 1, &["domain", "features", "models"]),
     ("permit", 1, &["domain", "consent", "segments"]),
-    ("workflow", 1, &["domain", "features", "segments"]),
+    ("workflow", 1, &["domain", "consent", "features", "segments", "permit"]),
     ("env", 2, &["domain"]),
     ("log", 2, &["domain", "env"]),
     ("schema", 2, &["domain"]),

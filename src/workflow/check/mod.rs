@@ -208,7 +208,7 @@ fn names(vars: &BTreeMap<String, (Type, Json)>, tables: &[&Spanned<NodeTable>]) 
         };
         results.insert(node.name.get_ref().clone(), returns);
     }
-    Names { vars: vars.iter().map(|(name, (ty, _))| (name.clone(), *ty)).collect(), results, event: false }
+    Names { vars: vars.iter().map(|(name, (ty, _))| (name.clone(), *ty)).collect(), results, event: false, only_shows: false }
 }
 
 fn goal(table: &Spanned<NodeTable>, words: &mut Words<'_, '_>) -> Goal {

@@ -10,6 +10,7 @@ use super::super::expression::type_named;
 use super::super::fact::{Performer, Unknown};
 use super::words::Words;
 use crate::domain::{HOUR_MS, SECOND_MS};
+use crate::permit::Priority;
 use crate::segments::Type;
 
 /// Attempts of one effect before it is a person's matter.
@@ -84,6 +85,11 @@ fn effect(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Effect> {
     if timeout_ms == 0 {
         words.source.report(node.timeout.as_ref()?.span(), "an effect needs some time", None);
     }
+    let (purpose, priority, not_after_ms) = message(node, by, words)?;
+    let takes_ms = match &node.takes {
+        Some(takes) => words.length(takes)?,
+        None => 0,
+    };
     let input = words.inputs(node.input.as_ref());
     let retry = retry(node.retry.as_ref(), words);
     let next = words.to(node.next.as_ref());
@@ -92,6 +98,10 @@ fn effect(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Effect> {
     Some(Effect {
         by,
         target: target.get_ref().clone(),
+        purpose,
+        priority,
+        not_after_ms,
+        takes_ms,
         input,
         returns,
         retry: retry?,
@@ -101,6 +111,28 @@ fn effect(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Effect> {
         on_failure,
         on_refused,
     })
+}
+
+/// What a permit will be asked for: only a channel sends messages.
+fn message(node: &NodeTable, by: Performer, words: Ctx<'_, '_, '_>) -> Option<(String, Priority, Option<i64>)> {
+    let keys = [("purpose", &node.purpose), ("priority", &node.priority), ("not_after", &node.not_after), ("on_refused", &node.on_refused)];
+    if by != Performer::Channel {
+        for (key, text) in keys.iter().filter_map(|(key, text)| Some((key, text.as_ref()?))) {
+            let hint = "only what a channel sends needs a permit".to_owned();
+            words.source.report(text.span(), format!("`{key}` is for messages by a channel, this is for the {}", by.as_str()), Some(hint));
+        }
+        return Some((String::new(), Priority::Normal, None));
+    }
+    let priority = match &node.priority {
+        Some(text) => words.one_of(text, &[("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)])?,
+        None => Priority::Normal,
+    };
+    let not_after_ms = match &node.not_after {
+        Some(text) => Some(words.length(text)?),
+        None => None,
+    };
+    let purpose = node.purpose.as_ref().map_or_else(|| "marketing".to_owned(), |text| text.get_ref().clone());
+    Some((purpose, priority, not_after_ms))
 }
 
 fn retry(table: Option<&Spanned<RetryTable>>, words: Ctx<'_, '_, '_>) -> Option<Retry> {

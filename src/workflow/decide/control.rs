@@ -76,13 +76,6 @@ impl Turn<'_, '_> {
         Ok(())
     }
 
-    pub(super) fn merged(&mut self) {
-        for id in self.run_ids() {
-            // The run is there: nothing else ends runs in between.
-            let _ = self.stop(id, Ending::Merged, "identity", "the subject became a known user");
-        }
-    }
-
     pub(super) fn approval(&mut self, id: RunId, node: &str, approved: bool, by: &str, comment: &str) -> Result<(), Rejection> {
         let run = self.run(id)?;
         let waiting = run.steps.iter().find_map(|(visit, step)| match step.doing {
@@ -121,7 +114,8 @@ impl Turn<'_, '_> {
         if run.paused.is_some() {
             return;
         }
-        let mut due: Vec<_> = run.steps.iter().filter_map(|(visit, step)| due_at(step).map(|at| (at, *visit))).collect();
+        let waking = self.state.waking(self.context.clock);
+        let mut due: Vec<_> = run.steps.iter().filter_map(|(visit, step)| step.wake(waking).map(|at| (at, *visit))).collect();
         due.retain(|(at, _)| *at <= self.at);
         due.sort_unstable();
         for (_, visit) in due {
@@ -152,7 +146,10 @@ impl Turn<'_, '_> {
             Doing::Effect(pending) => {
                 let pending = pending.clone();
                 match &pending.open {
-                    Some(open) if open.started.is_some() && !open.look_up && pending.unknown != Unknown::Retry => {
+                    _ if self.permit_is_due(&pending) => self.decide_permit(id, &pending),
+                    Some(open) if pending.times_out(open).is_none_or(|given_up| given_up > self.at) => {}
+                    // Without its permit it was not sent.
+                    Some(open) if pending.is_under_way() && !open.look_up && pending.unknown != Unknown::Retry => {
                         let attempt = open.attempt;
                         self.unknown(id, &pending, attempt, "no answer in time");
                     }
@@ -183,14 +180,5 @@ fn timed_out() -> super::effects::Failure {
         permanent: false,
         retry_after_ms: None,
         timed_out: true,
-    }
-}
-
-fn due_at(step: &Step) -> Option<crate::domain::Millis> {
-    match &step.doing {
-        Doing::Delay { until } | Doing::Wait { until } | Doing::Approval { until } => Some(*until),
-        Doing::Child { until } => *until,
-        Doing::Effect(pending) => pending.wake(),
-        Doing::Arriving | Doing::Asking | Doing::Ready(_) => None,
     }
 }

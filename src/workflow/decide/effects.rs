@@ -3,13 +3,12 @@
 use serde_json::Value as Json;
 
 use super::super::definition::{Kind, Retry};
-use super::super::evolve::evolve;
-use super::super::fact::{Category, Fact, Settled, What};
+use super::super::fact::{Category, Settled, What};
 use super::super::ids::{EffectId, RunId, chance};
-use super::super::input::{Outcome, Permit, Rejection};
+use super::super::input::{Outcome, Rejection};
 use super::super::state::Pending;
 use super::{RESULT_BYTES_MAX, Turn};
-use crate::domain::{HOUR_MS, SECOND_MS};
+use crate::domain::{HOUR_MS, Millis, SECOND_MS};
 
 pub(super) struct Failure {
     pub(super) category: Category,
@@ -29,8 +28,11 @@ impl Turn<'_, '_> {
     }
 
     /// Before anything irrevocable. A rejection forbids it.
-    pub(super) fn effect_started(&mut self, effect: EffectId, attempt: u32, executor: &str) -> Result<(), Rejection> {
+    pub(super) fn effect_started(&mut self, effect: EffectId, attempt: u32, executor: &str, appended: Millis) -> Result<(), Rejection> {
         let (run, pending) = self.pending(effect)?;
+        if pending.is_message() && executor.parse::<crate::permit::Executor>().is_err() {
+            return Err(Rejection::NoExecutor(executor.to_owned()));
+        }
         if self.run(run)?.paused.is_some() {
             return Err(Rejection::Paused);
         }
@@ -39,26 +41,7 @@ impl Turn<'_, '_> {
             Some(open) if open.attempt == attempt => return Err(Rejection::AlreadyDecided("this attempt was started".to_owned())),
             _ => return Err(Rejection::NotThisAttempt(attempt)),
         }
-        self.fact(run, What::EffectStarted { effect, attempt, executor: executor.to_owned() });
-        Ok(())
-    }
-
-    pub(super) fn permit(&mut self, effect: EffectId, attempt: u32, permit: &Permit) -> Result<(), Rejection> {
-        let (run, pending) = self.pending(effect)?;
-        if !pending.open.as_ref().is_some_and(|open| open.attempt == attempt && open.started.is_some()) {
-            return Err(Rejection::NotThisAttempt(attempt));
-        }
-        // Granted or refused, it is recorded; a paused run is granted nothing.
-        let what = match permit {
-            Permit::Granted { .. } if self.run(run)?.paused.is_some() => return Err(Rejection::Paused),
-            Permit::Granted { until } => What::PermitGranted { effect, attempt, until: *until },
-            Permit::Refused { reason, retry_at } => {
-                // Asked again at the very same time it would be refused again.
-                let retry_at = retry_at.map(|at| at.max(self.at + SECOND_MS));
-                What::PermitRefused { effect, attempt, reason: reason.clone(), retry_at }
-            }
-        };
-        self.fact(run, what);
+        self.fact(run, What::EffectStarted { effect, attempt, executor: executor.to_owned(), appended });
         Ok(())
     }
 
@@ -102,9 +85,7 @@ impl Turn<'_, '_> {
             Outcome::Unknown { .. } => (Settled::Unknown, Json::Null),
         };
         let what = What::EffectSettled { effect, run: settling.run, attempt, outcome, result };
-        let fact = Fact { at: self.at, run: None, what };
-        evolve(self.state, &fact);
-        self.facts.push(fact);
+        self.note(what);
         Ok(())
     }
 

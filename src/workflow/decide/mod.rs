@@ -8,11 +8,14 @@ mod effects;
 mod happen;
 mod moves;
 mod nodes;
+mod permits;
+mod person;
 mod start;
 
 use std::sync::Arc;
 
-use super::definition::{Definition, Library};
+use super::context::Context;
+use super::definition::Definition;
 use super::evolve::evolve;
 use super::expression::Scope;
 use super::fact::{Fact, What};
@@ -26,14 +29,6 @@ pub const DEPTH_MAX: u8 = 16;
 
 /// Results larger than this are failures: they would be carried by the state for the run's life.
 pub const RESULT_BYTES_MAX: usize = 64 * 1024;
-
-/// Who is deciding about whom.
-#[derive(Debug, Clone, Copy)]
-pub struct Context<'c> {
-    /// The subject as run ids and splits know it: its key as text (`domain::SubjectKey::as_str`), tenant and all.
-    pub subject: &'c str,
-    pub library: &'c Library,
-}
 
 /// What `input` at `at` means, as facts; the state stays as it is.
 pub fn decide(state: &Subject, context: Context<'_>, input: &Input, at: Millis) -> Result<Vec<Fact>, Rejection> {
@@ -85,18 +80,31 @@ impl Turn<'_, '_> {
             Input::Retry { run, by } => self.retry(*run, by),
             Input::Resolve { effect, done, by } => self.resolve(*effect, done.as_ref(), by),
             Input::Answer { run, profile } => self.answer(*run, profile),
-            Input::EffectStarted { effect, attempt, executor } => self.effect_started(*effect, *attempt, executor),
-            Input::Permit { effect, attempt, permit } => self.permit(*effect, *attempt, permit),
+            Input::EffectStarted { effect, attempt, executor, appended } => self.effect_started(*effect, *attempt, executor, *appended),
             Input::EffectFinished { effect, attempt, outcome } => self.effect_finished(*effect, *attempt, outcome),
             Input::StartEnded { run, visit, ending, result } => self.start_ended(*run, *visit, *ending, result),
             Input::Attribute { name, value } => {
-                let fact = Fact { at: self.at, run: None, what: What::AttributeSet { name: name.clone(), value: value.clone() } };
-                evolve(self.state, &fact);
-                self.facts.push(fact);
+                self.attribute(name, value);
                 Ok(())
             }
-            Input::Merged => {
-                self.merged();
+            Input::Consent { cause, at, stated } => {
+                self.consent(cause, *at, stated);
+                Ok(())
+            }
+            Input::Suppress { .. } | Input::Unsuppress { .. } => {
+                self.suppression(input);
+                Ok(())
+            }
+            Input::Expect { anonymous } => {
+                self.expect(anonymous);
+                Ok(())
+            }
+            Input::Merged { user } => {
+                self.merged(user);
+                Ok(())
+            }
+            Input::Carry(carry) => {
+                self.carry(carry);
                 Ok(())
             }
             Input::Due => {
@@ -116,7 +124,7 @@ impl Turn<'_, '_> {
     }
 
     fn scope<'s>(&self, id: RunId, run: &'s Run) -> Scope<'s> {
-        Scope { run: Some((id, run)), entry: None, event: None, profile: None, now: self.at }
+        Scope { run: Some((id, run)), entry: None, event: None, profile: None, shows: None, now: self.at }
     }
 
     fn run_ids(&self) -> Vec<RunId> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::definition::{Definition, Failing, Kind, NodeIx};
 use super::super::fact::{Ending, Unknown, Visit, What};
 use super::super::ids::RunId;
-use super::super::state::{Doing, Run, Step, Stuck, Way};
+use super::super::state::{Doing, Pending, Run, Step, Stuck, Way};
 use super::Turn;
 
 /// Moves of one run in one decision. A loop that never waits goes on with the next input instead of holding up everyone.
@@ -64,11 +64,17 @@ impl Turn<'_, '_> {
         match &step.doing {
             Doing::Arriving | Doing::Ready(_) => true,
             Doing::Delay { until } => *until <= self.at,
-            Doing::Effect(pending) => {
-                pending.stuck.is_some() || (pending.open.is_none() && pending.retry_at.is_some_and(|retry_at| retry_at <= self.at))
-            }
+            Doing::Effect(pending) => self.is_effect_movable(pending),
             Doing::Wait { .. } | Doing::Asking | Doing::Approval { .. } | Doing::Child { .. } => false,
         }
+    }
+
+    fn is_effect_movable(&self, pending: &Pending) -> bool {
+        if pending.stuck.is_some() || self.permit_is_due(pending) {
+            return true;
+        }
+        let waits = pending.open.is_some() || pending.waits_for_merge(self.state.is_merging());
+        !waits && pending.retry_at.is_some_and(|retry_at| retry_at <= self.at)
     }
 
     fn move_step(&mut self, id: RunId, definition: &Arc<Definition>, visit: Visit, step: &Step) -> bool {
@@ -81,6 +87,7 @@ impl Turn<'_, '_> {
             Doing::Delay { .. } => self.fact(id, What::TimerFired { visit, node: step.node.clone() }),
             Doing::Effect(pending) => match pending.stuck {
                 Some(stuck) => self.unstick(id, definition, step, stuck),
+                None if pending.open.is_some() => self.decide_permit(id, pending),
                 None => {
                     let (effect, attempt, look_up) = (pending.id, pending.attempts.saturating_add(1), pending.looking);
                     self.fact(id, What::AttemptMinted { effect, attempt, look_up, by_hand: false });

@@ -6,7 +6,7 @@ use super::super::definition::{Definition, Inputs, Kind, Needs, Until};
 use super::super::expression::Scope;
 use super::super::fact::{Ending, Visit, What};
 use super::super::ids::{EffectId, RunId, chance};
-use super::super::state::{Step, Way};
+use super::super::state::{Step, Subject, Way};
 use super::moves::way_out;
 use super::{DEPTH_MAX, Turn};
 
@@ -19,6 +19,10 @@ impl Turn<'_, '_> {
             Kind::Effect(effect) => What::EffectRequested {
                 visit,
                 node,
+                purpose: effect.purpose.clone(),
+                priority: effect.priority,
+                not_after: effect.not_after_ms.map(|ms| self.at + ms),
+                takes_ms: effect.takes_ms,
                 effect: EffectId::of(id, visit),
                 by: effect.by,
                 target: effect.target.clone(),
@@ -34,13 +38,16 @@ impl Turn<'_, '_> {
             Kind::Branch { fresh: true, .. } => What::ProfileAsked { visit, node },
             Kind::Branch { .. } => return self.branch(id, definition, visit, step, kind),
             Kind::Split { salt, arms, total } => {
+                let kept = self.state.arms.get(&Subject::mark_key(&definition.name, Some(&node)));
+                let kept = kept.and_then(|kept| arms.iter().position(|arm| arm.name == *kept));
                 let drawn = chance(&["split", &definition.name, salt, self.context.subject], *total);
                 let mut upto = 0;
                 let at = arms.iter().position(|arm| {
                     upto += arm.weight;
                     drawn < upto
                 });
-                let at = at.unwrap_or_default();
+                // Who was given an arm keeps it, also across a login.
+                let at = kept.or(at).unwrap_or_default();
                 let arm = arms.get(at).map(|arm| arm.name.clone()).unwrap_or_default();
                 What::ArmAssigned { visit, node, arm, at: u16::try_from(at).unwrap_or(u16::MAX) }
             }
@@ -57,13 +64,16 @@ impl Turn<'_, '_> {
                 What::Forked { visit, node, join: name(join), needs, branches: branches.iter().map(name).collect(), failing_cancels }
             }
             Kind::Join { .. } => What::BranchEnded { visit, failed: false },
-            Kind::Approval(approval) => What::ApprovalRequested {
-                visit,
-                node,
-                who: approval.who.clone(),
-                shows: Json::Object(object(&approval.shows, &scope)),
-                until: self.at + approval.deadline_ms,
-            },
+            Kind::Approval(approval) => {
+                let shows = Json::Object(object(&approval.shows, &scope));
+                let by = self.context.policy.approves(&definition.name, &node, &shows, self.at).map(|rule| format!("rule: {}", rule.by));
+                let until = self.at + approval.deadline_ms;
+                self.fact(id, What::ApprovalRequested { visit, node: node.clone(), who: approval.who.clone(), shows, until });
+                match by {
+                    None => return,
+                    Some(by) => What::ApprovalDecided { visit, node, approved: true, by, comment: String::new() },
+                }
+            }
             Kind::Loop { when, most, .. } => {
                 let round = step.rounds.get(&node).copied().unwrap_or(0);
                 let again = round < *most && when.as_ref().is_none_or(|when| when.holds(&scope));
@@ -127,10 +137,7 @@ impl Turn<'_, '_> {
     fn until(&self, until: &Until, scope: &Scope<'_>) -> crate::domain::Millis {
         match until {
             Until::For { ms } => self.at + *ms,
-            Until::Local(local) => {
-                let zone = self.state.attributes.get("time_zone").and_then(Json::as_str);
-                local.at_or_after(self.at, zone)
-            }
+            Until::Local(local) => local.at_or_after(self.at, self.state.zone()),
             Until::Date { when, offset_ms } => when.time(scope).map_or(self.at, |date| (date + *offset_ms).max(self.at)),
         }
     }

@@ -47,7 +47,14 @@ impl Turn<'_, '_> {
     }
 
     fn enter(&mut self, definition: &Definition, cause: &Cause<'_>) {
-        let scope = Scope { run: None, entry: Some(cause.entry), event: Some(cause.entry), profile: Some(cause.profile), now: self.at };
+        let scope = Scope {
+            run: None,
+            entry: Some(cause.entry),
+            event: Some(cause.entry),
+            profile: Some(cause.profile),
+            shows: None,
+            now: self.at,
+        };
         if definition.entry.when.as_ref().is_some_and(|when| !when.holds(&scope)) {
             return;
         }
@@ -75,17 +82,16 @@ impl Turn<'_, '_> {
         match what {
             What::RunStarted { .. } => self.fact(run, what),
             // Not a fact of the run: that one may be over, or never be.
-            skipped => {
-                let fact = super::Fact { at: self.at, run: None, what: skipped };
-                super::evolve(self.state, &fact);
-                self.facts.push(fact);
-            }
+            skipped => self.note(skipped),
         }
     }
 
     fn may_enter(&self, definition: &Definition, run: RunId, key: Option<&str>) -> Result<(), Skipped> {
         if self.state.runs.contains_key(&run) || self.state.recent.contains(&run) {
             return Err(Skipped::AlreadyStarted);
+        }
+        if self.state.is_merging() {
+            return Err(Skipped::Merging);
         }
         if self.state.runs.len() >= RUNS_MAX {
             return Err(Skipped::TooMany);

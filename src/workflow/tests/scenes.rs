@@ -5,14 +5,15 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::super::{
-    Category, Context, Definition, EffectId, Ending, Fact, Input, Library, Outcome, Permit, Rejection, RunId, Skipped, Story, Subject,
-    What, apply, evolve, snapshot_is_due,
+    Category, Clock, Context, Definition, EffectId, Ending, Fact, Input, Library, Outcome, Policy, Rejection, RunId, Skipped, Story,
+    Subject, What, drive, evolve, snapshot_is_due,
 };
 use crate::domain::{DAY_MS, HOUR_MS, Millis};
 
 struct Scene {
     state: Subject,
     library: Library,
+    policy: Policy,
     journal: Vec<Fact>,
     now: Millis,
 }
@@ -23,14 +24,18 @@ impl Scene {
         let definition = Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
         let mut library = Library::default();
         library.activate(Arc::new(definition));
-        Self { state: Subject::default(), library, journal: Vec::new(), now: Millis(0) }
+        let mut scene = Self { state: Subject::default(), library, policy: Policy::shipped(), journal: Vec::new(), now: Millis(0) };
+        // Noon: no quiet hours, wherever the test goes on from here by hours.
+        scene.now = Millis(12 * HOUR_MS);
+        scene.give(Input::Attribute { name: "email".to_owned(), value: json!("ann@example.org") }).unwrap();
+        scene
     }
 
     fn give(&mut self, input: Input) -> Result<(), Rejection> {
-        let context = Context { subject: "t/u:ann", library: &self.library };
-        let facts = apply(&mut self.state, context, &input, self.now)?;
-        self.journal.extend(facts);
-        Ok(())
+        let context = Context { subject: "t\0u:ann", library: &self.library, policy: &self.policy, clock: Clock::Wall };
+        let driven = drive(&mut self.state, context, &input, self.now);
+        self.journal.extend(driven.facts);
+        driven.rejected.map_or(Ok(()), Err)
     }
 
     fn event(&mut self, name: &str, cause: &str, properties: Json) {
@@ -79,6 +84,7 @@ fn failed(category: Category) -> Outcome {
 
 const EFFECT: &str =
     "[[node]]\nname = \"e\"\nkind = \"effect\"\nchannel = \"email\"\ntimeout = \"1m\"\nretry = { attempts = 2 }\nnext = \"end\"";
+const EXECUTOR: &str = super::world::EXECUTOR;
 const COMMAND: &str = "{ command = true }";
 
 #[test]
@@ -121,7 +127,7 @@ fn out_of_attempts_the_run_is_paused_with_its_reason_and_resumes_after_a_fix() {
     scene.wait(HOUR_MS);
     scene.finish(failed(Category::Api)).unwrap();
     scene.tells(&["e attempt 1", "e attempt 1 failed", "e attempt 2", "e attempt 2 failed", "run paused by workflow: `e` failed: no"]);
-    assert_eq!(scene.state.next_wake(), None);
+    assert_eq!(scene.state.next_wake(Clock::Wall), None);
     let run = scene.run();
     scene.give(Input::Resume { run, by: "kim".to_owned() }).unwrap();
     assert_eq!(scene.effect().1, 3);
@@ -154,7 +160,7 @@ fn a_paused_run_sends_nothing_and_keeps_what_comes() {
     let (run, (effect, attempt)) = (scene.run(), scene.effect());
     scene.give(Input::Pause { run, by: "kim".to_owned(), reason: "typo".to_owned() }).unwrap();
     assert_eq!(scene.state.to_perform(), []);
-    let begun = scene.give(Input::EffectStarted { effect, attempt, executor: "x".to_owned() });
+    let begun = scene.give(Input::EffectStarted { effect, attempt, executor: EXECUTOR.to_owned(), appended: scene.now });
     assert_eq!(begun, Err(Rejection::Paused));
     scene.give(Input::EffectFinished { effect, attempt, outcome: Outcome::Done { result: json!({}) } }).unwrap();
     scene.wait(DAY_MS);
@@ -179,7 +185,7 @@ fn two_clicks_are_one_decision_and_a_click_after_the_deadline_is_told() {
     assert_eq!(scene.give(click(false, "kim")), Err(Rejection::AlreadyDecided("approved by bo".to_owned())));
     let mut late = Scene::new(COMMAND, nodes);
     late.start("m1").unwrap();
-    late.now = Millis(DAY_MS);
+    late.now = late.now + DAY_MS;
     late.give(click(true, "bo")).unwrap();
     late.tells(&["a asks bo", "bo decided too late", "a rejected by silence", "run ended completed"]);
 }
@@ -189,8 +195,7 @@ fn a_started_message_of_unknown_outcome_is_asked_about_and_never_sent_again_by_i
     let mut scene = Scene::new(COMMAND, &format!("{EFFECT}\nunknown = \"ask_a_person\""));
     scene.start("m1").unwrap();
     let (effect, attempt) = scene.effect();
-    scene.give(Input::EffectStarted { effect, attempt, executor: "x".to_owned() }).unwrap();
-    scene.give(Input::Permit { effect, attempt, permit: Permit::Granted { until: Millis(60_000) } }).unwrap();
+    scene.give(Input::EffectStarted { effect, attempt, executor: EXECUTOR.to_owned(), appended: scene.now }).unwrap();
     scene.wait(61_000);
     scene.tells(&["e begun", "e permitted", "e attempt 1 unknown", "run paused by workflow: nobody knows whether `e` was done"]);
     let run = scene.run();

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::super::{
-    Category, Context, Definition, EffectId, Fact, Input, Library, Outcome, Permit, Rejection, RunId, Subject, What, apply, evolve,
+    Category, Clock, Context, Definition, EffectId, Fact, Input, Library, Outcome, Policy, Rejection, RunId, Subject, What, apply, evolve,
 };
 use super::program::Choices;
 use crate::domain::Millis;
 
 pub(super) struct World {
     pub(super) library: Library,
+    pub(super) policy: Policy,
     pub(super) state: Subject,
     pub(super) journal: Vec<Fact>,
     /// (time, input, length of the journal before it).
@@ -23,7 +24,8 @@ pub(super) struct World {
     sent: u32,
 }
 
-pub(super) const SUBJECT: &str = "t/u:ann";
+pub(super) const SUBJECT: &str = "t\0u:ann";
+pub(super) const EXECUTOR: &str = "0000000000000000000000000000000e";
 
 impl World {
     pub(super) fn new(text: &str) -> Self {
@@ -31,13 +33,23 @@ impl World {
         let mut library = Library::default();
         library.activate(Arc::new(definition));
         let now = Millis(1_700_000_000_000);
-        Self { library, state: Subject::default(), journal: Vec::new(), inputs: Vec::new(), now, out: Vec::new(), sent: 0 }
+        Self {
+            library,
+            policy: Policy::shipped(),
+            state: Subject::default(),
+            journal: Vec::new(),
+            inputs: Vec::new(),
+            now,
+            out: Vec::new(),
+            sent: 0,
+        }
     }
 
     pub(super) fn input(&mut self, input: Input) -> Result<(), Rejection> {
         self.inputs.push((self.now, input.clone(), self.journal.len()));
         let before = self.state.clone();
-        match apply(&mut self.state, Context { subject: SUBJECT, library: &self.library }, &input, self.now) {
+        let context = Context { subject: SUBJECT, library: &self.library, policy: &self.policy, clock: Clock::Wall };
+        match apply(&mut self.state, context, &input, self.now) {
             Err(rejection) => {
                 assert!(self.state == before, "a rejection changes nothing: {input:?}");
                 Err(rejection)
@@ -111,15 +123,10 @@ impl World {
         let (effect, attempt, _) = self.out[at];
         let outcome = match choices.below(8) {
             0 | 1 => {
-                let _ = self.input(Input::EffectStarted { effect, attempt, executor: "e".to_owned() });
+                let _ = self.input(Input::EffectStarted { effect, attempt, executor: EXECUTOR.to_owned(), appended: self.now });
                 return;
             }
-            2 => {
-                let permit = Permit::Refused { reason: "cap".to_owned(), retry_at: (which > 60).then(|| self.now + 600_000) };
-                let _ = self.input(Input::Permit { effect, attempt, permit });
-                return;
-            }
-            3 => Outcome::Failed { category: Category::Api, error: "503".to_owned(), permanent: which > 220, retry_after_ms: None },
+            2 | 3 => Outcome::Failed { category: Category::Api, error: "503".to_owned(), permanent: which > 220, retry_after_ms: None },
             4 => Outcome::Unknown { error: "connection lost".to_owned() },
             5 => Outcome::NotDone,
             _ => Outcome::Done { result: json!({ "ok": true }) },
@@ -133,13 +140,13 @@ impl World {
     /// Time passes to the next timer, or some of the way.
     fn pass(&mut self, choices: &mut Choices<'_>) {
         let short = i64::from(choices.below(120)) * 1_000;
-        self.now = match self.state.next_wake() {
+        self.now = match self.state.next_wake(Clock::Wall) {
             Some(wake) if short > 30_000 => self.now.max(wake),
             Some(wake) => (self.now + short).min(wake.max(self.now)),
             None => self.now + short,
         };
         let _ = self.input(Input::Due);
-        assert!(self.state.next_wake().is_none_or(|wake| wake > self.now), "none lost: a timer that is due was heard");
+        assert!(self.state.next_wake(Clock::Wall).is_none_or(|wake| wake > self.now), "none lost: a timer that is due was heard");
     }
 
     /// Everything is answered, resumed and waited for until no run is left.
@@ -149,7 +156,7 @@ impl World {
                 return;
             }
             for (_, effect, attempt) in self.state.to_perform() {
-                let _ = self.input(Input::EffectStarted { effect, attempt, executor: "e".to_owned() });
+                let _ = self.input(Input::EffectStarted { effect, attempt, executor: EXECUTOR.to_owned(), appended: self.now });
                 let _ = self.input(Input::EffectFinished { effect, attempt, outcome: Outcome::Done { result: json!({}) } });
             }
             let runs: Vec<RunId> = self.state.runs.keys().copied().collect();
@@ -163,7 +170,7 @@ impl World {
             }
             // What was just minted is performed before its time is up.
             if self.state.to_perform().is_empty() {
-                self.now = self.state.next_wake().map_or(self.now, |wake| wake.max(self.now));
+                self.now = self.state.next_wake(Clock::Wall).map_or(self.now, |wake| wake.max(self.now));
                 let _ = self.input(Input::Due);
             }
         }
@@ -177,6 +184,15 @@ impl World {
         self.journal[..facts].iter().for_each(|fact| evolve(&mut state, fact));
         let now = self.journal[..facts].last().map_or(self.now, |fact| fact.at);
         let journal = self.journal[..facts].to_vec();
-        World { library: self.library.clone(), state, journal, inputs: Vec::new(), now, out: Vec::new(), sent: 0 }
+        World {
+            library: self.library.clone(),
+            policy: self.policy.clone(),
+            state,
+            journal,
+            inputs: Vec::new(),
+            now,
+            out: Vec::new(),
+            sent: 0,
+        }
     }
 }

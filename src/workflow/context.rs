@@ -1,0 +1,32 @@
+//! Under which definitions, policy and clock something is decided.
+
+use super::definition::Library;
+use super::policy::Policy;
+
+/// What time is to a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clock {
+    /// Decisions are at partition time; what is due fires when time is heard.
+    #[default]
+    Wall,
+    /// The data's own time: everything of a subject happens in the order of its times, whenever it is heard of.
+    Event,
+}
+
+/// Who is deciding about whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'c> {
+    /// The subject as run ids and splits know it: its key as text (`domain::SubjectKey::as_str`), tenant, a NUL, `u:ID` or `a:ID`.
+    pub subject: &'c str,
+    pub library: &'c Library,
+    pub policy: &'c Policy,
+    pub clock: Clock,
+}
+
+impl<'c> Context<'c> {
+    /// The id without tenant and kind.
+    pub fn id(&self) -> &'c str {
+        let own = self.subject.rsplit_once('\0').map_or(self.subject, |(_, own)| own);
+        own.strip_prefix("u:").or_else(|| own.strip_prefix("a:")).unwrap_or(own)
+    }
+}

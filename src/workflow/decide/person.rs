@@ -1,0 +1,83 @@
+//! What is known of the person, whatever runs there are: attributes, consent, suppressed addresses, and what a login brings together.
+
+use serde_json::Value as Json;
+
+use super::super::carry::Carry;
+use super::super::fact::{Fact, What};
+use super::super::input::Input;
+use super::Turn;
+use crate::consent::Stated;
+use crate::domain::Millis;
+
+impl Turn<'_, '_> {
+    /// Notes a fact that belongs to the subject.
+    pub(super) fn note(&mut self, what: What) {
+        let fact = Fact { at: self.at, run: None, what };
+        super::evolve(self.state, &fact);
+        self.facts.push(fact);
+    }
+
+    pub(super) fn attribute(&mut self, name: &str, value: &Json) {
+        if self.state.attributes.get(name) != Some(value) {
+            self.note(What::AttributeSet { name: name.to_owned(), value: value.clone() });
+        }
+    }
+
+    pub(super) fn consent(&mut self, cause: &str, said: Millis, stated: &[Stated]) {
+        let mut after = self.state.consent.clone();
+        let changes = stated.iter().filter(|answer| after.set(&answer.purpose, &answer.channel, answer.granted, said));
+        let stated: Vec<Stated> = changes.cloned().collect();
+        if stated.is_empty() {
+            return;
+        }
+        let denies = stated.iter().any(|answer| !answer.granted);
+        self.note(What::ConsentStated { cause: cause.to_owned(), said, stated });
+        if denies {
+            self.stop_forbidden();
+        }
+    }
+
+    pub(super) fn suppression(&mut self, input: &Input) {
+        match input.clone() {
+            Input::Suppress { address, channel, reason, at: said, until } => {
+                let mut after = self.state.suppressions.clone();
+                after.suppress(address, reason, said, until);
+                if after != self.state.suppressions {
+                    self.note(What::Suppressed { address, channel, reason, said, until });
+                    self.stop_forbidden();
+                }
+            }
+            Input::Unsuppress { address, channel, at: said } => {
+                let mut after = self.state.suppressions.clone();
+                after.lift(address, said);
+                if after != self.state.suppressions {
+                    self.note(What::Unsuppressed { address, channel, said });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn expect(&mut self, anonymous: &str) {
+        // What came before it was said to come is not waited for, and neither is what is said of it again.
+        let has_come = self.state.carried.iter().any(|known| known == anonymous);
+        if !has_come && !self.state.expecting.contains(anonymous) {
+            self.note(What::Expecting { anonymous: anonymous.to_owned() });
+        }
+    }
+
+    pub(super) fn carry(&mut self, carry: &Carry) {
+        self.note(What::Carried { carry: Box::new(carry.clone()) });
+        self.stop_forbidden();
+    }
+
+    /// The anonymous side: every run ends, and what it leaves goes to the user.
+    pub(super) fn merged(&mut self, user: &str) {
+        for id in self.run_ids() {
+            // The run is there: nothing else ends runs in between.
+            let _ = self.stop(id, super::super::fact::Ending::Merged, "identity", "the subject became a known user");
+        }
+        let carry = Box::new(self.state.carry(self.context.id()));
+        self.note(What::MergedInto { user: user.to_owned(), carry });
+    }
+}
