@@ -25,6 +25,7 @@ pub mod schema;
 pub mod state;
 
 // 4: shells
+pub mod engine;
 pub mod projections;
 pub mod replay;
 pub mod stream;

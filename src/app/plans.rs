@@ -40,7 +40,7 @@ fn configured(config: &Config, namespace: &NamespaceConfig) -> Result<Plan, Erro
 
 fn plan(namespace: Namespace, clock: NamespaceClock, name: &str, partitions: u32) -> Result<Plan, Error> {
     let topology: Topology = topology::load(name)?;
-    Ok(Plan { namespace, clock, topology, partitions: Partitions { intake: partitions, events: partitions } })
+    Ok(Plan { namespace, clock, topology, partitions: Partitions { intake: partitions, events: partitions }, workflows: Vec::new(), policy: None })
 }
 
 /// Every namespace that the log has a topic of.
@@ -55,7 +55,7 @@ fn as_it_was(log: &dyn LogReader, namespace: Namespace) -> Result<Option<Plan>, 
     let (Some(clock), Some(text)) = (stream::clock_of(log, &topics)?, stream::topology_text(log, &topics)?) else { return Ok(None) };
     let topology = Topology::parse(&format!("definitions of {namespace}"), &text).map_err(topology::Error::from)?;
     let partitions = Partitions { intake: topics.count(Topic::Intake), events: topics.count(Topic::Events) };
-    Ok(Some(Plan { namespace, clock, topology, partitions }))
+    Ok(Some(Plan { namespace, clock, topology, partitions, workflows: Vec::new(), policy: None }))
 }
 
 /// What counts as an order and the like in a namespace, as its topology in force says.

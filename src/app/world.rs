@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::Error;
-use crate::domain::{Incarnation, Namespace};
+use crate::domain::{Incarnation, Millis, Namespace};
+use crate::engine;
+use crate::workflow;
 use crate::env::Clock;
 use crate::gateway::Reason;
 use crate::log::LogWriter;
@@ -22,6 +24,10 @@ pub struct Plan {
     pub clock: NamespaceClock,
     pub topology: Topology,
     pub partitions: Partitions,
+    /// To be brought into force beside those that are.
+    pub workflows: Vec<workflow::Definition>,
+    /// In place of the one in force, if any is.
+    pub policy: Option<workflow::Policy>,
 }
 
 pub struct World {
@@ -42,7 +48,7 @@ impl World {
         options: &stream::Options,
         copied: Option<Incarnation>,
     ) -> Result<Self, Error> {
-        let Plan { namespace, clock: kind, topology, partitions } = plan;
+        let Plan { namespace, clock: kind, topology, partitions, workflows, policy } = plan;
         let rules = Arc::new(topology.rules.clone());
         let setup = stream::Setup {
             log: Arc::clone(log) as _,
@@ -55,7 +61,16 @@ impl World {
             options: options.clone(),
             copied,
         };
-        let spine = Spine::start(setup)?;
+        let mut spine = Spine::open(setup)?;
+        let from = if kind == NamespaceClock::Event { Millis::MIN } else { clock.now() };
+        for workflow in &workflows {
+            stream::activate_workflow(&**log, spine.topics(), workflow, from)?;
+        }
+        if let Some(policy) = &policy {
+            stream::activate_policy(&**log, spine.topics(), policy, from)?;
+        }
+        engine::join(&mut spine, kind)?;
+        let spine = spine.run();
         let watch = spine.watch();
         let pins: Arc<dyn projections::Pins> = Arc::clone(log) as Arc<dyn projections::Pins>;
         let options = projections::Options { clock: Arc::clone(clock), rules, pins: Some(pins) };

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
-use super::read::{Said, stated};
+use super::read::{Said, Stated, stated};
 use crate::domain::Millis;
 
 /// The most (purpose, channel) pairs kept. Consent platforms have a handful of categories; more is an id put where a category belongs.
@@ -66,6 +66,12 @@ impl Consent {
         }
         let entry = Entry { purpose: purpose.to_ascii_lowercase().into(), channel: channel.to_ascii_lowercase().into(), at, granted };
         self.put(entry)
+    }
+
+    /// Every answer with its time, as it could be given again.
+    pub fn answers(&self) -> impl Iterator<Item = (Stated, Millis)> {
+        let stated = |entry: &Entry| Stated { purpose: entry.purpose.to_string(), channel: entry.channel.to_string(), granted: entry.granted };
+        self.entries.iter().map(move |entry| (stated(entry), entry.at))
     }
 
     /// Joins what another profile of the same person knew. Commutes with everything else, and doing it twice is doing it once.

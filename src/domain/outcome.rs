@@ -19,6 +19,8 @@ pub enum FilterReason {
     Erased,
     /// A record of the platform itself (ticks, activations) that changes no person.
     Control,
+    /// A command that no longer applies: the run is over, the approval decided, nothing waits for the signal.
+    Refused,
 }
 
 /// Why a record could not be applied; it is kept in `dead_letters` and may be redriven.
@@ -40,6 +42,8 @@ pub enum DeadReason {
     IdentityLoop,
     /// Folding it failed: a defect of ours, kept for after the fix.
     Panicked,
+    /// A command that went through too many subjects, as from a campaign that starts itself through others.
+    TooDeep,
 }
 
 macro_rules! names {
@@ -67,10 +71,12 @@ macro_rules! names {
 
 names!(FilterReason {
     Bot => "bot", Internal => "internal", Flood => "flood", SourceDisabled => "source_disabled", Erased => "erased", Control => "control",
+    Refused => "refused",
 });
 names!(DeadReason {
     Undecodable => "undecodable", Malformed => "malformed", NoIdentity => "no_identity", UnknownType => "unknown_type",
     MissingField => "missing_field", TooLarge => "too_large", IdentityLoop => "identity_loop", Panicked => "panicked",
+    TooDeep => "too_deep",
 });
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

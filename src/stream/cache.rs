@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Where an entry is; valid until it is evicted, which happens only in [`Cache::evict`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Slot(u32);
+pub struct Slot(u32);
 
 const NONE: u32 = u32::MAX;
 
@@ -43,7 +43,7 @@ impl Hasher for Already {
     }
 }
 
-pub(super) struct Cache<V> {
+pub struct Cache<V> {
     index: HashMap<u64, u32, BuildHasherDefault<Already>>,
     entries: Vec<Entry<V>>,
     free: Vec<u32>,
@@ -54,27 +54,27 @@ pub(super) struct Cache<V> {
 }
 
 impl<V> Cache<V> {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub fn new(bytes_max: usize) -> Self {
         let seed = RandomState::new().build_hasher().finish();
         Self { index: HashMap::default(), entries: Vec::new(), free: Vec::new(), hand: 0, bytes: 0, bytes_max, seed }
     }
 
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.index.clear();
         self.entries.clear();
         self.free.clear();
         (self.hand, self.bytes) = (0, 0);
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
 
-    pub(super) fn find(&mut self, key: &[u8]) -> Option<Slot> {
+    pub fn find(&mut self, key: &[u8]) -> Option<Slot> {
         let mut at = *self.index.get(&xxh3_64_with_seed(key, self.seed))?;
         while at != NONE {
             let entry = &mut self.entries[at as usize];
@@ -88,7 +88,7 @@ impl<V> Cache<V> {
     }
 
     /// Adds a key that [`find`](Cache::find) did not find.
-    pub(super) fn insert(&mut self, key: Bytes, value: V, bytes: usize) -> Slot {
+    pub fn insert(&mut self, key: Bytes, value: V, bytes: usize) -> Slot {
         let hash = xxh3_64_with_seed(&key, self.seed);
         let bytes = bytes + key.len() + ENTRY_BYTES;
         self.bytes += bytes;
@@ -108,20 +108,20 @@ impl<V> Cache<V> {
         Slot(at)
     }
 
-    pub(super) fn key(&self, slot: Slot) -> &Bytes {
+    pub fn key(&self, slot: Slot) -> &Bytes {
         &self.entries[slot.0 as usize].key
     }
 
-    pub(super) fn get(&self, slot: Slot) -> &V {
+    pub fn get(&self, slot: Slot) -> &V {
         self.entries[slot.0 as usize].value.as_ref().expect("slots in use are not evicted")
     }
 
-    pub(super) fn get_mut(&mut self, slot: Slot) -> &mut V {
+    pub fn get_mut(&mut self, slot: Slot) -> &mut V {
         self.entries[slot.0 as usize].value.as_mut().expect("slots in use are not evicted")
     }
 
     /// What the state has grown to.
-    pub(super) fn set_bytes(&mut self, slot: Slot, bytes: usize) {
+    pub fn set_bytes(&mut self, slot: Slot, bytes: usize) {
         let entry = &mut self.entries[slot.0 as usize];
         let bytes = bytes + entry.key.len() + ENTRY_BYTES;
         self.bytes = self.bytes + bytes - entry.bytes;
@@ -129,7 +129,7 @@ impl<V> Cache<V> {
     }
 
     /// Drops what was not used lately until the bound holds or nothing more may go. Invalidates the slots of what it drops.
-    pub(super) fn evict(&mut self, may_go: impl Fn(&V) -> bool) {
+    pub fn evict(&mut self, may_go: impl Fn(&V) -> bool) {
         let mut looks = self.entries.len() * 2;
         while self.bytes > self.bytes_max && looks > 0 {
             looks -= 1;

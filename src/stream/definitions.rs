@@ -19,6 +19,8 @@ use crate::workflow;
 
 pub const KIND_TOPOLOGY: &str = "topology";
 pub const KIND_WORKFLOW: &str = "workflow";
+/// Purposes, caps, quiet hours and approval rules; one of a namespace.
+pub const KIND_POLICY: &str = "policy";
 pub const KIND_NAMESPACE: &str = "namespace";
 /// An operator's word that time may pass in an incarnation that began as a copy.
 const KIND_RELEASE: &str = "release";
@@ -130,6 +132,28 @@ pub fn override_of(topics: &Topics, feeder: PartitionId, time: Millis) -> Result
     let mut value = Vec::new();
     schema::encode(&EventsRecord::Tick(tick), &mut value)?;
     Ok(value)
+}
+
+/// The text with this digest.
+fn body_of(log: &dyn LogReader, topics: &Topics, digest: Digest) -> Result<Option<String>, Error> {
+    let mut body = None;
+    each(log, topics, |definition| {
+        if definition.digest == Some(digest) {
+            body = Some(definition.body);
+        }
+    })?;
+    Ok(body)
+}
+
+/// Stores a policy and has everything be decided by it from here on, unless it is so already; true if it did.
+pub fn activate_policy(log: &dyn LogWriter, topics: &Topics, policy: &workflow::Policy, from: Millis) -> Result<bool, Error> {
+    if newest(log, topics, KIND_POLICY)?.is_some_and(|stored| stored.digest == Some(policy.digest)) {
+        return Ok(false);
+    }
+    let digest = policy.digest.to_hex();
+    let definition = Definition { kind: KIND_POLICY, name: KIND_POLICY, digest: &digest, body: &policy.canonical };
+    log.append(activation(topics, &definition, from)?)?.wait()?;
+    Ok(true)
 }
 
 /// The topology that was activated last, as text.
@@ -244,11 +268,12 @@ pub struct Library {
     topics: Topics,
     /// Compiled once; a namespace has a handful over its life. Held only while looking one up.
     known: Mutex<BTreeMap<Digest, Arc<Topology>>>,
+    workflows: Mutex<BTreeMap<Digest, Arc<workflow::Definition>>>,
 }
 
 impl Library {
     pub fn new(log: Arc<dyn LogReader>, topics: Topics) -> Self {
-        Self { log, topics, known: Mutex::default() }
+        Self { log, topics, known: Mutex::default(), workflows: Mutex::default() }
     }
 
     pub fn add(&self, topology: Arc<Topology>) {
@@ -259,21 +284,31 @@ impl Library {
         if let Some(topology) = self.known.lock().get(&digest) {
             return Ok(Arc::clone(topology));
         }
-        let mut body = None;
-        each(&*self.log, &self.topics, |definition| {
-            if definition.digest == Some(digest) {
-                body = Some(definition.body);
-            }
-        })?;
-        let Some(body) = body else {
-            let topic = self.topics.info(Topic::Definitions).spec.name.to_string();
-            return Err(Error::UnknownDefinition { kind: KIND_TOPOLOGY.to_owned(), digest: digest.to_hex(), topic });
-        };
+        let body = self.text(KIND_TOPOLOGY, digest)?;
         let parsed = Topology::parse(&digest.to_hex(), &body);
         let topology = parsed.map_err(|problems| Error::BadDefinition { digest: digest.to_hex(), detail: problems.to_string() })?;
         let topology = Arc::new(topology);
         self.add(Arc::clone(&topology));
         Ok(topology)
+    }
+
+    /// A workflow, compiled once for all partitions.
+    pub fn workflow(&self, digest: Digest) -> Result<Arc<workflow::Definition>, Error> {
+        if let Some(known) = self.workflows.lock().get(&digest) {
+            return Ok(Arc::clone(known));
+        }
+        let parsed = workflow::Definition::parse(&digest.to_hex(), &self.text(KIND_WORKFLOW, digest)?);
+        let workflow = parsed.map_err(|problems| Error::BadDefinition { digest: digest.to_hex(), detail: problems.to_string() })?;
+        let workflow = Arc::new(workflow);
+        self.workflows.lock().insert(digest, Arc::clone(&workflow));
+        Ok(workflow)
+    }
+
+    /// The canonical text with this digest.
+    pub fn text(&self, kind: &str, digest: Digest) -> Result<String, Error> {
+        let topic = || self.topics.info(Topic::Definitions).spec.name.to_string();
+        let unknown = || Error::UnknownDefinition { kind: kind.to_owned(), digest: digest.to_hex(), topic: topic() };
+        body_of(&*self.log, &self.topics, digest)?.ok_or_else(unknown)
     }
 }
 

@@ -70,6 +70,12 @@ pub trait Fold: Send {
         false
     }
 
+    /// True if its outputs hold all it must remember: [`restore`](Fold::restore) then reads what its stored states lack from there, and no
+    /// record is ever folded twice.
+    fn recovers_from_outputs(&self) -> bool {
+        false
+    }
+
     /// The table whose watermark stands for all that this fold stores.
     fn table(&self, incarnation: Incarnation) -> Table;
 

@@ -37,6 +37,9 @@ pub(super) fn open(around: &Surroundings, fold: &mut impl Fold, owner: &Ownershi
     }
     let stored = around.state.watermark(&fold.table(incarnation))?;
     let stored = stored.map(|bytes| Watermark::decode(&bytes)).transpose()?;
+    let by_outputs = fold.recovers_from_outputs();
+    // Nothing is re-read, so that two versions never share a key's history: what another one stored is built again.
+    let stored = stored.filter(|stored| !by_outputs || stored.fold_version == fold.version());
     let mut usable = match (&committed, stored) {
         (Some(committed), Some(stored)) => usable(&what, fold.version(), committed, stored, incarnation, around.options.rebuild_state)?,
         (None, Some(_)) => {
@@ -45,16 +48,21 @@ pub(super) fn open(around: &Surroundings, fold: &mut impl Fold, owner: &Ownershi
         }
         (_, None) => None,
     };
-    if usable.as_ref().is_some_and(|stored| stored.progress.next < bounds.start) {
+    if !by_outputs && usable.as_ref().is_some_and(|stored| stored.progress.next < bounds.start) {
         usable = None;
     }
-    if usable.is_none() && bounds.start.0 > 0 && !fold.outlives_its_input() {
+    if usable.is_none() && bounds.start.0 > 0 && !by_outputs && !fold.outlives_its_input() {
         return Err(Error::Trimmed { what, start: bounds.start.0 });
     }
     fold.restore(usable.as_ref(), &marked, incarnation)?;
     let begin = Progress::at(bounds.start);
-    let flushed = usable.map_or(begin.clone(), |stored| stored.progress);
-    Ok(Opened { committed: committed.unwrap_or(begin), flushed })
+    let committed = committed.unwrap_or_else(|| begin.clone());
+    let flushed = match usable {
+        _ if by_outputs => committed.clone(),
+        Some(stored) => stored.progress,
+        None => begin,
+    };
+    Ok(Opened { committed, flushed })
 }
 
 fn usable(

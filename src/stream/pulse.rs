@@ -3,7 +3,7 @@
 //! Every loop of the namespace tells and asks. It decides only when a tick is written, never what one means: ticks are records.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -17,7 +17,7 @@ const QUIET_AFTER_MS: i64 = 10_000;
 #[derive(Debug)]
 pub struct Pulse {
     /// How many loops must have said when they are next due.
-    loops: usize,
+    loops: AtomicUsize,
     /// When the last record from outside was folded.
     news: AtomicI64,
     /// When somebody is next due, by loop; [`Millis::MAX`] for never.
@@ -27,7 +27,11 @@ pub struct Pulse {
 impl Pulse {
     /// Of a namespace with this many loops; with more than there are it is never quiet.
     pub fn new(loops: usize) -> Self {
-        Self { loops, news: AtomicI64::new(i64::MIN), due: Mutex::default() }
+        Self { loops: AtomicUsize::new(loops), news: AtomicI64::new(i64::MIN), due: Mutex::default() }
+    }
+
+    pub(super) fn add_loop(&self) {
+        self.loops.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn news(&self, now: Millis) {
@@ -48,7 +52,7 @@ impl Pulse {
     pub(super) fn tick_interval_ms(&self, now: Millis, options: &Options) -> i64 {
         let is_quiet = || {
             let due = self.due.lock();
-            due.len() >= self.loops && due.values().all(|due| *due > now)
+            due.len() >= self.loops.load(Ordering::Relaxed) && due.values().all(|due| *due > now)
         };
         let is_long = self.is_calm(now) && is_quiet();
         if is_long { options.tick_interval_ms.max(options.tick_idle_interval_ms) } else { options.tick_interval_ms }

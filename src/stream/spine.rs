@@ -36,6 +36,7 @@ pub struct Setup {
 /// A namespace made ready: topics created, topology activated, every partition taken over, nothing running yet.
 pub struct Spine {
     around: Surroundings,
+    library: Arc<Library>,
     workers: Vec<Box<dyn Stepper>>,
 }
 
@@ -85,10 +86,25 @@ impl Spine {
         for id in around.topics.partitions(Topic::Events) {
             workers.push(Box::new(profile_worker(&around, &library, &setup.topology, setup.time, id.partition)?));
         }
-        Ok(Self { around, workers })
+        Ok(Self { around, library, workers })
     }
 
-    /// Intake's partitions first, then those of `events`.
+    /// What the spine's workers stand in, for those that are added.
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.around
+    }
+
+    pub fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+
+    /// Runs one more loop beside the spine's own.
+    pub fn add(&mut self, worker: Box<dyn Stepper>) {
+        self.around.pulse.add_loop();
+        self.workers.push(worker);
+    }
+
+    /// Intake's partitions first, then those of `events`, then what was added.
     pub fn workers(&mut self) -> &mut [Box<dyn Stepper>] {
         &mut self.workers
     }

@@ -20,6 +20,7 @@ mod evolve;
 mod expression;
 mod fact;
 mod harness;
+mod hears;
 mod ids;
 mod input;
 mod packed;

@@ -27,3 +27,5 @@ mod stream_recovery;
 mod stream_time;
 mod tidy;
 mod topology;
+mod workflow_world;
+mod workflows;

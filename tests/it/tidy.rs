@@ -24,6 +24,7 @@ const MODULES: &[(&str, u8, &[&str])] = &[
     ("state", 2, &["domain", "env"]),
     ("channels", 2, &["domain", "permit", "env"]),
     ("stream", 4, SHELL),
+    ("engine", 4, ENGINE),
     ("projections", 4, SHELL),
     ("replay", 4, REPLAY),
     ("gateway", 5, &["domain", "intake", "env", "schema", "log", "projections"]),
@@ -39,6 +40,8 @@ const SHELL: &[&str] =
     &["domain", "identity", "consent", "intake", "features", "models", "segments", "workflow", "env", "log", "schema", "state"];
 /// Replay is the same folds over the same records, so it is the one shell that drives another's.
 const REPLAY: &[&str] = &["domain", "features", "models", "segments", "env", "log", "schema", "state", "stream"];
+/// The workflow processor is one more stage on the partition loop.
+const ENGINE: &[&str] = &["domain", "consent", "intake", "workflow", "permit", "channels", "agents", "env", "log", "schema", "state", "stream"];
 const ALL: &[&str] = &["*"];
 
 const LINES_MAX: usize = 800;

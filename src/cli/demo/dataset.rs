@@ -2,6 +2,9 @@
 //!
 //! A message id comes from the row number: equal rows are purchases of their own. The clickstream keeps the file's session id in its
 //! properties, as the check for ours.
+//!
+//! The purchases know no addresses, so the demonstration makes some up: each customer's first purchase comes with an identify that gives a
+//! name, an address that cannot exist, and a time zone; one in fifty says no to marketing.
 
 use std::io::Read;
 
@@ -27,7 +30,9 @@ pub struct Outgoing {
 /// What the file says, to hold the results against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Truth {
+    /// Purchases or clicks, and those that were made up.
     pub events: u64,
+    pub made_up: u64,
     pub users: u64,
     pub orders: u64,
     pub revenue: Money,
@@ -56,7 +61,11 @@ pub fn cdnow() -> anyhow::Result<History> {
         truth.events += 1;
         truth.orders += 1;
         truth.revenue = truth.revenue.saturating_add(revenue);
-        users.insert(customer.to_owned());
+        if users.insert(customer.to_owned()) {
+            truth.events += 1;
+            truth.made_up += 1;
+            events.push(introduction(customer, date, time));
+        }
         let message_id = format!("cdnow-{:05}", row + 1);
         let amount: serde_json::Number = dollars.parse()?;
         let event = json!({
@@ -69,6 +78,25 @@ pub fn cdnow() -> anyhow::Result<History> {
     events.sort_by_key(|event| event.time);
     let end = events.last().context("the file is empty")?.time + crate::domain::DAY_MS;
     Ok(History { events, truth, end })
+}
+
+const NAMES: [&str; 12] = ["Ada", "Bo", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ian", "Joy", "Kim", "Lou"];
+const ZONES: [&str; 4] = ["America/New_York", "America/Chicago", "America/Denver", "America/Los_Angeles"];
+
+/// Who a customer is, made up from their number. The domain is reserved for examples (RFC 2606): nothing can ever be delivered there.
+fn introduction(customer: &str, date: &str, time: Millis) -> Outgoing {
+    let number: usize = customer.parse().unwrap_or(0);
+    let message_id = format!("who-{customer}");
+    let mut traits = json!({
+        "first_name": NAMES[number % NAMES.len()], "email": format!("customer-{customer}@example.com"), "timezone": ZONES[number / 7 % ZONES.len()],
+    });
+    if number.is_multiple_of(50) {
+        traits["consent"] = json!({"marketing": false});
+    }
+    let event = json!({
+        "type": "identify", "userId": customer, "messageId": message_id, "timestamp": date.to_owned() + "T00:00:00.000Z", "traits": traits,
+    });
+    Outgoing { user: customer.to_owned(), message_id, time, json: event.to_string() }
 }
 
 pub fn clickstream() -> anyhow::Result<History> {
@@ -109,7 +137,14 @@ mod tests {
     #[test]
     fn the_purchases_are_those_of_the_literature() {
         let history = cdnow().unwrap();
-        let expected = Truth { events: 69_659, users: 23_570, orders: 69_659, revenue: Money::parse("2500315.63").unwrap(), sessions: 0 };
+        let expected = Truth {
+            events: 69_659 + 23_570,
+            made_up: 23_570,
+            users: 23_570,
+            orders: 69_659,
+            revenue: Money::parse("2500315.63").unwrap(),
+            sessions: 0,
+        };
         assert_eq!(history.truth, expected);
         assert_eq!(history.end, Millis::parse("1998-07-01").unwrap());
     }

@@ -82,6 +82,8 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
         clock: NamespaceClock::Event,
         topology: topology::load(scene.topology)?,
         partitions: Partitions { intake: config.topology.partitions, events: config.topology.partitions },
+        workflows: Vec::new(),
+        policy: None,
     };
     match left {
         Left::AllButTheTime => note!("{root} already holds every event of this history; what is missing is the word that it has ended"),

@@ -35,6 +35,12 @@ pub(super) struct Memo {
     /// From which offset on `refused` has them all.
     #[serde(default)]
     refused_from: Option<u64>,
+    /// The digests of the workflows in force, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    workflows: BTreeMap<String, String>,
+    /// Whether there ever was one, and so may be runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    has_runs: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -164,6 +170,24 @@ impl Memo {
             }
         }
         bits
+    }
+
+    /// A workflow of this name is in force from now on; none if the digest is empty.
+    pub(super) fn set_workflow(&mut self, name: &str, digest: &str) {
+        self.has_runs = true;
+        match digest {
+            "" => drop(self.workflows.remove(name)),
+            digest => drop(self.workflows.insert(name.to_owned(), digest.to_owned())),
+        }
+    }
+
+    pub(super) fn workflows(&self) -> impl Iterator<Item = Digest> {
+        self.workflows.values().filter_map(|digest| Digest::from_hex(digest))
+    }
+
+    /// Whether anyone can have runs, marks or caps.
+    pub(super) fn has_runs(&self) -> bool {
+        self.has_runs
     }
 
     /// Name and last digest of the segment with this bit.

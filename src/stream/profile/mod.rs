@@ -7,6 +7,7 @@
 //! wake-ups up to an event's time run before it, so nothing depends on how far other partitions are.
 
 mod deployed;
+mod interest;
 mod memo;
 mod person;
 mod record;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::deployed::Deployed;
+use self::interest::Interest;
 use self::memo::Memo;
 use self::person::Person;
 pub use self::view::{Owned, people};
@@ -70,6 +72,7 @@ pub struct ProfileFold {
     batch: Vec<Option<Slot>>,
     memo: Memo,
     deployed: Deployed,
+    interest: Interest,
     /// What folds records before the first activation.
     initial: Digest,
     undo: Option<Undo>,
@@ -124,6 +127,7 @@ impl ProfileFold {
             batch: Vec::new(),
             memo,
             deployed,
+            interest: Interest::default(),
             initial: setup.initial.digest,
             undo: None,
             writes_again: setup.writes_again,
@@ -190,6 +194,13 @@ impl ProfileFold {
         out.bytes() + self.unsealed_bytes() >= self.output_bytes_max
     }
 
+    /// What the workflows in force want to hear.
+    fn listen(&mut self) -> Result<(), Error> {
+        let workflows: Result<Vec<_>, Error> = self.memo.workflows().map(|digest| self.library.workflow(digest)).collect();
+        self.interest = Interest::of(workflows?.iter().map(Arc::as_ref));
+        Ok(())
+    }
+
     /// Brings a topology into force.
     fn switch(&mut self, digest: Digest) -> Result<(), Error> {
         let topology = self.library.get(digest)?;
@@ -254,7 +265,7 @@ impl Fold for ProfileFold {
         let digest = self.memo.in_force().unwrap_or(self.initial);
         let topology = self.library.get(digest)?;
         self.deployed = Deployed::resume(topology, &mut self.memo);
-        Ok(())
+        self.listen()
     }
 
     fn take_less(&mut self) -> bool {

@@ -6,9 +6,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::interest::Reach;
 use super::person::{Heir, Person, Waiting, decode_history, encode_history};
 use super::{Applied, CONTROL, ProfileFold};
-use crate::consent::{Consent, Said};
+use crate::consent::{Consent, Said, stated};
 use crate::domain::{DAY_MS, DeadReason, Millis, Outcome, Subject, SubjectKey};
 use crate::features::{Groups, Profile, RawEvent, extract};
 use crate::schema;
@@ -18,6 +19,10 @@ use crate::stream::definitions::NamespaceClock;
 use crate::stream::fold::Fault;
 use crate::stream::outputs::Outputs;
 use crate::stream::{Error, Topic};
+use crate::workflow::Input;
+
+/// The kind of event that brings traits.
+const IDENTIFY: &str = "identify";
 
 impl ProfileFold {
     /// `value` is the record's own bytes, in case they have to be kept back.
@@ -40,7 +45,11 @@ impl ProfileFold {
                 Ok(CONTROL)
             }
             EventsRecord::Absorb(absorb) => self.absorb(slot, &absorb, out),
-            EventsRecord::Tick(_) | EventsRecord::Activated(_) | EventsRecord::Ask(_) => Ok(CONTROL),
+            EventsRecord::Ask(ask) => {
+                self.answer(slot, &ask, out)?;
+                Ok(CONTROL)
+            }
+            EventsRecord::Tick(_) | EventsRecord::Activated(_) => Ok(CONTROL),
         }
     }
 
@@ -49,16 +58,24 @@ impl ProfileFold {
         if self.clock == NamespaceClock::Event {
             self.wake_up_to(slot, time, out)?;
         }
+        let reach = if event.kind == IDENTIFY { self.reach(slot) } else { Reach::default() };
         let rules = &self.deployed.topology.rules;
         let person = self.cache.get_mut(slot);
         let touched = person.profile.observe(&extract(&raw(event), rules), rules);
-        person.consent.observe(said(event), time);
+        let says_consent = person.consent.observe(said(event), time);
         // On live traffic, news of yesterday must not start anything today; what it makes true of the person is true as of today.
         let is_late = self.clock == NamespaceClock::Wall && event.received_at.saturating_sub(event.event_time) > DAY_MS;
         if is_late && self.memo.time() > Millis::MIN {
             person.profile.wake(self.memo.time());
         }
         let now = person.profile.now().unwrap_or(time);
+        if says_consent {
+            self.tell_consent(slot, event.message_id, time, now, stated(said(event)).into_vec(), out)?;
+        }
+        if event.kind == IDENTIFY {
+            self.tell_reach(slot, &reach, now, out)?;
+        }
+        self.tell_event(slot, event, now, is_late, out)?;
         let groups = if is_late { Groups::ALL } else { touched.groups };
         self.decide(slot, now, groups, event.message_id, is_late, out)?;
         if let Some(joined) = touched.joined.filter(|_| self.deployed.says_corrections) {
@@ -203,6 +220,9 @@ impl ProfileFold {
         (person.wake, person.is_wake_stale) = (None, false);
         self.send_absorb(slot, handover.user_id, at, &profile, &consent, out)?;
         self.leave_all(slot, at, out)?;
+        if self.memo.has_runs() {
+            self.tell_identity(slot, &Input::Merged { user: handover.user_id.to_owned() }, at, out)?;
+        }
         self.mark_dirty(slot);
         let key = self.cache.key(slot);
         if !profile.is_empty() {
@@ -246,20 +266,30 @@ impl ProfileFold {
         waiting.since = waiting.since.max(Some(since));
         person.is_wake_stale = true;
         self.mark_dirty(slot);
+        if self.memo.has_runs() {
+            self.tell_identity(slot, &Input::Expect { anonymous: expect.anonymous_id.to_owned() }, Millis(expect.at), out)?;
+        }
         Ok(())
     }
 
     fn absorb(&mut self, slot: Slot, absorb: &Absorb<'_>, out: &mut Outputs) -> Result<Applied, Error> {
         let history = decode_history(absorb.state);
         let is_last = self.no_longer_expects(slot, absorb.anonymous_id);
+        let reach = self.reach(slot);
         let person = self.cache.get_mut(slot);
         let answer = match history {
             Err(detail) => Applied::Rejected(Fault::new(DeadReason::Undecodable, detail)),
             Ok((profile, consent)) => {
                 let touched = person.profile.absorb(&profile, &self.deployed.topology.rules);
-                person.consent.absorb(&consent);
+                let says_consent = person.consent.absorb(&consent);
+                let now = person.profile.now().unwrap_or(Millis(absorb.at));
+                if says_consent {
+                    for (stated, at) in consent.answers() {
+                        self.tell_consent(slot, absorb.anonymous_id, at, now, vec![stated], out)?;
+                    }
+                }
+                self.tell_reach(slot, &reach, now, out)?;
                 if touched.groups != Groups::NONE {
-                    let now = person.profile.now().unwrap_or(Millis(absorb.at));
                     self.decide(slot, now, touched.groups, "", false, out)?;
                     self.changed(slot);
                 }

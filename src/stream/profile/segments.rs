@@ -49,6 +49,7 @@ impl ProfileFold {
             let digest = segment.digest.to_hex();
             let change = SegmentChange { segment: &segment.name, digest: &digest, entered, at: now.0, cause, late: is_late && entered };
             out.push_to(Topic::SegmentChanges, self.partition, self.cache.key(slot), now, &change)?;
+            self.tell_segment(slot, &change, out)?;
         }
         Ok(())
     }
@@ -78,7 +79,8 @@ impl ProfileFold {
         self.cache.get_mut(slot).set_member(bit, false);
         let Some((segment, digest)) = self.memo.segment(bit) else { return Ok(()) };
         let change = SegmentChange { segment, digest, entered: false, at: at.0, cause: "", late: false };
-        out.push_to(Topic::SegmentChanges, self.partition, self.cache.key(slot), at, &change)
+        out.push_to(Topic::SegmentChanges, self.partition, self.cache.key(slot), at, &change)?;
+        self.tell_segment(slot, &change, out)
     }
 
     /// The earliest time at which some segment can flip although nothing happens, if that is at or before `horizon`.

@@ -10,7 +10,7 @@ use crate::domain::{DeadReason, Digest, Millis};
 use crate::features::Groups;
 use crate::schema::records::Activated;
 use crate::stream::cache::Slot;
-use crate::stream::definitions::KIND_TOPOLOGY;
+use crate::stream::definitions::{KIND_POLICY, KIND_TOPOLOGY, KIND_WORKFLOW};
 use crate::stream::fold::{Fault, Window};
 use crate::stream::outputs::Outputs;
 use crate::stream::{Cursor, Error};
@@ -20,8 +20,14 @@ impl ProfileFold {
         if matches!(window.after, Some(Cursor::Sweep { .. })) {
             return self.sweep(window, out);
         }
-        if activated.kind != KIND_TOPOLOGY {
-            return Ok(CONTROL);
+        match activated.kind {
+            KIND_TOPOLOGY => {}
+            KIND_WORKFLOW => return self.workflow_activated(activated, out),
+            KIND_POLICY => {
+                self.forward_activated(activated, out)?;
+                return Ok(CONTROL);
+            }
+            _ => return Ok(CONTROL),
         }
         let Some(digest) = Digest::from_hex(activated.digest) else {
             return Ok(Applied::Rejected(Fault::new(DeadReason::Undecodable, format!("{:?} is no digest", activated.digest))));
@@ -37,6 +43,22 @@ impl ProfileFold {
             Some(_) => Ok(Applied::More(Cursor::Sweep { after: Bytes::new() })),
             None => Ok(CONTROL),
         }
+    }
+
+    fn workflow_activated(&mut self, activated: &Activated<'_>, out: &mut Outputs) -> Result<Applied, Error> {
+        let before = self.memo.clone();
+        self.memo.set_workflow(activated.name, activated.digest);
+        match self.listen() {
+            Ok(()) => {}
+            // Published by a later build, or not at all.
+            Err(error @ (Error::UnknownDefinition { .. } | Error::BadDefinition { .. })) => {
+                self.memo = before;
+                return Ok(Applied::Rejected(Fault::new(DeadReason::Undecodable, error.to_string())));
+            }
+            Err(error) => return Err(error),
+        }
+        self.forward_activated(activated, out)?;
+        Ok(CONTROL)
     }
 
     fn switch_memo(&mut self, digest: Digest) {

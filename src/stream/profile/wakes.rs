@@ -33,6 +33,15 @@ enum Ran {
 impl ProfileFold {
     pub(super) fn tick(&mut self, tick: &Tick, window: Window<'_>, out: &mut Outputs) -> Result<Applied, Error> {
         let moved = self.memo.hear(tick.feeder, tick.feeders, tick.time);
+        let applied = self.time_moved(moved, window, out)?;
+        // Those who were woken by then have said so, and no command of theirs comes after it.
+        if applied == CONTROL && (moved || window.after.is_some()) {
+            self.forward_time(out)?;
+        }
+        Ok(applied)
+    }
+
+    fn time_moved(&mut self, moved: bool, window: Window<'_>, out: &mut Outputs) -> Result<Applied, Error> {
         let after = match window.after {
             Some(Cursor::Sweep { .. }) => return self.sweep(window, out),
             Some(Cursor::Wake { due, key }) => Some(Wake { due: *due, key: key.clone() }),

@@ -1,0 +1,36 @@
+//! Workflows running: the processor that turns `commands` into `journal`, and those who perform what it asks for.
+//!
+//! The fold is a shell around the pure core (`workflow`): it keeps the subjects in memory or finds them in the store, hands each command to
+//! its subject, writes what was decided to the journal in the commit that consumed the command, and sends on what follows from it. It
+//! recovers from the journal alone, so that no command is ever decided twice.
+//!
+//! It runs on the partition loop of `stream`, which it extends by one more stage; they share nothing but the log. Leaves what commands
+//! mean to `workflow`, and read models to `projections`.
+
+mod fold;
+mod library;
+mod outward;
+mod recover;
+mod subjects;
+mod wakes;
+
+use std::sync::Arc;
+
+pub use fold::{FOLD_VERSION, Setup, WorkflowFold};
+
+use crate::log::LogReader;
+use crate::stream::{Error, NamespaceClock, Spine, Topic, Worker};
+
+/// Adds the workflow processor of every partition to a spine that is not running yet.
+pub fn join(spine: &mut Spine, clock: NamespaceClock) -> Result<(), Error> {
+    let mut around = spine.surroundings().clone();
+    // An effect's next step should not wait for company.
+    around.options.linger_ms = 0;
+    for id in around.topics.partitions(Topic::Commands) {
+        let log = Arc::clone(&around.log) as Arc<dyn LogReader>;
+        let setup = Setup { partition: id.partition, clock, library: Arc::clone(spine.library()) };
+        let fold = WorkflowFold::new(Arc::clone(&around.state), log, around.topics.clone(), &around.options, setup);
+        spine.add(Box::new(Worker::open(around.clone(), fold)?));
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! What the workflows in force want to hear of a person: which events and segment changes, and with what of the profile.
+//!
+//! Everything else stays in this fold. Consent, address and time zone are always told: they must be known before the first campaign is.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::ProfileFold;
+use crate::consent::Stated;
+use crate::domain::Millis;
+use crate::features::{self, FieldId, Value, Window};
+use crate::schema::records::{Activated, Ask, Command, CommandsRecord, CommandsTick, EventBody, SegmentChange};
+use crate::stream::cache::Slot;
+use crate::stream::outputs::Outputs;
+use crate::stream::{Error, Topic};
+use crate::workflow::{Definition, Input, RunId};
+
+/// Traits that say where and when a person can be reached, and the attribute that each becomes.
+const REACHED_BY: [(&str, &str); 7] = [
+    ("email", "email"),
+    ("phone", "phone"),
+    ("push_token", "push_token"),
+    ("pushToken", "push_token"),
+    ("timezone", "time_zone"),
+    ("timeZone", "time_zone"),
+    ("time_zone", "time_zone"),
+];
+
+/// Of all workflows in force together.
+#[derive(Debug, Default)]
+pub(super) struct Interest {
+    events: BTreeSet<String>,
+    segments: BTreeSet<String>,
+    /// By the name that expressions use.
+    fields: Vec<(String, Wanted)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wanted {
+    Known(FieldId),
+    Trait(Box<str>),
+}
+
+impl Interest {
+    pub(super) fn of<'d>(definitions: impl Iterator<Item = &'d Definition>) -> Self {
+        let mut interest = Self::default();
+        let mut names = BTreeSet::new();
+        for definition in definitions {
+            let (events, segments) = definition.hears();
+            interest.events.extend(events.into_iter().map(str::to_owned));
+            interest.segments.extend(segments.into_iter().map(str::to_owned));
+            names.extend(definition.profile.iter().cloned());
+        }
+        interest.fields = names.into_iter().filter_map(|name| Wanted::parse(&name).map(|wanted| (name, wanted))).collect();
+        interest
+    }
+
+    pub(super) fn of_event(&self, name: &str) -> bool {
+        self.events.contains(name)
+    }
+
+    pub(super) fn of_segment(&self, name: &str) -> bool {
+        self.segments.contains(name)
+    }
+}
+
+impl Wanted {
+    /// As expressions write it: `orders`, `traits.plan`, `count("Order Completed", "30d")`.
+    fn parse(name: &str) -> Option<Self> {
+        if let Some(name) = name.strip_prefix("traits.") {
+            return Some(Wanted::Trait(name.into()));
+        }
+        if let Some(arguments) = name.strip_prefix("count(").and_then(|rest| rest.strip_suffix(')')) {
+            let (event, window): (String, String) = serde_json::from_str::<(String, String)>(&format!("[{arguments}]")).ok()?;
+            return Some(Wanted::Known(FieldId::EventCount { event: event.as_str().into(), window: Window::parse(&window) }));
+        }
+        features::Field::parse(name).map(|field| Wanted::Known(FieldId::Named(field)))
+    }
+}
+
+fn json_of(value: Value<'_>) -> Json {
+    match value {
+        Value::Null => Json::Null,
+        Value::Int(value) => json!(value),
+        Value::Float(value) => json!(value),
+        Value::Bool(value) => json!(value),
+        Value::Text(text) => json!(text),
+        Value::Time(time) => time.to_rfc3339().map_or(Json::Null, Json::String),
+        Value::Money(money) => json!(money.to_f64()),
+    }
+}
+
+impl ProfileFold {
+    /// What the workflows want to know of a person, as of `now`.
+    fn told_of(&self, slot: Slot, wanted: &[(String, Wanted)], now: Millis) -> Json {
+        let profile = &self.cache.get(slot).profile;
+        let view = self.deployed.person(profile);
+        let mut told = Map::new();
+        for (name, wanted) in wanted {
+            let value = match wanted {
+                Wanted::Known(id) => json_of(view.0.value(id, now)),
+                Wanted::Trait(name) => profile.trait_json(name).and_then(|json| serde_json::from_str(json).ok()).unwrap_or(Json::Null),
+            };
+            // Absent and unknown are the same to an expression.
+            if !value.is_null() {
+                told.insert(name.clone(), value);
+            }
+        }
+        Json::Object(told)
+    }
+
+    fn tell(&self, slot: Slot, at: Millis, input: &Input, out: &mut Outputs) -> Result<(), Error> {
+        let body = serde_json::to_string(input).expect("inputs are plain data");
+        let command = CommandsRecord::Command(Command { kind: input.kind(), at: Some(at.0), depth: 0, body: &body });
+        out.push_to(Topic::Commands, self.partition, self.cache.key(slot), at, &command)
+    }
+
+    /// An event that some workflow waits for, begins with or has as its goal.
+    pub(super) fn tell_event(&self, slot: Slot, event: &EventBody<'_>, now: Millis, late: bool, out: &mut Outputs) -> Result<(), Error> {
+        if out.is_silent() || !self.interest.of_event(event.name) {
+            return Ok(());
+        }
+        let properties = if event.properties.is_empty() { Json::Null } else { serde_json::from_str(event.properties).unwrap_or(Json::Null) };
+        let profile = self.told_of(slot, &self.interest.fields, now);
+        let (cause, name) = (event.message_id.to_owned(), event.name.to_owned());
+        self.tell(slot, now, &Input::Event { cause, name, properties, profile, late }, out)
+    }
+
+    pub(super) fn tell_segment(
+        &self,
+        slot: Slot,
+        change: &SegmentChange<'_>,
+        out: &mut Outputs,
+    ) -> Result<(), Error> {
+        let SegmentChange { segment, entered, at, cause, late, .. } = *change;
+        if out.is_silent() || !self.interest.of_segment(segment) {
+            return Ok(());
+        }
+        let now = Millis(at);
+        let profile = self.told_of(slot, &self.interest.fields, now);
+        // When time caused it there is no message: the moment is what tells two entries apart.
+        let cause = if cause.is_empty() { format!("{segment}@{}", now.0) } else { format!("{segment}@{cause}") };
+        self.tell(slot, now, &Input::SegmentChange { cause, segment: segment.to_owned(), entered, profile, late }, out)
+    }
+
+    /// Where and when the person can be reached, as far as an event changed it.
+    pub(super) fn tell_reach(&self, slot: Slot, before: &Reach, now: Millis, out: &mut Outputs) -> Result<(), Error> {
+        if out.is_silent() {
+            return Ok(());
+        }
+        let now_is = self.reach(slot);
+        for (at, (_, name)) in REACHED_BY.iter().enumerate() {
+            if let Some(json) = now_is.0[at].as_ref().filter(|json| before.0[at].as_ref() != Some(json)) {
+                let value = serde_json::from_str(json).unwrap_or(Json::Null);
+                self.tell(slot, now, &Input::Attribute { name: (*name).to_owned(), value }, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn reach(&self, slot: Slot) -> Reach {
+        let profile = &self.cache.get(slot).profile;
+        Reach(REACHED_BY.map(|(name, _)| profile.trait_json(name).map(Into::into)))
+    }
+
+    /// What the person has said about being written to, at the time when they said it.
+    pub(super) fn tell_consent(&self, slot: Slot, cause: &str, at: Millis, now: Millis, stated: Vec<Stated>, out: &mut Outputs) -> Result<(), Error> {
+        if out.is_silent() {
+            return Ok(());
+        }
+        self.tell(slot, now, &Input::Consent { cause: cause.to_owned(), at, stated }, out)
+    }
+
+    pub(super) fn answer(&self, slot: Slot, ask: &Ask<'_>, out: &mut Outputs) -> Result<(), Error> {
+        let now = self.cache.get(slot).profile.now().unwrap_or(Millis(ask.at)).max(Millis(ask.at));
+        let Some(run) = RunId::parse(ask.run) else { return Ok(()) };
+        let wanted: Vec<_> = ask.fields.iter().filter_map(|name| Some(((*name).to_owned(), Wanted::parse(name)?))).collect();
+        let profile = self.told_of(slot, &wanted, now);
+        self.tell(slot, Millis(ask.at), &Input::Answer { run, profile }, out)
+    }
+
+    /// The subject is or becomes another: told to its workflows.
+    pub(super) fn tell_identity(&self, slot: Slot, input: &Input, at: Millis, out: &mut Outputs) -> Result<(), Error> {
+        if out.is_silent() { Ok(()) } else { self.tell(slot, at, input, out) }
+    }
+
+    /// Time goes on to the commands of the same partition.
+    pub(super) fn forward_time(&self, out: &mut Outputs) -> Result<(), Error> {
+        let time = self.memo.time();
+        out.push_to(Topic::Commands, self.partition, b"", time, &CommandsRecord::Tick(CommandsTick { time: time.0 }))
+    }
+
+    pub(super) fn forward_activated(&self, activated: &Activated<'_>, out: &mut Outputs) -> Result<(), Error> {
+        out.push_to(Topic::Commands, self.partition, b"", Millis(activated.from), &CommandsRecord::Activated(activated.clone()))
+    }
+}
+
+/// The traits of [`REACHED_BY`], as JSON text.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Reach([Option<Box<str>>; REACHED_BY.len()]);
