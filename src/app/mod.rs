@@ -1,6 +1,7 @@
 //! Composition: the one place that names concrete adapters and joins settings to components.
 
 pub mod admin;
+mod campaigns;
 mod folder;
 mod links;
 mod plans;
@@ -10,7 +11,7 @@ mod world;
 use std::net::SocketAddr;
 
 pub use folder::{Contact, Folder};
-pub use links::Links;
+pub use links::links;
 pub use plans::rules_of;
 pub use server::{Edge, Engine, Ground, Opened, Server, takes_development_key};
 pub use world::{Plan, Vitals, World};

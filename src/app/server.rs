@@ -10,6 +10,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
+use super::campaigns::Runs;
+use super::links::links;
 use super::world::{Plan, Vitals, World};
 use super::{Contact, Error, Folder, admin, plans};
 use crate::config::{Config, DEVELOPMENT_WRITE_KEY};
@@ -189,6 +191,8 @@ impl Edge {
             log: Arc::clone(&log) as _,
             clock: Arc::clone(&clock),
             profiles: Arc::new(Profiles::of(&folder, namespaces)),
+            campaigns: Arc::new(Runs::of(&log, &clock, &folder, namespaces)?),
+            links: links(&config, &folder, &contact.url)?,
             readiness: Arc::new(Health { log: Arc::clone(&log) as _, vitals: Arc::clone(&vitals), clock }),
             metrics,
             sources: sources(&config, namespaces),

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::figure::{FSYNC, Figure};
 use super::load::{self, Measured, Pace, Shape};
 use super::{floor, on_own_thread};
+use crate::channels::link::Keys;
 use crate::domain::{Namespace, SourceId, Subject, TenantId};
 use crate::env::SystemClock;
 use crate::env::fs::RealFs;
@@ -102,6 +103,8 @@ impl Gateway {
             log: log.clone(),
             clock,
             profiles: Arc::new(Nobody),
+            campaigns: Arc::new(Nobody),
+            links: gateway::Links { base: String::new(), keys: Keys::new("bench", [("bench".to_owned(), vec![0; 32])])? },
             readiness: Arc::new(Nobody),
             metrics: None,
             sources,
@@ -135,6 +138,8 @@ impl ProfileReader for Nobody {
         Box::pin(async { Ok(None) })
     }
 }
+
+impl gateway::Campaigns for Nobody {}
 
 impl Readiness for Nobody {
     fn not_ready(&self) -> Vec<Reason> {

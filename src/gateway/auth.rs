@@ -111,7 +111,12 @@ impl Keys {
 
     /// Who reads: by API key or, where neither keys nor sources are configured, the machine itself, unless a browser or a proxy speaks through it.
     pub(super) fn reader(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Access, Refusal> {
-        if let Some(key) = basic_user(headers).or_else(|| bearer(headers)).or_else(|| x_api_key(headers)) {
+        self.reader_by(api_key(headers).as_deref(), headers, peer)
+    }
+
+    /// The same with the key that was found, wherever it was.
+    pub(super) fn reader_by(&self, key: Option<&str>, headers: &HeaderMap, peer: IpAddr) -> Result<Access, Refusal> {
+        if let Some(key) = key {
             return self.by_api_key.get(&Digest::of(key.as_bytes())).cloned().ok_or(Refusal::InvalidApiKey);
         }
         let is_relayed = headers.contains_key(header::ORIGIN) || headers.contains_key("x-forwarded-for") || !has_local_host(headers);
@@ -133,6 +138,11 @@ pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
     let decoded = String::from_utf8(BASE64.decode(encoded).ok()?).ok()?;
     let user = decoded.split(':').next()?;
     if user.is_empty() { None } else { Some(user.to_owned()) }
+}
+
+/// The API key that a request's headers carry.
+pub(super) fn api_key(headers: &HeaderMap) -> Option<String> {
+    basic_user(headers).or_else(|| bearer(headers)).or_else(|| x_api_key(headers))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<String> {

@@ -11,9 +11,11 @@ mod server;
 
 mod api;
 mod browser;
+mod campaigns;
 mod health;
 mod openapi;
 mod pixel;
+mod port;
 mod routes;
 mod sdk;
 
@@ -29,7 +31,9 @@ mod reply;
 mod request_id;
 mod scan;
 mod watch;
+mod worlds;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -43,6 +47,10 @@ use crate::log::{self, LogWriter, TopicName};
 pub use health::Reason;
 pub use openapi::openapi;
 pub use options::{Access, BODY_BYTES_MAX, Clocked, Options, Source, Sources};
+pub use port::{
+    ApprovalFound, ApprovalsAsked, Asking, Campaigns, Decided, Links, Preference, Preview, RunFound, RunsAsked, RunsPage, WorkflowFound,
+};
+use reply::whole_seconds;
 pub use server::{peer_ip, serve};
 
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +72,8 @@ pub struct App {
     pub log: Arc<dyn LogWriter>,
     pub clock: Arc<dyn Clock>,
     pub profiles: Arc<dyn ProfileReader>,
+    pub campaigns: Arc<dyn Campaigns>,
+    pub links: Links,
     pub readiness: Arc<dyn Readiness>,
     pub metrics: Option<PrometheusHandle>,
     pub sources: Sources,
@@ -105,6 +115,7 @@ pub trait Readiness: Send + Sync {
 struct Gateway {
     app: App,
     keys: auth::Keys,
+    worlds: BTreeMap<Namespace, worlds::World>,
     limits: limits::Limits,
     budget: Arc<body::Budget>,
     refusals: Arc<refusals::Refusals>,
@@ -119,6 +130,7 @@ impl Gateway {
         app.options.check()?;
         Ok(Self {
             keys: auth::Keys::resolve(&app.sources, &*app.log)?,
+            worlds: worlds::resolve(&app.sources, &*app.log)?,
             limits: limits::Limits::new(app.options.tenant_requests_per_s, app.options.tenant_burst),
             budget: body::Budget::new(app.options.inflight_bytes_max, app.options.body_bytes_max),
             refusals: Arc::default(),

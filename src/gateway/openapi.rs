@@ -8,7 +8,7 @@ use utoipa::{IntoResponses, OpenApi, ToSchema};
 
 use super::reply::json_text;
 use super::routes::ALIASES;
-use super::{api, browser, health, pixel, sdk};
+use super::{api, browser, campaigns, health, pixel, sdk};
 
 /// A batch of any SDK: `sentAt`, and `context` and `integrations` that hold for every event.
 #[derive(Debug, Serialize, ToSchema)]
@@ -101,6 +101,17 @@ pub(super) enum Refusals {
         api::identify,
         api::profile,
         api::state_time,
+        campaigns::create,
+        campaigns::list,
+        campaigns::get,
+        campaigns::story,
+        campaigns::act,
+        campaigns::bulk,
+        campaigns::resolve,
+        campaigns::approvals,
+        campaigns::workflows,
+        campaigns::publish,
+        campaigns::retire,
         health::livez,
         health::readyz,
         health::prometheus,

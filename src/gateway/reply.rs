@@ -47,6 +47,9 @@ pub(super) enum Refusal {
     Missing(String),
     #[error("{0} is not allowed here")]
     MethodNotAllowed(String),
+    /// Who or what was first; the code says which kind.
+    #[error("{message}")]
+    Conflict { code: &'static str, message: String },
     // For now: every client comes again.
     #[error("too many requests for this tenant")]
     RateLimited { retry_after_s: u32 },
@@ -85,6 +88,7 @@ impl Refusal {
             Refusal::InvalidApiKey => "invalid_api_key",
             Refusal::NotFound(_) | Refusal::Missing(_) => "not_found",
             Refusal::MethodNotAllowed(_) => "method_not_allowed",
+            Refusal::Conflict { code, .. } => code,
             Refusal::RateLimited { .. } => "rate_limited",
             Refusal::Overloaded => "overloaded",
             Refusal::NoSpace => "no_space",
@@ -105,6 +109,7 @@ impl Refusal {
             Refusal::NoWriteKey | Refusal::InvalidWriteKey | Refusal::InvalidApiKey => StatusCode::UNAUTHORIZED,
             Refusal::SourceDisabled | Refusal::NotFound(_) | Refusal::Missing(_) => StatusCode::NOT_FOUND,
             Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::Conflict { .. } => StatusCode::CONFLICT,
             Refusal::RateLimited { .. } | Refusal::Overloaded | Refusal::NoSpace | Refusal::HistoricalWaits => {
                 StatusCode::TOO_MANY_REQUESTS
             }

@@ -8,7 +8,7 @@ use axum::http::uri::{PathAndQuery, Uri};
 use axum::routing::{get, post};
 
 use super::reply::Refusal;
-use super::{Shared, api, browser, health, openapi, pixel, sdk};
+use super::{Shared, api, browser, campaigns, health, openapi, pixel, sdk};
 
 /// Other names of an SDK route: the first letters are what browsers send to, `import` is the Java SDK's, `beacon` the page's last breath.
 pub(super) const ALIASES: &[(&str, &[&str])] = &[
@@ -49,6 +49,16 @@ pub(super) fn router(gateway: Shared) -> Router {
         .route("/api/v1/users/identify", post(api::identify))
         .route("/api/v1/users/{id}/profile", get(api::profile))
         .route("/v1/namespaces/{namespace}/time", post(api::state_time))
+        .route("/api/v1/campaigns", get(campaigns::list))
+        .route("/api/v1/campaigns/create", post(campaigns::create))
+        .route("/api/v1/campaigns/actions", post(campaigns::bulk))
+        .route("/api/v1/campaigns/{run}", get(campaigns::get))
+        .route("/api/v1/campaigns/{run}/story", get(campaigns::story))
+        .route("/api/v1/campaigns/{run}/{action}", post(campaigns::act))
+        .route("/api/v1/effects/{effect}/resolve", post(campaigns::resolve))
+        .route("/api/v1/approvals", get(campaigns::approvals))
+        .route("/api/v1/workflows", get(campaigns::workflows).post(campaigns::publish))
+        .route("/api/v1/workflows/{name}/retire", post(campaigns::retire))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::prometheus))

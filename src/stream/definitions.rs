@@ -152,7 +152,7 @@ pub fn activate_policy(log: &dyn LogWriter, topics: &Topics, policy: &workflow::
     }
     let digest = policy.digest.to_hex();
     let definition = Definition { kind: KIND_POLICY, name: KIND_POLICY, digest: &digest, body: &policy.canonical };
-    log.append(activation(topics, &definition, from)?)?.wait()?;
+    log.append(activation(topics, &[definition], from)?)?.wait()?;
     Ok(true)
 }
 
@@ -196,19 +196,24 @@ pub fn activate(log: &dyn LogWriter, topics: &Topics, topology: &Topology, from:
     }
     let digest = topology.digest.to_hex();
     let definition = Definition { kind: KIND_TOPOLOGY, name: &topology.name, digest: &digest, body: &topology.canonical };
-    log.append(activation(topics, &definition, from)?)?.wait()?;
+    log.append(activation(topics, &[definition], from)?)?.wait()?;
     Ok(true)
 }
 
-/// The one append that stores a definition and brings it into force in every partition.
-fn activation(topics: &Topics, definition: &Definition<'_>, from: Millis) -> Result<Transaction, Error> {
+/// The one append that stores definitions and brings them into force in every partition.
+fn activation(topics: &Topics, definitions: &[Definition<'_>], from: Millis) -> Result<Transaction, Error> {
     let mut transaction = Transaction::default();
-    push_definition(&mut transaction, topics, definition)?;
-    let Definition { kind, name, digest, .. } = *definition;
-    let activated = EventsRecord::Activated(Activated { kind, name, digest, from: from.0 });
+    let mut stored = BatchBuilder::new();
+    for definition in definitions {
+        stored.push_with(definition.digest.as_bytes(), Millis(0), |buffer| schema::encode(definition, buffer))?;
+    }
+    transaction.batches.push((topics.partition(Topic::Definitions, PartitionId(0)), stored.build()));
     for partition in topics.partitions(Topic::Events) {
         let mut batch = BatchBuilder::new();
-        batch.push_with(b"", from, |buffer| schema::encode(&activated, buffer))?;
+        for Definition { kind, name, digest, .. } in definitions {
+            let activated = EventsRecord::Activated(Activated { kind, name, digest, from: from.0 });
+            batch.push_with(b"", from, |buffer| schema::encode(&activated, buffer))?;
+        }
         transaction.batches.push((partition, batch.build()));
     }
     Ok(transaction)
@@ -240,16 +245,38 @@ pub fn workflows(log: &dyn LogReader, topics: &Topics) -> Result<Workflows, Erro
     Ok(found)
 }
 
-/// Stores the workflow and has new entries go to it from `from` on, unless they do so already; true if it did. Runs in progress stay on
-/// the digest that they began under.
-pub fn activate_workflow(log: &dyn LogWriter, topics: &Topics, workflow: &workflow::Definition, from: Millis) -> Result<bool, Error> {
-    if workflows(log, topics)?.active.get(&workflow.name) == Some(&workflow.digest) {
-        return Ok(false);
+/// Stores workflows and has new entries go to them from `from` on, all in one append; says of each whether they did not already. Runs in
+/// progress stay on the digest that they began under.
+pub fn activate_workflows<W: std::ops::Deref<Target = workflow::Definition>>(
+    log: &dyn LogWriter,
+    topics: &Topics,
+    definitions: &[W],
+    from: Millis,
+) -> Result<Vec<bool>, Error> {
+    let mut active = workflows(log, topics)?.active;
+    let (mut are_new, mut new) = (Vec::new(), Vec::new());
+    for workflow in definitions.iter().map(|workflow| &**workflow) {
+        let is_new = active.insert(workflow.name.clone(), workflow.digest) != Some(workflow.digest);
+        are_new.push(is_new);
+        if is_new {
+            new.push((workflow, workflow.digest.to_hex()));
+        }
     }
-    let digest = workflow.digest.to_hex();
-    let definition = Definition { kind: KIND_WORKFLOW, name: &workflow.name, digest: &digest, body: &workflow.canonical };
-    log.append(activation(topics, &definition, from)?)?.wait()?;
-    Ok(true)
+    if !new.is_empty() {
+        let stored = new.iter().map(|(workflow, digest)| Definition {
+            kind: KIND_WORKFLOW,
+            name: &workflow.name,
+            digest,
+            body: &workflow.canonical,
+        });
+        log.append(activation(topics, &stored.collect::<Vec<_>>(), from)?)?.wait()?;
+    }
+    Ok(are_new)
+}
+
+/// The same for one.
+pub fn activate_workflow(log: &dyn LogWriter, topics: &Topics, workflow: &workflow::Definition, from: Millis) -> Result<bool, Error> {
+    Ok(activate_workflows(log, topics, &[workflow], from)?.contains(&true))
 }
 
 /// Has the workflow of this name take no new entries from `from` on; true if it took some before. Runs in progress go on.
@@ -258,7 +285,7 @@ pub fn retire_workflow(log: &dyn LogWriter, topics: &Topics, name: &str, from: M
         return Ok(false);
     }
     let definition = Definition { kind: KIND_WORKFLOW, name, digest: "", body: "" };
-    log.append(activation(topics, &definition, from)?)?.wait()?;
+    log.append(activation(topics, &[definition], from)?)?.wait()?;
     Ok(true)
 }
 
@@ -319,11 +346,11 @@ mod tests {
     use crate::log::MemoryLog;
     use crate::stream::Partitions;
 
-    fn named(name: &str, wait: &str) -> workflow::Definition {
+    fn named(name: &str, wait: &str) -> Arc<workflow::Definition> {
         let text = format!(
             "[workflow]\nname = \"{name}\"\n[workflow.entry]\ncommand = true\n\n[[node]]\nname = \"rest\"\nkind = \"delay\"\nwait = \"{wait}\"\nnext = \"over\"\n\n[[node]]\nname = \"over\"\nkind = \"exit\"\n"
         );
-        workflow::Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}"))
+        Arc::new(workflow::Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}")))
     }
 
     #[test]
@@ -331,13 +358,16 @@ mod tests {
         let log = MemoryLog::new(Arc::new(ManualClock::at(Millis(0))));
         let topics = Topics::create(&log, &Namespace::new("main").unwrap(), Partitions { intake: 1, events: 3 }).unwrap();
         let (first, second, other) = (named("a", "1d"), named("a", "2d"), named("b", "1d"));
-        let publish = |workflow| activate_workflow(&log, &topics, workflow, Millis(5)).unwrap();
-        assert_eq!([publish(&first), publish(&first), publish(&other), publish(&second)], [true, false, true, true]);
+        let publish = |workflows: &[&Arc<workflow::Definition>]| activate_workflows(&log, &topics, workflows, Millis(5)).unwrap();
+        assert_eq!(
+            [publish(&[&first, &other]), publish(&[&first]), publish(&[&other, &second])],
+            [[true, true].as_slice(), &[false], &[false, true]]
+        );
         let found = workflows(&log, &topics).unwrap();
         assert_eq!(found.known.len(), 3);
         assert_eq!(found.known[&first.digest], ("a".to_owned(), first.canonical.clone()));
         assert_eq!(found.active, BTreeMap::from([("a".to_owned(), second.digest), ("b".to_owned(), other.digest)]));
-        assert!(publish(&first), "an earlier one can come back");
+        assert_eq!(publish(&[&first]), [true], "an earlier one can come back");
         let retire = |name| retire_workflow(&log, &topics, name, Millis(6)).unwrap();
         assert_eq!([retire("a"), retire("a"), retire("never")], [true, false, false]);
         assert_eq!(workflows(&log, &topics).unwrap().active, BTreeMap::from([("b".to_owned(), other.digest)]));

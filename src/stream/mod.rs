@@ -30,7 +30,8 @@ mod worker;
 
 pub use cache::{Cache, Slot};
 pub use definitions::{
-    KIND_POLICY, KIND_WORKFLOW, Library, NamespaceClock, Workflows, activate, activate_policy, activate_workflow, clock_of, override_of, release, released, retire_workflow,
+    KIND_POLICY, KIND_WORKFLOW, Library, NamespaceClock, Workflows, activate, activate_policy, activate_workflow, activate_workflows,
+    clock_of, override_of, release, released, retire_workflow,
     topology_text, workflows,
 };
 pub use error::Error;

@@ -5,9 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flywheel::channels::link::Keys;
 use flywheel::domain::{Millis, Namespace, Offset, PartitionId, SourceId, Subject, SubjectKey, TenantId};
 use flywheel::env::ManualClock;
-use flywheel::gateway::{self, Access, App, Clocked, Options, ProfileAnswer, ProfileReader, ReadError, Readiness, Reason, Source, Sources};
+use flywheel::gateway::{
+    self, Access, App, Campaigns, Clocked, Links, Options, ProfileAnswer, ProfileReader, ReadError, Readiness, Reason, Source, Sources,
+};
 use flywheel::log::{Cleanup, LogReader, LogWriter, MemoryLog, Retention, TopicInfo, TopicName, TopicPartition, TopicSpec};
 use flywheel::schema::{self, records::IntakeRecord};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -112,6 +115,25 @@ pub async fn start_on(options: Options, sources: Sources, log: Arc<dyn LogWriter
 }
 
 pub async fn start_measured(options: Options, sources: Sources, log: Arc<dyn LogWriter>, metrics: Option<PrometheusHandle>) -> Running {
+    start_with(options, sources, log, metrics, Arc::new(NoCampaigns)).await
+}
+
+struct NoCampaigns;
+
+impl Campaigns for NoCampaigns {}
+
+pub fn links() -> Links {
+    let keys = Keys::new("test", [("test".to_owned(), vec![7; 32])]).expect("a key");
+    Links { base: "https://go.example".to_owned(), keys }
+}
+
+pub async fn start_with(
+    options: Options,
+    sources: Sources,
+    log: Arc<dyn LogWriter>,
+    metrics: Option<PrometheusHandle>,
+    campaigns: Arc<dyn Campaigns>,
+) -> Running {
     for namespace in sources.namespaces.keys() {
         let name = TopicName::new(namespace, "intake");
         let spec = TopicSpec { name, partitions: PARTITIONS, retention: Retention::Forever, cleanup: Cleanup::Delete };
@@ -125,6 +147,8 @@ pub async fn start_measured(options: Options, sources: Sources, log: Arc<dyn Log
         log: log.clone(),
         clock: Arc::new(ManualClock::at(NOW)),
         profiles: world.clone(),
+        campaigns,
+        links: links(),
         readiness: world.clone(),
         metrics,
         sources,

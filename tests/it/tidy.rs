@@ -27,7 +27,7 @@ const MODULES: &[(&str, u8, &[&str])] = &[
     ("engine", 4, ENGINE),
     ("projections", 4, SHELL),
     ("replay", 4, REPLAY),
-    ("gateway", 5, &["domain", "intake", "env", "schema", "log", "projections"]),
+    ("gateway", 5, &["domain", "intake", "permit", "segments", "workflow", "channels", "env", "schema", "log", "projections"]),
     ("config", 6, ALL),
     ("app", 6, ALL),
     ("bench", 6, ALL),

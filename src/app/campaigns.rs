@@ -1,0 +1,112 @@
+//! Campaigns for the gateway: runs from the read models, workflows from `definitions`, how far decisions are from the log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Error;
+use super::folder::Folder;
+use crate::domain::{Millis, Namespace, Offset, PartitionId};
+use crate::env::Clock;
+use crate::gateway::{Asking, Campaigns, ReadError, WorkflowFound};
+use crate::log::{Group, LogWriter};
+use crate::stream::{self, NamespaceClock, Topic, Topics};
+use crate::workflow::Definition;
+
+/// The stage that decides commands.
+const STAGE: &str = "workflow";
+
+/// One namespace as campaigns need it.
+#[derive(Clone)]
+struct Place {
+    topics: Topics,
+    clock: NamespaceClock,
+    group: Group,
+}
+
+pub struct Runs {
+    log: Arc<dyn LogWriter>,
+    clock: Arc<dyn Clock>,
+    places: BTreeMap<Namespace, Place>,
+}
+
+impl Runs {
+    pub fn of(
+        log: &Arc<impl LogWriter + 'static>,
+        clock: &Arc<dyn Clock>,
+        _folder: &Folder,
+        namespaces: &[(Namespace, NamespaceClock)],
+    ) -> Result<Self, Error> {
+        let mut places = BTreeMap::new();
+        for (namespace, kind) in namespaces {
+            let Some(topics) = Topics::find(&**log, namespace)? else { continue };
+            let group = Group(format!("{namespace}.{STAGE}").into());
+            places.insert(namespace.clone(), Place { topics, clock: *kind, group });
+        }
+        Ok(Self { log: Arc::clone(log) as _, clock: Arc::clone(clock), places })
+    }
+
+    fn place(&self, namespace: &Namespace) -> Result<Place, ReadError> {
+        self.places.get(namespace).cloned().ok_or_else(|| failed(format!("namespace {namespace} is not served")))
+    }
+
+    /// Runs what waits for the log on a thread that may.
+    fn blocking<'a, T: Send + 'static>(
+        &'a self,
+        namespace: &'a Namespace,
+        work: impl FnOnce(&dyn LogWriter, Place) -> Result<T, stream::Error> + Send + 'static,
+    ) -> Asking<'a, T> {
+        Box::pin(async move {
+            let (place, log) = (self.place(namespace)?, Arc::clone(&self.log));
+            let done = tokio::task::spawn_blocking(move || work(&*log, place)).await;
+            done.map_err(failed)?.map_err(failed)
+        })
+    }
+
+    /// From when on what is activated now is in force: in event time from the beginning of what comes next.
+    fn from(&self, namespace: &Namespace) -> Millis {
+        match self.places.get(namespace).map(|place| place.clock) {
+            Some(NamespaceClock::Wall) => self.clock.now(),
+            Some(NamespaceClock::Event) | None => Millis::MIN,
+        }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> ReadError {
+    ReadError::Failed(error.to_string())
+}
+
+impl Campaigns for Runs {
+    fn workflows<'a>(&'a self, namespace: &'a Namespace) -> Asking<'a, Vec<WorkflowFound>> {
+        self.blocking(namespace, |log, place| {
+            let found = stream::workflows(log, &place.topics)?;
+            let shown = found.known.iter().map(|(digest, (name, text))| {
+                // What was stored was checked; a build that reads it no more shows its name all the same.
+                let definition = Definition::parse(name, text).ok();
+                let (about, reads) = definition.map(|known| (known.about, known.profile)).unwrap_or_default();
+                let is_active = found.active.get(name) == Some(digest);
+                WorkflowFound { name: name.clone(), digest: digest.to_hex(), about, is_active, reads }
+            });
+            let mut shown: Vec<WorkflowFound> = shown.collect();
+            shown.sort_by(|a, b| (&a.name, !a.is_active, &a.digest).cmp(&(&b.name, !b.is_active, &b.digest)));
+            Ok(shown)
+        })
+    }
+
+    fn publish<'a>(&'a self, namespace: &'a Namespace, workflows: Vec<Arc<Definition>>) -> Asking<'a, Vec<bool>> {
+        let from = self.from(namespace);
+        self.blocking(namespace, move |log, place| stream::activate_workflows(log, &place.topics, &workflows, from))
+    }
+
+    fn retire<'a>(&'a self, namespace: &'a Namespace, name: &'a str) -> Asking<'a, bool> {
+        let from = self.from(namespace);
+        let name = name.to_owned();
+        self.blocking(namespace, move |log, place| stream::retire_workflow(log, &place.topics, &name, from))
+    }
+
+    fn decided(&self, namespace: &Namespace, partition: PartitionId) -> Result<Offset, ReadError> {
+        let place = self.place(namespace)?;
+        let commands = place.topics.partition(Topic::Commands, partition);
+        let committed = self.log.committed(&place.group, commands).map_err(failed)?;
+        Ok(committed.map_or(Offset(0), |committed| committed.offset))
+    }
+}

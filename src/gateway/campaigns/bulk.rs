@@ -1,0 +1,88 @@
+//! `POST /api/v1/campaigns/actions`: one action on every run that a filter names, such as resuming what is paused after a fix.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::act::{Action, simple};
+use super::{Gateway, TAKEN, by_of, read_failed, text_of};
+use crate::gateway::port::RunsAsked;
+use crate::gateway::reply::{Refusal, json};
+use crate::gateway::{Shared, openapi};
+
+/// Runs of one request. More is said to be left, and the same request goes on with them.
+const RUNS_MAX: u32 = 10_000;
+const PAGE: u32 = 500;
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::gateway) struct BulkBody {
+    /// pause, resume, retry or cancel.
+    action: String,
+    workflow: String,
+    /// As the list has it, such as `paused`.
+    #[serde(default)]
+    status: Option<String>,
+    /// What the reason of a pause contains.
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    by: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+    /// Only say how many there are.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::gateway) struct BulkAnswer {
+    action: String,
+    /// Runs that were told, or would be.
+    runs: u64,
+    /// There are more than one request does: send it again.
+    more: bool,
+}
+
+#[utoipa::path(post, path = "/api/v1/campaigns/actions", tag = "campaigns", request_body = BulkBody,
+    responses((status = 202, body = BulkAnswer, description = "the commands are durable"), (status = 200, body = BulkAnswer, description = "`dry_run`"),
+        openapi::Refusals))]
+pub(in crate::gateway) async fn bulk(State(gateway): State<Shared>, request: Request) -> Response<Body> {
+    gateway.answer_of(gateway.bulk(request).await)
+}
+
+impl Gateway {
+    async fn bulk(&self, request: Request) -> Result<Response<Body>, Refusal> {
+        let (head, sent) = request.into_parts();
+        let access = self.access(&head)?;
+        let body: BulkBody = self.json_body(&head, sent).await?;
+        let action = Action::named(&body.action)?;
+        if !matches!(action, Action::Pause | Action::Resume | Action::Retry | Action::Cancel) {
+            return Err(Refusal::InvalidRequest("pause, resume, retry and cancel go to many runs at once".to_owned()));
+        }
+        // What an action cannot change is not told: a paused run is not paused again.
+        let status = body.status.or_else(|| (action == Action::Resume).then(|| "paused".to_owned()));
+        let (by, reason) = (by_of(body.by)?, text_of("reason", body.reason.unwrap_or_default())?);
+        let limit = PAGE;
+        let mut asked = RunsAsked { workflow: Some(body.workflow), status, error: body.error, limit, ..RunsAsked::default() };
+        let mut runs = 0u64;
+        loop {
+            let page = self.app.campaigns.runs(&access, &asked).await.map_err(read_failed)?;
+            let going = page.runs.iter().filter(|run| run.ended.is_none() && (action != Action::Pause || !run.is_paused));
+            let commands: Vec<_> =
+                going.map(|found| (found.subject.key(&access.tenant), simple(action, found.run, by.clone(), reason.clone()).0)).collect();
+            runs += commands.len() as u64;
+            if !body.dry_run && !commands.is_empty() {
+                self.send_commands(&access.namespace, &commands).await?;
+            }
+            asked.after = page.next;
+            let is_full = runs >= u64::from(RUNS_MAX);
+            if asked.after.is_none() || is_full {
+                let answer = BulkAnswer { action: body.action, runs, more: asked.after.is_some() };
+                return Ok(json(if body.dry_run { StatusCode::OK } else { TAKEN }, &answer));
+            }
+        }
+    }
+}

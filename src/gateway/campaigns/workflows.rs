@@ -1,0 +1,159 @@
+//! Workflows of a namespace: listed, published after every check and test of theirs, retired.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::json as value;
+use utoipa::ToSchema;
+
+use super::{Gateway, read_failed, shown};
+use crate::gateway::reply::{Refusal, json};
+use crate::gateway::{Shared, openapi};
+use crate::segments::Problems;
+use crate::workflow::{self, Definition};
+
+const FILES_MAX: usize = 100;
+
+/// `{"file"?, "text"}` or `{"files": [..]}`; all of them are published or none.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::gateway) struct PublishBody {
+    #[serde(default)]
+    file: Option<String>,
+    /// The workflow in TOML.
+    #[serde(default)]
+    text: Option<String>,
+    #[serde(default)]
+    files: Vec<FileBody>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::gateway) struct FileBody {
+    file: String,
+    text: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::gateway) struct Published {
+    name: String,
+    digest: String,
+    /// False if this very digest took entries already.
+    published: bool,
+    tests: usize,
+}
+
+/// One mistake in a file.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::gateway) struct Mistake {
+    file: String,
+    line: usize,
+    column: usize,
+    reason: String,
+    hint: Option<String>,
+}
+
+#[utoipa::path(get, path = "/api/v1/workflows", tag = "campaigns",
+    responses((status = 200, description = "`workflows`: every version by digest, and which of each name takes new entries"), openapi::Refusals))]
+pub(in crate::gateway) async fn list(State(gateway): State<Shared>, request: Request) -> Response<Body> {
+    gateway.answer_of(gateway.list_workflows(request).await)
+}
+
+#[utoipa::path(post, path = "/api/v1/workflows", tag = "campaigns", request_body = PublishBody,
+    responses((status = 200, body = Vec<Published>, description = "in force for new entries; runs in progress stay on their version"),
+        (status = 422, body = Vec<Mistake>, description = "`invalid_workflow`: every mistake with file, line, reason and hint, or `tests_failed`"),
+        openapi::Refusals))]
+pub(in crate::gateway) async fn publish(State(gateway): State<Shared>, request: Request) -> Response<Body> {
+    gateway.answer_of(gateway.publish(request).await)
+}
+
+#[utoipa::path(post, path = "/api/v1/workflows/{name}/retire", tag = "campaigns", params(("name" = String, Path)),
+    responses((status = 200, description = "it takes no new entries; runs in progress go on"), (status = 404), openapi::Refusals))]
+pub(in crate::gateway) async fn retire(State(gateway): State<Shared>, Path(name): Path<String>, request: Request) -> Response<Body> {
+    gateway.answer_of(gateway.retire(&name, request).await)
+}
+
+impl Gateway {
+    async fn list_workflows(&self, request: Request) -> Result<Response<Body>, Refusal> {
+        let (head, _) = request.into_parts();
+        let access = self.access(&head)?;
+        let workflows = self.app.campaigns.workflows(&access.namespace).await.map_err(read_failed)?;
+        Ok(json(StatusCode::OK, &value!({ "workflows": workflows })))
+    }
+
+    async fn publish(&self, request: Request) -> Result<Response<Body>, Refusal> {
+        let (head, sent) = request.into_parts();
+        let access = self.access(&head)?;
+        let body: PublishBody = self.json_body(&head, sent).await?;
+        let mut files = body.files;
+        if let Some(text) = body.text {
+            files.push(FileBody { file: body.file.unwrap_or_else(|| "workflow.toml".to_owned()), text });
+        }
+        if files.is_empty() || files.len() > FILES_MAX {
+            return Err(Refusal::InvalidRequest(format!("`text` or 1 to {FILES_MAX} `files` are to be published")));
+        }
+        // Tests may run for a while: not on a thread that serves.
+        let checked = tokio::task::spawn_blocking(move || check(&files)).await.map_err(|error| Refusal::ReadFailed(error.to_string()))?;
+        let definitions = match checked {
+            Ok(definitions) => definitions,
+            Err(body) => return Ok(json(StatusCode::UNPROCESSABLE_ENTITY, &body)),
+        };
+        let are_new = self.app.campaigns.publish(&access.namespace, definitions.clone()).await.map_err(read_failed)?;
+        let published = definitions.iter().zip(are_new).map(|(definition, published)| Published {
+            name: definition.name.clone(),
+            digest: definition.digest.to_hex(),
+            published,
+            tests: definition.tests.len(),
+        });
+        Ok(json(StatusCode::OK, &value!({ "workflows": published.collect::<Vec<_>>() })))
+    }
+
+    async fn retire(&self, name: &str, request: Request) -> Result<Response<Body>, Refusal> {
+        let (head, _) = request.into_parts();
+        let access = self.access(&head)?;
+        let was_active = self.app.campaigns.retire(&access.namespace, name).await.map_err(read_failed)?;
+        if !was_active {
+            return Err(Refusal::Missing(format!("workflow {} that takes new entries", shown(name))));
+        }
+        Ok(json(StatusCode::OK, &value!({"name": name, "retired": true})))
+    }
+}
+
+/// Checks every file and runs its tests; all mistakes of all files at once.
+fn check(files: &[FileBody]) -> Result<Vec<Arc<Definition>>, serde_json::Value> {
+    let (mut definitions, mut mistakes) = (Vec::new(), Vec::new());
+    for file in files {
+        match Definition::parse(&file.file, &file.text) {
+            Ok(definition) => definitions.push((file, Arc::new(definition))),
+            Err(problems) => mistakes.extend(mistakes_of(problems)),
+        }
+    }
+    if !mistakes.is_empty() {
+        let message = format!("{} mistakes; nothing was published", mistakes.len());
+        return Err(value!({"code": "invalid_workflow", "message": message, "problems": mistakes}));
+    }
+    let mut failures = Vec::new();
+    for (file, definition) in &definitions {
+        for verdict in workflow::test(definition).into_iter().filter(|verdict| !verdict.failures.is_empty()) {
+            failures.push(value!({"file": file.file, "line": verdict.line, "test": verdict.name, "failures": verdict.failures}));
+        }
+    }
+    if !failures.is_empty() {
+        let message = format!("{} tests failed; nothing was published", failures.len());
+        return Err(value!({"code": "tests_failed", "message": message, "problems": failures}));
+    }
+    Ok(definitions.into_iter().map(|(_, definition)| definition).collect())
+}
+
+fn mistakes_of(problems: Problems) -> impl Iterator<Item = Mistake> {
+    problems.0.into_iter().map(|problem| Mistake {
+        file: problem.file,
+        line: problem.line,
+        column: problem.column,
+        reason: problem.message,
+        hint: problem.hint,
+    })
+}

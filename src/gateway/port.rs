@@ -1,0 +1,180 @@
+//! What the gateway asks of the rest of the process about campaigns: their runs from a read model, their definitions, and how far decisions
+//! have come. The app answers; nothing here knows a read model or a fold.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::ReadError;
+use super::options::Access;
+use crate::channels::link::Keys;
+use crate::domain::{Millis, Namespace, Offset, PartitionId, Subject};
+use crate::workflow::{Definition, EffectId, RunId};
+
+pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, ReadError>> + Send + 'a>>;
+
+/// A run as the read model has it: a moment behind the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunFound {
+    pub run: RunId,
+    pub subject: Subject,
+    pub workflow: String,
+    pub is_paused: bool,
+    /// How and when it ended, in words; none while it goes on.
+    pub ended: Option<String>,
+    /// All of it, for the answer.
+    pub json: Value,
+}
+
+/// Which runs; everything that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunsAsked {
+    pub workflow: Option<String>,
+    pub status: Option<String>,
+    pub subject: Option<String>,
+    /// What a paused run's reason contains.
+    pub error: Option<String>,
+    /// The `next` of the page before.
+    pub after: Option<String>,
+    pub limit: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunsPage {
+    pub runs: Vec<RunFound>,
+    /// Where the next page begins; none on the last one.
+    pub next: Option<String>,
+}
+
+/// A question to people, open or decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApprovalFound {
+    pub run: RunId,
+    pub subject: Subject,
+    pub workflow: String,
+    pub node: String,
+    pub visit: u64,
+    pub who: String,
+    /// What those asked are to see.
+    pub shows: Value,
+    pub asked_at: Millis,
+    pub until: Millis,
+    pub decided: Option<Decided>,
+}
+
+/// What became of a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decided {
+    pub approved: bool,
+    pub by: String,
+    pub comment: String,
+    pub at: Millis,
+}
+
+/// Which approvals; everything that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApprovalsAsked {
+    pub run: Option<RunId>,
+    pub workflow: Option<String>,
+    pub open_only: bool,
+    pub limit: u32,
+}
+
+/// A workflow of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WorkflowFound {
+    pub name: String,
+    pub digest: String,
+    pub about: String,
+    /// Whether new entries go to it; runs of the others go on.
+    pub is_active: bool,
+    /// What its expressions read of the profile.
+    #[serde(skip)]
+    pub reads: Vec<String>,
+}
+
+/// One choice on a preferences page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preference {
+    pub purpose: String,
+    pub channel: String,
+    pub granted: bool,
+}
+
+/// Everything about campaigns that is not in the gateway's hands. Where something is not implemented, there is nothing of it.
+pub trait Campaigns: Send + Sync {
+    fn run<'a>(&'a self, _of: &'a Access, _run: RunId) -> Asking<'a, Option<RunFound>> {
+        ready(None)
+    }
+
+    fn runs<'a>(&'a self, _of: &'a Access, _asked: &'a RunsAsked) -> Asking<'a, RunsPage> {
+        ready(RunsPage::default())
+    }
+
+    /// The run's journal as lines, oldest first, at most `limit` from `from` on.
+    fn story<'a>(&'a self, _of: &'a Access, _found: &'a RunFound, _from: u64, _limit: u32) -> Asking<'a, Vec<Value>> {
+        ready(Vec::new())
+    }
+
+    fn approvals<'a>(&'a self, _of: &'a Access, _asked: &'a ApprovalsAsked) -> Asking<'a, Vec<ApprovalFound>> {
+        ready(Vec::new())
+    }
+
+    /// Whose an effect is, and of which run.
+    fn effect<'a>(&'a self, _of: &'a Access, _effect: EffectId) -> Asking<'a, Option<(RunId, Subject)>> {
+        ready(None)
+    }
+
+    fn workflows<'a>(&'a self, _namespace: &'a Namespace) -> Asking<'a, Vec<WorkflowFound>> {
+        ready(Vec::new())
+    }
+
+    /// Stores workflows and has new entries go to them, of all or of none; says of each whether they did not already.
+    fn publish<'a>(&'a self, _namespace: &'a Namespace, workflows: Vec<Arc<Definition>>) -> Asking<'a, Vec<bool>> {
+        ready(vec![false; workflows.len()])
+    }
+
+    /// Has a workflow take no new entries; false if it took none.
+    fn retire<'a>(&'a self, _namespace: &'a Namespace, _name: &'a str) -> Asking<'a, bool> {
+        ready(false)
+    }
+
+    /// Up to where commands of this partition have been decided.
+    fn decided(&self, _namespace: &Namespace, _partition: PartitionId) -> Result<Offset, ReadError> {
+        Ok(Offset(0))
+    }
+
+    /// What a person may choose to hear of, and where, with what they chose last.
+    fn preferences<'a>(&'a self, _of: &'a Access, _subject: &'a Subject) -> Asking<'a, Vec<Preference>> {
+        ready(Vec::new())
+    }
+
+    /// The message that follows an approval, as it would be sent; none if none does or it cannot be told yet.
+    fn preview<'a>(&'a self, _of: &'a Access, _approval: &'a ApprovalFound) -> Asking<'a, Option<Preview>> {
+        ready(None)
+    }
+}
+
+fn ready<'a, T: Send + 'a>(value: T) -> Asking<'a, T> {
+    Box::pin(std::future::ready(Ok(value)))
+}
+
+/// A message before it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    pub channel: String,
+    pub to: String,
+    pub subject: String,
+    pub text: String,
+}
+
+/// What links begin with and are signed with.
+#[derive(Debug, Clone)]
+pub struct Links {
+    /// Scheme and host, without a slash at its end.
+    pub base: String,
+    pub keys: Keys,
+}
