@@ -1,5 +1,6 @@
 //! One integration binary; each file is one contract or behaviour of the whole.
 
+mod campaign_world;
 mod command_line;
 mod configuration;
 mod crash;
@@ -7,6 +8,7 @@ mod digest;
 mod features;
 mod full_disk;
 mod http_api;
+mod http_campaigns;
 mod http_conformance;
 mod http_hostile;
 mod http_support;
