@@ -6,14 +6,12 @@ use std::sync::Arc;
 use super::Error;
 use super::folder::Folder;
 use crate::domain::{Millis, Namespace, Offset, PartitionId};
+use crate::engine;
 use crate::env::Clock;
 use crate::gateway::{Asking, Campaigns, ReadError, WorkflowFound};
 use crate::log::{Group, LogWriter};
 use crate::stream::{self, NamespaceClock, Topic, Topics};
 use crate::workflow::Definition;
-
-/// The stage that decides commands.
-const STAGE: &str = "workflow";
 
 /// One namespace as campaigns need it.
 #[derive(Clone)]
@@ -39,7 +37,7 @@ impl Runs {
         let mut places = BTreeMap::new();
         for (namespace, kind) in namespaces {
             let Some(topics) = Topics::find(&**log, namespace)? else { continue };
-            let group = Group(format!("{namespace}.{STAGE}").into());
+            let group = Group(format!("{namespace}.{}", engine::STAGE).into());
             places.insert(namespace.clone(), Place { topics, clock: *kind, group });
         }
         Ok(Self { log: Arc::clone(log) as _, clock: Arc::clone(clock), places })

@@ -23,7 +23,7 @@ use crate::workflow::{self, Clock, Context, DEPTH_MAX, Driven, Input, Rejection,
 /// Raised when a subject's stored state means something else, so that it is built again from the journal.
 pub const FOLD_VERSION: u32 = 1;
 
-const STAGE: &str = "workflows";
+pub const STAGE: &str = "workflows";
 
 /// How a record of the platform itself is counted.
 const CONTROL: Applied = Applied::Done(Outcome::Filtered(FilterReason::Control));

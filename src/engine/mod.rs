@@ -16,7 +16,7 @@ mod wakes;
 
 use std::sync::Arc;
 
-pub use fold::{FOLD_VERSION, Setup, WorkflowFold};
+pub use fold::{FOLD_VERSION, STAGE, Setup, WorkflowFold};
 
 use crate::log::LogReader;
 use crate::stream::{Error, NamespaceClock, Spine, Topic, Worker};

@@ -200,9 +200,21 @@ impl CampaignWorld {
 impl State {
     fn apply(&mut self, key: &SubjectKey, input: &Input, at: Millis) -> Vec<Fact> {
         let subject = self.subjects.entry(key.bytes().clone()).or_default();
-        let context = workflow::Context { subject: key.as_str(), library: &self.library };
-        workflow::apply(subject, context, input, at).unwrap_or_default()
+        let policy = workflow::Policy::shipped();
+        let context = workflow::Context { subject: key.as_str(), library: &self.library, policy: &policy, clock: workflow::Clock::Wall };
+        workflow::drive(subject, context, input, at).facts
     }
+}
+
+/// As the fold writes down what it has heard is in force.
+fn heard(log: &MemoryLog, topics: &Topics, name: &str, digest: &str) {
+    let activated = JournalRecord::Activated(flywheel::schema::records::Activated { kind: "workflow", name, digest, from: NOW.0 });
+    let batches = topics.partitions(Topic::Journal).map(|partition| {
+        let mut batch = BatchBuilder::new();
+        batch.push_with(b"", NOW, |out| schema::encode(&activated, out)).unwrap();
+        (partition, batch.build())
+    });
+    log.append(Transaction { batches: batches.collect(), commits: Vec::new() }).unwrap().wait().unwrap();
 }
 
 fn now<'a, T: Send + 'a>(value: T) -> Asking<'a, T> {
@@ -294,16 +306,24 @@ impl Campaigns for CampaignWorld {
         // The log in memory is durable at once: nothing blocks.
         let (log, topics) = (self.log.clone(), self.topics.clone());
         Box::pin(async move {
-            let done = tokio::task::spawn_blocking(move || stream::activate_workflows(&*log, &topics, &workflows, NOW)).await;
-            Ok(done.unwrap().unwrap())
+            let done = tokio::task::spawn_blocking(move || {
+                let are_new = stream::activate_workflows(&*log, &topics, &workflows, NOW).unwrap();
+                workflows.iter().for_each(|workflow| heard(&log, &topics, &workflow.name, &workflow.digest.to_hex()));
+                are_new
+            });
+            Ok(done.await.unwrap())
         })
     }
 
     fn retire<'a>(&'a self, _: &'a Namespace, name: &'a str) -> Asking<'a, bool> {
         let (log, topics, name) = (self.log.clone(), self.topics.clone(), name.to_owned());
         Box::pin(async move {
-            let done = tokio::task::spawn_blocking(move || stream::retire_workflow(&*log, &topics, &name, NOW)).await;
-            Ok(done.unwrap().unwrap())
+            let done = tokio::task::spawn_blocking(move || {
+                let was_active = stream::retire_workflow(&*log, &topics, &name, NOW).unwrap();
+                heard(&log, &topics, &name, "");
+                was_active
+            });
+            Ok(done.await.unwrap())
         })
     }
 

@@ -322,7 +322,7 @@ kind = "exit"
     let run = running.send(&post("/api/v1/campaigns/create?wait=20", r#"{"workflow":"sends","user_id":"ann"}"#)).await.json();
     let run = RunId::parse(run["run"].as_str().unwrap()).unwrap();
     let effect = flywheel::workflow::EffectId::of(run, 1);
-    world.tell("ann", &flywheel::workflow::Input::EffectStarted { effect, attempt: 1, executor: "e".to_owned() });
+    world.tell("ann", &flywheel::workflow::Input::EffectStarted { effect, attempt: 1, executor: "e".repeat(32), appended: NOW });
     let outcome = flywheel::workflow::Outcome::Unknown { error: "lost".to_owned() };
     world.tell("ann", &flywheel::workflow::Input::EffectFinished { effect, attempt: 1, outcome });
     let path = format!("/api/v1/effects/{effect}/resolve?wait=20");

@@ -41,7 +41,8 @@ const SHELL: &[&str] =
 /// Replay is the same folds over the same records, so it is the one shell that drives another's.
 const REPLAY: &[&str] = &["domain", "features", "models", "segments", "env", "log", "schema", "state", "stream"];
 /// The workflow processor is one more stage on the partition loop.
-const ENGINE: &[&str] = &["domain", "consent", "intake", "workflow", "permit", "channels", "agents", "env", "log", "schema", "state", "stream"];
+const ENGINE: &[&str] =
+    &["domain", "consent", "intake", "workflow", "permit", "channels", "agents", "env", "log", "schema", "state", "stream"];
 const ALL: &[&str] = &["*"];
 
 const LINES_MAX: usize = 800;

@@ -106,7 +106,6 @@ pub fn run_of(workflow: &str, key: &Bytes, cause: &str) -> RunId {
     RunId::of(workflow, SubjectKey::from_bytes(key.clone()).expect("a key").as_str(), cause)
 }
 
-
 /// How many records of a topic there are, in all partitions.
 pub fn count(world: &World, topic: Topic) -> usize {
     world.records(topic).len()

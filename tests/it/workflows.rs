@@ -90,10 +90,7 @@ fn an_event_starts_a_run_an_effect_and_a_timer_end_it() {
         done(json!({"text": "hello"}))
     });
     let key = user("u1");
-    assert_eq!(
-        kinds(&world, &key),
-        ["run_started", "effect_requested", "attempt_minted", "effect_completed", "moved", "delayed"]
-    );
+    assert_eq!(kinds(&world, &key), ["run_started", "effect_requested", "attempt_minted", "effect_completed", "moved", "delayed"]);
     pass(&world, &mut spine, 2 * HOUR_MS);
     assert_eq!(kinds(&world, &key).last().map(String::as_str), Some("run_ended"));
     let ended = journal(&world)[&key].last().unwrap().clone();
@@ -182,7 +179,11 @@ fn whatever_was_decided_is_not_decided_again_after_a_crash_anywhere() {
                 .map(|(key, facts)| (key, facts.into_iter().map(|(_, body)| body.split('"').nth(1).unwrap().to_owned()).collect()))
                 .collect()
         };
-        assert_eq!(without_times(ids(&journal(&world))), without_times(ids(&whole)), "a crash every {every} steps, states kept: {keeps_state}");
+        assert_eq!(
+            without_times(ids(&journal(&world))),
+            without_times(ids(&whole)),
+            "a crash every {every} steps, states kept: {keeps_state}"
+        );
     }
 }
 
@@ -212,21 +213,16 @@ fn the_same_start_twice_is_one_run_and_what_is_not_awaited_is_refused() {
     let mut spine = open(&world, &[LAPSED], None);
     world.drive(&mut spine);
     let key = user("u1");
-    let start = Input::Start {
-        workflow: "lapsed".into(),
-        cause: "once".into(),
-        entry: json!({}),
-        profile: json!({}),
-        depth: 0,
-        parent: None,
-    };
+    let start =
+        Input::Start { workflow: "lapsed".into(), cause: "once".into(), entry: json!({}), profile: json!({}), depth: 0, parent: None };
     command(&world, &key, &start, None);
     command(&world, &key, &start, None);
     let signal = Input::Signal { run: run_of("lapsed", &key, "once"), cause: "s".into(), name: "nobody".into(), payload: json!({}) };
     command(&world, &key, &signal, None);
     world.drive(&mut spine);
     assert_eq!(kinds(&world, &key).iter().filter(|kind| *kind == "run_started").count(), 1);
-    let status: Vec<_> = spine.workers().iter().map(|worker| worker.shared().status()).filter(|status| status.stage == "workflows").collect();
+    let status: Vec<_> =
+        spine.workers().iter().map(|worker| worker.shared().status()).filter(|status| status.stage == "workflows").collect();
     assert_eq!(status.iter().map(|status| status.dead_lettered).sum::<u64>(), 0);
     assert!(status.iter().map(|status| status.filtered).sum::<u64>() > 0);
 }

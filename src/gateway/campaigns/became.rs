@@ -107,6 +107,7 @@ fn why_skipped(reason: Skipped) -> &'static str {
         Skipped::Reentry => "its re-entry policy says no",
         Skipped::StillRunning => "an earlier run goes on",
         Skipped::NoKey => "its key's expression gave nothing",
+        Skipped::Merging => "what was done before the login is still coming in",
         Skipped::TooMany => "the subject has too many runs",
     }
 }

@@ -5,19 +5,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::became::{self, Asked, Became};
-use crate::domain::{Millis, Namespace, Offset, SubjectKey};
+use crate::domain::{Millis, Namespace, Offset, PartitionId, SubjectKey};
 use crate::gateway::reply::Refusal;
-use crate::gateway::worlds::World;
+use crate::gateway::worlds::{World, place};
 use crate::gateway::{Gateway, ReadError};
 use crate::log::{BatchBuilder, LogReader, TopicPartition, Transaction};
 use crate::schema;
 use crate::schema::records::{Command, CommandsRecord, JournalRecord};
-use crate::workflow::{Fact, Input, RunId};
+use crate::workflow::{Fact, Input, RunId, What};
 
 /// The longest that a request waits for a decision.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked whether a command that gave no fact has been decided.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a publishing request waits until new entries go to what it published.
+const IN_FORCE_WAIT: Duration = Duration::from_secs(10);
 const FETCH_BYTES: usize = 1 << 20;
 
 /// A command that is in the log.
@@ -29,6 +31,7 @@ pub(in crate::gateway) struct Sent {
     /// Where its facts come at the earliest.
     pub journal: (TopicPartition, Offset),
     pub position: String,
+    pub kind: &'static str,
 }
 
 /// A command and what came of it, as far as the wait went.
@@ -80,8 +83,8 @@ impl Gateway {
             for (nth, index) in indexes.into_iter().enumerate() {
                 let (partition, offset) = (places[batch], Offset(appended.first_offsets[batch].0 + nth as u64));
                 let position = world.position(partition, offset);
-                let key = commands[index].0.clone();
-                sent[index] = Some(Sent { key, partition, offset, journal: journals[batch], position });
+                let (key, kind) = (commands[index].0.clone(), commands[index].1.kind());
+                sent[index] = Some(Sent { key, partition, offset, journal: journals[batch], position, kind });
             }
         }
         Ok(sent.into_iter().flatten().collect())
@@ -111,11 +114,54 @@ impl Gateway {
             let is_decided = decided > sent.offset;
             from = self.read_facts(journal, from, &sent.key, &mut facts).await?;
             let became = became::judge(asked, run, &facts);
-            if became != Became::Nothing || is_decided || Instant::now() >= until {
-                return Ok(Followed { is_decided: is_decided || became != Became::Nothing, became, facts });
+            let is_over = is_decided && !is_held(&facts, sent.kind);
+            if became != Became::Nothing || is_over || Instant::now() >= until {
+                return Ok(Followed { is_decided: is_over || became != Became::Nothing, became, facts });
             }
             tokio::time::sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
         }
+    }
+
+    /// Where the journal ends now, partition by partition.
+    pub(super) fn journal_ends(&self, namespace: &Namespace) -> Result<Vec<(TopicPartition, Offset)>, Refusal> {
+        let journal = &self.world(namespace)?.journal;
+        let partitions = (0..journal.spec.partitions).map(|partition| place(journal, PartitionId(partition)));
+        partitions.map(|partition| Ok((partition, self.app.log.watermarks(partition)?.end))).collect()
+    }
+
+    /// Waits until every partition of the fold has heard of these definitions (name and digest, empty for a retired one), from the given
+    /// ends on; false if the time is up first.
+    pub(super) async fn in_force(&self, ends: Vec<(TopicPartition, Offset)>, what: &[(String, String)]) -> Result<bool, Refusal> {
+        let until = Instant::now() + IN_FORCE_WAIT;
+        let mut lacking: Vec<(TopicPartition, Offset, Vec<(String, String)>)> =
+            ends.into_iter().map(|(partition, end)| (partition, end, what.to_vec())).collect();
+        loop {
+            for (partition, from, what) in &mut lacking {
+                *from = self.read_activated(*partition, *from, what).await?;
+            }
+            lacking.retain(|(.., what)| !what.is_empty());
+            if lacking.is_empty() || Instant::now() >= until {
+                return Ok(lacking.is_empty());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn read_activated(&self, partition: TopicPartition, from: Offset, what: &mut Vec<(String, String)>) -> Result<Offset, Refusal> {
+        let end = self.app.log.watermarks(partition)?.end;
+        let mut next = from;
+        while next < end && !what.is_empty() {
+            let log = self.app.log.clone();
+            let fetched = tokio::task::spawn_blocking(move || log.fetch(partition, next, FETCH_BYTES)).await;
+            let fetched = fetched.map_err(|error| Refusal::ReadFailed(error.to_string()))??;
+            for value in fetched.records().filter(|record| record.key.is_empty()).filter_map(|record| record.value) {
+                if let Ok(JournalRecord::Activated(activated)) = schema::decode(value) {
+                    what.retain(|(name, digest)| name != activated.name || digest != activated.digest);
+                }
+            }
+            next = fetched.next;
+        }
+        Ok(next)
     }
 
     /// Adds a subject's facts from `from` to the journal's end.
@@ -131,11 +177,16 @@ impl Gateway {
     }
 }
 
+/// Whether something of this kind is kept until an answer comes, so that it is yet to be decided.
+fn is_held(facts: &[Fact], kind: &str) -> bool {
+    let held = facts.iter().filter(|fact| matches!(&fact.what, What::Held { input, .. } if input.kind() == kind)).count();
+    let over = facts.iter().filter(|fact| matches!(&fact.what, What::HeldRejected { kind: of, .. } if of == kind)).count();
+    held > over
+}
+
 fn push(builder: &mut BatchBuilder, key: &SubjectKey, input: &Input, now: Millis) -> Result<(), Refusal> {
-    let value = serde_json::to_value(input).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
-    let kind = value.as_object().and_then(|object| object.keys().next()).cloned().unwrap_or_default();
-    let body = value.to_string();
-    let record = CommandsRecord::Command(Command { kind: &kind, at: None, depth: 0, body: &body });
+    let body = serde_json::to_string(input).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
+    let record = CommandsRecord::Command(Command { kind: input.kind(), at: None, depth: 0, body: &body });
     builder
         .push_with(key.as_bytes(), now, |out| schema::encode(&record, out))
         .map_err(|error| Refusal::InvalidRequest(error.to_string()))

@@ -101,24 +101,30 @@ impl Gateway {
             Ok(definitions) => definitions,
             Err(body) => return Ok(json(StatusCode::UNPROCESSABLE_ENTITY, &body)),
         };
+        let ends = self.journal_ends(&access.namespace)?;
         let are_new = self.app.campaigns.publish(&access.namespace, definitions.clone()).await.map_err(read_failed)?;
+        let new = definitions.iter().zip(&are_new).filter(|(_, is_new)| **is_new);
+        let new: Vec<_> = new.map(|(definition, _)| (definition.name.clone(), definition.digest.to_hex())).collect();
+        let in_force = self.in_force(ends, &new).await?;
         let published = definitions.iter().zip(are_new).map(|(definition, published)| Published {
             name: definition.name.clone(),
             digest: definition.digest.to_hex(),
             published,
             tests: definition.tests.len(),
         });
-        Ok(json(StatusCode::OK, &value!({ "workflows": published.collect::<Vec<_>>() })))
+        Ok(json(StatusCode::OK, &value!({ "workflows": published.collect::<Vec<_>>(), "in_force": in_force })))
     }
 
     async fn retire(&self, name: &str, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, _) = request.into_parts();
         let access = self.access(&head)?;
+        let ends = self.journal_ends(&access.namespace)?;
         let was_active = self.app.campaigns.retire(&access.namespace, name).await.map_err(read_failed)?;
         if !was_active {
             return Err(Refusal::Missing(format!("workflow {} that takes new entries", shown(name))));
         }
-        Ok(json(StatusCode::OK, &value!({"name": name, "retired": true})))
+        let in_force = self.in_force(ends, &[(name.to_owned(), String::new())]).await?;
+        Ok(json(StatusCode::OK, &value!({"name": name, "retired": true, "in_force": in_force})))
     }
 }
 
