@@ -346,11 +346,11 @@ mod tests {
     use crate::log::MemoryLog;
     use crate::stream::Partitions;
 
-    fn named(name: &str, wait: &str) -> Arc<workflow::Definition> {
+    fn named(name: &str, wait: &str) -> workflow::Definition {
         let text = format!(
             "[workflow]\nname = \"{name}\"\n[workflow.entry]\ncommand = true\n\n[[node]]\nname = \"rest\"\nkind = \"delay\"\nwait = \"{wait}\"\nnext = \"over\"\n\n[[node]]\nname = \"over\"\nkind = \"exit\"\n"
         );
-        Arc::new(workflow::Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}")))
+        workflow::Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}"))
     }
 
     #[test]
@@ -358,7 +358,7 @@ mod tests {
         let log = MemoryLog::new(Arc::new(ManualClock::at(Millis(0))));
         let topics = Topics::create(&log, &Namespace::new("main").unwrap(), Partitions { intake: 1, events: 3 }).unwrap();
         let (first, second, other) = (named("a", "1d"), named("a", "2d"), named("b", "1d"));
-        let publish = |workflows: &[&Arc<workflow::Definition>]| activate_workflows(&log, &topics, workflows, Millis(5)).unwrap();
+        let publish = |workflows: &[&workflow::Definition]| activate_workflows(&log, &topics, workflows, Millis(5)).unwrap();
         assert_eq!(
             [publish(&[&first, &other]), publish(&[&first]), publish(&[&other, &second])],
             [[true, true].as_slice(), &[false], &[false, true]]
