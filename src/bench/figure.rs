@@ -57,6 +57,9 @@ pub const CATALOGUE: &[(&str, &str)] = &[
     ("replay.fold", "history through the profile fold, no SQL"),
     ("log.append", "100 records of 400 bytes a call, 64 callers; floor: the disk's own group fsync"),
     ("log.fetch", "sequential read of the same records from the page cache"),
+    ("workflows.sleeping", "a million runs in a delay: resident memory"),
+    ("workflows.sleeping.disk", "the same: bytes on disk per run, in log, state and read model"),
+    ("workflows.sleeping.lag", "their timers fire within one minute: from the last one's time until every end is in SQL"),
     ("memory.profile", "bytes per profile on disk, median and most"),
     ("memory.rss", "resident memory after folding 10 million users"),
 ];

@@ -9,6 +9,7 @@ mod ingest;
 mod load;
 mod logs;
 mod recovery;
+mod sleepers;
 mod spine;
 
 use std::future::Future;
@@ -72,6 +73,9 @@ pub async fn run(config: &Config, asked: &args::Bench) -> anyhow::Result<()> {
     }
     if any("recovery.") {
         recovery::run(scratch.path("recovery")?.as_path(), &Figure::print).await?;
+    }
+    if any("workflows.sleeping") {
+        sleepers::sleeping(scratch.path("sleeping")?.as_path(), &Figure::print).await?;
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ pub async fn run(config: &Config, log: &dyn LogReader, namespace: &str, at_most:
     let name = Namespace::new(namespace)?;
     let topics = Topics::find(log, &name)?.ok_or_else(|| Exit::not_found(format!("there is no namespace {namespace}")))?;
     let deadline = Instant::now() + at_most;
-    for (stage, input) in [("intake", Topic::Intake), ("profiles", Topic::Events)] {
+    for (stage, input) in [("intake", Topic::Intake), ("profiles", Topic::Events), ("workflows", Topic::Commands)] {
         let goals = ends(log, &topics, input)?;
         let group = Group(format!("{name}.{stage}").into());
         until(deadline, &format!("the {stage} fold"), async || {

@@ -1,7 +1,8 @@
 //! Dead letters: listed, and sent again once whatever refused them is fixed.
 //!
 //! A record that failed in intake goes to `intake` again, one that failed in the profile fold to `events`, either marked with the position
-//! it had: dedup, the profile fold and the read models tell a copy from its original by that. Nothing goes twice: what was sent again before is found in the topic and left alone.
+//! it had: dedup, the profile fold and the read models tell a copy from its original by that. A command goes to `commands` as it was.
+//! Nothing goes twice: what was sent again before is found in the topic and left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +12,7 @@ use super::each_record;
 use crate::domain::{KeyParts, Millis, Namespace, Offset, PartitionId, SubjectKey, partition_of};
 use crate::log::{BatchBuilder, LogReader, Transaction};
 use crate::schema;
-use crate::schema::records::{DeadLetter, EventsRecord, IntakeRecord, Origin};
+use crate::schema::records::{CommandsRecord, DeadLetter, EventsRecord, IntakeRecord, Origin};
 use crate::stream::{Error, Topic, Topics};
 
 /// A dead letter and where it lies.
@@ -159,7 +160,8 @@ pub fn transaction(topics: &Topics, record: &Again) -> Transaction {
 }
 
 fn again(topics: &Topics, letter: Letter) -> Result<Option<Again>, Error> {
-    let topic = if letter.topic == Topic::Intake.as_str() { Topic::Intake } else { Topic::Events };
+    let topics_of = [Topic::Intake, Topic::Commands];
+    let topic = topics_of.into_iter().find(|topic| letter.topic == topic.as_str()).unwrap_or(Topic::Events);
     let (timestamp, value) = match topic {
         Topic::Intake => {
             let Ok(IntakeRecord::Item(mut item)) = schema::decode(&letter.value) else { return Ok(None) };
@@ -169,6 +171,10 @@ fn again(topics: &Topics, letter: Letter) -> Result<Option<Again>, Error> {
             schema::encode(&IntakeRecord::Item(item), &mut value)?;
             (received_at, Bytes::from(value))
         }
+        Topic::Commands => match schema::decode(&letter.value) {
+            Ok(CommandsRecord::Command(_)) => (letter.at, letter.value.clone()),
+            _ => return Ok(None),
+        },
         _ => {
             let Ok(mut record) = schema::decode::<EventsRecord<'_>>(&letter.value) else { return Ok(None) };
             if !record.redrive_from(letter.origin) {
@@ -224,8 +230,8 @@ fn add_applied(
     Ok(())
 }
 
-/// What was sent again since then: (topic, position it had). Copies in `events` of schema version 1 carry no mark and are told by their
-/// bytes, which are those of the letter.
+/// What was sent again since then: (topic, position it had). Commands, and copies in `events` of schema version 1, carry no mark and are told
+/// by their bytes, which are those of the letter.
 fn sent_before(log: &dyn LogReader, topics: &Topics, since: Millis) -> Result<BTreeSet<(String, Origin)>, Error> {
     let mut sent = BTreeSet::new();
     for partition in topics.partitions(Topic::Intake) {
@@ -239,33 +245,47 @@ fn sent_before(log: &dyn LogReader, topics: &Topics, since: Millis) -> Result<BT
             Ok(())
         })?;
     }
-    let mut failed: BTreeSet<(Origin, Bytes)> = BTreeSet::new();
+    for topic in [Topic::Events, Topic::Commands] {
+        sent_before_to(log, topics, topic, since, &mut sent)?;
+    }
+    Ok(sent)
+}
+
+fn sent_before_to(
+    log: &dyn LogReader,
+    topics: &Topics,
+    topic: Topic,
+    since: Millis,
+    sent: &mut BTreeSet<(String, Origin)>,
+) -> Result<(), Error> {
+    let mut failed: BTreeSet<(Origin, Bytes, Bytes)> = BTreeSet::new();
     letters(log, topics, |letter| {
-        if letter.topic == Topic::Events.as_str() {
-            failed.insert((letter.origin, letter.value));
+        if letter.topic == topic.as_str() {
+            failed.insert((letter.origin, letter.key, letter.value));
         }
     })?;
     if failed.is_empty() {
-        return Ok(sent);
+        return Ok(());
     }
-    let incarnation = topics.incarnation(Topic::Events).0 as i32;
-    for partition in topics.partitions(Topic::Events) {
+    let incarnation = topics.incarnation(topic).0 as i32;
+    for partition in topics.partitions(topic) {
         let from = log.offset_at(partition, since)?;
         each_record(log, partition, Some(from), |record| {
             let here = Origin { incarnation, partition: partition.partition.0 as i32, offset: record.offset.0 as i64 };
             let value = record.value.unwrap_or_default();
-            if let Ok(record) = schema::decode::<EventsRecord<'_>>(value)
+            if topic == Topic::Events
+                && let Ok(record) = schema::decode::<EventsRecord<'_>>(value)
                 && let Some(origin) = record.redriven_from()
             {
-                sent.insert((Topic::Events.as_str().to_owned(), origin));
+                sent.insert((topic.as_str().to_owned(), origin));
             }
-            for (origin, kept) in &failed {
-                if kept == value && *origin != here {
-                    sent.insert((Topic::Events.as_str().to_owned(), *origin));
+            for (origin, key, kept) in &failed {
+                if kept == value && key == record.key && *origin != here {
+                    sent.insert((topic.as_str().to_owned(), *origin));
                 }
             }
             Ok(())
         })?;
     }
-    Ok(sent)
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Workflows on the stream: from an event or a segment change to facts in the journal, whatever crashes between.
 
 use flywheel::domain::{DAY_MS, HOUR_MS, Millis};
+use flywheel::replay::redrive;
 use flywheel::state::MemoryStore;
 use flywheel::stream::{NamespaceClock, Topic, drive};
 use flywheel::workflow::{Input, RunId};
@@ -244,6 +245,18 @@ fn a_command_that_went_through_too_many_subjects_is_a_dead_letter() {
     world.append(&topics, Topic::Commands, partition, &key, START, &record);
     drive(spine.workers()).unwrap();
     assert_eq!(count(&world, Topic::DeadLetters), 1);
+    let again = || {
+        let mut sent = Vec::new();
+        let redriven = redrive::redrive(&world.log, &topics.namespace, &redrive::Selection::default(), &mut |record| {
+            sent.push(record);
+            Ok(())
+        });
+        (redriven.unwrap(), sent)
+    };
+    let (redriven, sent) = again();
+    assert_eq!((redriven.sent, sent[0].topic, &sent[0].key), (1, Topic::Commands, &key));
+    flywheel::log::LogWriter::append(&world.log, redrive::transaction(&topics, &sent[0])).unwrap().wait().unwrap();
+    assert_eq!(again().0.already, 1);
 }
 
 #[test]
