@@ -24,6 +24,9 @@ pub mod log;
 pub mod schema;
 pub mod state;
 
+// 3: programs
+pub mod agents;
+
 // 4: shells
 pub mod engine;
 pub mod projections;

@@ -23,6 +23,7 @@ const MODULES: &[(&str, u8, &[&str])] = &[
     ("schema", 2, &["domain"]),
     ("state", 2, &["domain", "env"]),
     ("channels", 2, &["domain", "permit", "env"]),
+    ("agents", 3, &["domain"]),
     ("stream", 4, SHELL),
     ("engine", 4, ENGINE),
     ("projections", 4, SHELL),

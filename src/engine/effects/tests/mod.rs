@@ -1,0 +1,5 @@
+//! What the executor promises, as scenes over the board (no threads, time passed in) and over a running one on a log in memory.
+
+mod promises;
+mod running;
+mod words;

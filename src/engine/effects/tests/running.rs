@@ -1,0 +1,230 @@
+//! A running executor on a log in memory, with facts written by hand.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::{Value as Json, json};
+
+use super::words::{AD, AGENT, Effect, MAIL};
+use crate::domain::{Millis, Namespace, Offset, PartitionId};
+use crate::engine::effects::{Call, Handle, Leave, Limits, Performing, Registry, Remote, Settings, Setup, Sharing, start};
+use crate::env::ManualClock;
+use crate::log::{BatchBuilder, LogReader, LogWriter, MemoryLog, TopicPartition, Transaction};
+use crate::permit::Executor;
+use crate::schema::records::{CommandsRecord, JournalFact, JournalRecord};
+use crate::state::{MemoryStore, StateStore};
+use crate::stream::{Partitions, Topic, Topics};
+use crate::workflow::{Input, Outcome, Performer};
+
+struct World {
+    log: Arc<MemoryLog>,
+    state: Arc<dyn StateStore>,
+    topics: Topics,
+    clock: Arc<ManualClock>,
+    performed: Arc<Mutex<Vec<(u128, u32)>>>,
+}
+
+/// Performs what its input says: nothing, a panic, or for ever.
+struct Slow(Arc<Mutex<Vec<(u128, u32)>>>);
+
+impl Remote for Slow {
+    fn perform(&self, call: Call, leave: Option<Leave>) -> Performing<'_> {
+        Box::pin(async move {
+            self.0.lock().push((call.request.effect.0, call.attempt));
+            match call.request.effect.0 {
+                13 => panic!("poison"),
+                14 => std::future::pending().await,
+                _ => Outcome::Done { result: json!({ "to": leave.map(|leave| leave.to) }) },
+            }
+        })
+    }
+}
+
+fn world() -> World {
+    let clock = Arc::new(ManualClock::at(Millis(1_000_000)));
+    let log = Arc::new(MemoryLog::new(Arc::clone(&clock) as _));
+    let topics = Topics::create(&*log, &Namespace::new("shop").unwrap(), Partitions { intake: 1, events: 2 }).unwrap();
+    World { log, state: Arc::new(MemoryStore::default()), topics, clock, performed: Arc::default() }
+}
+
+impl World {
+    fn start(&self) -> Handle {
+        let performed = Arc::clone(&self.performed);
+        let echo = move |call: &Call| {
+            performed.lock().push((call.request.effect.0, call.attempt));
+            assert_ne!(call.request.effect.0, 15, "poison");
+            Outcome::Done { result: call.request.input().into() }
+        };
+        let slow = || Slow(Arc::clone(&self.performed));
+        let registry = Registry::default().inline(Performer::Agent, "echo", echo).remote(Performer::Channel, "email", slow());
+        let sharing = Sharing { in_flight_per_tenant: 100, breaker: Default::default() };
+        let settings = Settings {
+            schedule: sharing,
+            limits: Box::new(|_, _| Limits::default()),
+            request_bytes_max: 1 << 20,
+            flush_age: Duration::from_secs(5),
+            flush_bytes_max: 1 << 20,
+            threads: 1,
+        };
+        let (log, state) = (Arc::clone(&self.log), Arc::clone(&self.state));
+        let registry = registry.remote(Performer::Agent, "slow", slow());
+        let setup = Setup {
+            log,
+            state,
+            clock: Arc::clone(&self.clock) as _,
+            topics: self.topics.clone(),
+            registry,
+            settings,
+            fold: None,
+            copied: None,
+        };
+        start(setup).unwrap()
+    }
+
+    fn facts(&self, effect: Effect, facts: &[Json]) {
+        let partition = PartitionId(effect.number as u32 % 2);
+        let mut batch = BatchBuilder::new();
+        for fact in facts {
+            let (run, body) = (effect.run(), fact.to_string());
+            let record = JournalRecord::Fact(JournalFact { at: 1_000_000, run: &run, body: &body });
+            batch.push_with(effect.key().as_bytes(), Millis(1_000_000), |out| crate::schema::encode(&record, out)).unwrap();
+        }
+        let batches = vec![(self.topics.partition(Topic::Journal, partition), batch.build())];
+        self.log.append(Transaction { batches, commits: vec![] }).unwrap().wait().unwrap();
+    }
+
+    fn commands(&self) -> Vec<(PartitionId, Input)> {
+        let mut found = Vec::new();
+        for id in self.topics.partitions(Topic::Commands) {
+            let fetched = self.log.fetch(id, Offset(0), usize::MAX).unwrap();
+            for record in fetched.records() {
+                let CommandsRecord::Command(command) = crate::schema::decode(record.value.unwrap()).unwrap() else { panic!("a command") };
+                let input: Input = serde_json::from_str(command.body).unwrap();
+                assert_eq!(serde_json::to_value(&input).unwrap().as_object().unwrap().keys().next().unwrap(), command.kind);
+                found.push((id.partition, input));
+            }
+        }
+        found
+    }
+
+    /// Waits for so many commands.
+    #[track_caller]
+    fn until(&self, count: usize) -> Vec<(PartitionId, Input)> {
+        let begun = Instant::now();
+        loop {
+            let commands = self.commands();
+            if commands.len() >= count {
+                return commands;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "{count} commands, have {commands:?}");
+            let ends: Vec<(TopicPartition, Offset)> =
+                self.topics.partitions(Topic::Commands).map(|id| (id, self.log.watermarks(id).unwrap().end)).collect();
+            self.log.wait(&ends, Duration::from_millis(20)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_effect_is_performed_and_its_result_is_a_command_to_its_subject() {
+    let world = world();
+    let executor = world.start();
+    world.facts(AGENT, &[AGENT.requested(), AGENT.minted(1)]);
+    let commands = world.until(1);
+    let Input::EffectFinished { effect, attempt: 1, outcome: Outcome::Done { result } } = &commands[0].1 else { panic!("{commands:?}") };
+    assert_eq!((commands[0].0, *effect, result), (PartitionId(1), AGENT.id(), &json!({ "n": 1 })));
+    executor.stop().unwrap();
+}
+
+#[test]
+fn a_mail_goes_from_request_to_start_to_permit_to_sent() {
+    let world = world();
+    let executor = world.start();
+    world.facts(MAIL, &[MAIL.requested(), MAIL.minted(1)]);
+    let commands = world.until(1);
+    let Input::EffectStarted { executor: me, .. } = &commands[0].1 else { panic!("{commands:?}") };
+    assert!(world.performed.lock().is_empty());
+    assert!(me.parse::<Executor>().is_ok());
+    world.facts(MAIL, &[MAIL.started(1, me), MAIL.granted(1, me)]);
+    let commands = world.until(2);
+    let Input::EffectFinished { outcome: Outcome::Done { result }, .. } = &commands[1].1 else { panic!("{commands:?}") };
+    assert_eq!(result["to"], "ada@example.com");
+    executor.stop().unwrap();
+}
+
+#[test]
+fn a_restart_loses_nothing_begins_nothing_irrevocable_twice_and_reads_only_what_is_new() {
+    let world = world();
+    let executor = world.start();
+    world.facts(AD, &[AD.requested(), AD.minted(1)]);
+    let commands = world.until(1);
+    let Input::EffectStarted { executor: me, .. } = &commands[0].1 else { panic!("{commands:?}") };
+    world.facts(MAIL, &[MAIL.requested(), MAIL.minted(1)]);
+    world.until(2);
+    executor.stop().unwrap();
+    // It died after its start was on record, and before anyone heard of it again. The mail never got so far.
+    world.facts(AD, &[AD.started(1, me)]);
+    world.facts(AGENT, &[AGENT.requested(), AGENT.minted(1)]);
+    let executor = world.start();
+    let commands = world.until(5);
+    let late: Vec<String> = commands.iter().map(|(_, input)| serde_json::to_string(input).unwrap()).collect();
+    assert!(late.iter().any(|text| text.contains("unknown") && text.contains(&AD.id().to_string())), "{late:?}");
+    assert!(late.iter().any(|text| text.contains("done") && text.contains(&AGENT.id().to_string())), "{late:?}");
+    let starts = late.iter().filter(|text| text.contains("effect_started") && text.contains(&MAIL.id().to_string()));
+    assert_eq!(starts.count(), 2, "the mail is asked for again, by the new instance: {late:?}");
+    assert_eq!(*world.performed.lock(), [(1, 1)], "the ad was not placed again");
+    assert_eq!(executor.status().pending, 3);
+    executor.stop().unwrap();
+    // What is stored is enough: the facts are not needed again.
+    let tables = world.state.tables().unwrap();
+    let rows: usize = tables.iter().map(|table| world.state.scan(table, None, 100).unwrap().len()).sum();
+    assert_eq!(rows, 6, "how each stands, and what it asks for: {tables:?}");
+}
+
+#[test]
+fn a_performer_that_panics_fails_its_attempt_and_nothing_else() {
+    let world = world();
+    let executor = world.start();
+    let slow = Effect { target: "slow", ..AGENT };
+    for poison in [slow.of(13), AGENT.of(15)] {
+        world.facts(poison, &[poison.requested(), poison.minted(1)]);
+    }
+    let commands = world.until(2);
+    for (_, command) in &commands {
+        let Input::EffectFinished { outcome: Outcome::Failed { error, permanent: false, .. }, .. } = command else {
+            panic!("{commands:?}")
+        };
+        assert_eq!(error, "the performer panicked");
+    }
+    world.facts(AGENT, &[AGENT.requested(), AGENT.minted(1)]);
+    world.until(3);
+    executor.stop().unwrap();
+}
+
+#[test]
+fn what_does_not_answer_by_its_deadline_is_unknown() {
+    let world = world();
+    let executor = world.start();
+    let slow = Effect { target: "slow", ..AGENT }.of(14);
+    let mut requested = slow.requested();
+    requested["effect_requested"]["timeout_ms"] = json!(20);
+    world.facts(slow, &[requested, slow.minted(1)]);
+    let commands = world.until(1);
+    let Input::EffectFinished { outcome: Outcome::Unknown { error }, .. } = &commands[0].1 else { panic!("{commands:?}") };
+    assert_eq!(error, "no answer to the attempt within 20 ms");
+    executor.stop().unwrap();
+}
+
+#[test]
+fn what_nobody_performs_says_so() {
+    let world = world();
+    let executor = world.start();
+    let stray = Effect { target: "oracle", ..AGENT };
+    world.facts(stray, &[stray.requested(), stray.minted(1)]);
+    let commands = world.until(1);
+    let Input::EffectFinished { outcome: Outcome::Failed { error, permanent: true, .. }, .. } = &commands[0].1 else {
+        panic!("{commands:?}")
+    };
+    assert!(error.contains("nobody here performs agent \"oracle\""), "{error}");
+    executor.stop().unwrap();
+}
