@@ -221,6 +221,9 @@ pub enum What {
         effect: EffectId,
         by: Performer,
         target: String,
+        /// For whoever performs it; empty in journals of before it was said.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        workflow: String,
         input: Json,
         timeout_ms: i64,
         unknown: Unknown,

@@ -14,7 +14,6 @@ use crate::env::{Clock, Patience};
 use crate::log::{Advice, BatchBuilder, LogWriter, RecordBatch, Ticket, TopicId, TopicPartition, Transaction};
 use crate::schema::records::{Command as CommandBody, CommandsRecord};
 use crate::stream::Stopping;
-use crate::workflow::Input;
 
 /// Larger ones are handed in as several.
 const BYTES_MAX: usize = 1 << 20;
@@ -63,7 +62,7 @@ impl Appender {
         let mut bytes = 0;
         for command in commands {
             let body = serde_json::to_string(&command.input).expect("an input is plain data");
-            let record = CommandsRecord::Command(CommandBody { kind: kind(&command.input), at: None, depth: 0, body: &body });
+            let record = CommandsRecord::Command(CommandBody { kind: command.input.kind(), at: None, depth: 0, body: &body });
             let batch = batches.entry(command.partition).or_default();
             batch.push_with(command.subject.as_bytes(), now, |out| crate::schema::encode(&record, out))?;
             bytes += body.len();
@@ -134,12 +133,5 @@ impl Settler {
             self.unsettled.fetch_sub(1, Ordering::AcqRel);
         }
         Ok(())
-    }
-}
-
-fn kind(input: &Input) -> &'static str {
-    match input {
-        Input::EffectStarted { .. } => "effect_started",
-        _ => "effect_finished",
     }
 }

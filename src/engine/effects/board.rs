@@ -386,8 +386,8 @@ fn failed(error: &str) -> Outcome {
     Outcome::Failed { category: Category::System, error: error.to_owned(), permanent: false, retry_after_ms: None }
 }
 
-fn started(request: &Arc<Request>, attempt: u32, executor: String, _appended: Millis) -> Input {
-    Input::EffectStarted { effect: request.effect, attempt, executor }
+fn started(request: &Arc<Request>, attempt: u32, executor: String, appended: Millis) -> Input {
+    Input::EffectStarted { effect: request.effect, attempt, executor, appended }
 }
 
 /// A result longer than is kept is cut down to saying so: it was done.

@@ -28,8 +28,8 @@ pub struct Request {
     pub input: Box<RawValue>,
     pub timeout_ms: i64,
     pub unknown: Unknown,
-    /// What a message is for; nothing for what is no message.
-    pub purpose: Option<String>,
+    /// What a message is for; empty for what is no message.
+    pub purpose: String,
     pub priority: Priority,
     pub requested_at: Millis,
 }
@@ -82,8 +82,7 @@ impl Request {
 
     /// Bytes in memory, about.
     pub fn bytes(&self) -> usize {
-        let purpose = self.purpose.as_ref().map_or(0, String::len);
-        let texts = self.workflow.len() + self.node.len() + self.target.len() + purpose + self.input.get().len();
+        let texts = self.workflow.len() + self.node.len() + self.target.len() + self.purpose.len() + self.input.get().len();
         size_of::<Self>() + self.subject.as_bytes().len() + texts
     }
 }

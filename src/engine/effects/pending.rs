@@ -288,7 +288,6 @@ impl Pending {
         if self.find(run, effect).is_some() {
             return;
         }
-        let priority = priority.unwrap_or_default();
         let request = Request {
             subject: key.clone(),
             run,
@@ -300,7 +299,7 @@ impl Pending {
             input: input.to_owned(),
             timeout_ms,
             unknown,
-            purpose: purpose.map(Into::into),
+            purpose: purpose.into_owned(),
             priority,
             requested_at: at,
         };

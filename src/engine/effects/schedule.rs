@@ -220,7 +220,9 @@ mod tests {
 
     fn schedule(per_tenant: u32, lanes: &[Limits]) -> Schedule {
         let mut schedule = Schedule::new(Settings { in_flight_per_tenant: per_tenant, ..SETTINGS });
-        lanes.iter().for_each(|limits| drop(schedule.add_lane(*limits, 0)));
+        for limits in lanes {
+            schedule.add_lane(*limits, 0);
+        }
         schedule
     }
 

@@ -75,7 +75,8 @@ struct Body<'a> {
     input: &'a RawValue,
     timeout_ms: i64,
     unknown: Unknown,
-    purpose: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    purpose: std::borrow::Cow<'a, str>,
     priority: Priority,
     requested_at: Millis,
 }
@@ -263,7 +264,7 @@ fn body(request: &Request) -> Vec<u8> {
         input: &request.input,
         timeout_ms: request.timeout_ms,
         unknown: request.unknown,
-        purpose: request.purpose.as_deref().map(Into::into),
+        purpose: request.purpose.as_str().into(),
         priority: request.priority,
         requested_at: request.requested_at,
     };
@@ -284,7 +285,7 @@ fn request(row: &[u8]) -> Result<Request, Error> {
         input: body.input.to_owned(),
         timeout_ms: body.timeout_ms,
         unknown: body.unknown,
-        purpose: body.purpose.map(Into::into),
+        purpose: body.purpose.into_owned(),
         priority: body.priority,
         requested_at: body.requested_at,
     })

@@ -27,9 +27,9 @@ pub(super) enum Told<'a> {
         timeout_ms: i64,
         unknown: Unknown,
         #[serde(borrow, default)]
-        purpose: Option<Cow<'a, str>>,
+        purpose: Cow<'a, str>,
         #[serde(default)]
-        priority: Option<Priority>,
+        priority: Priority,
     },
     AttemptMinted {
         effect: EffectId,

@@ -26,6 +26,7 @@ impl Turn<'_, '_> {
                 effect: EffectId::of(id, visit),
                 by: effect.by,
                 target: effect.target.clone(),
+                workflow: definition.name.to_string(),
                 input: Json::Object(object(&effect.input, &scope)),
                 timeout_ms: effect.timeout_ms,
                 unknown: effect.unknown,

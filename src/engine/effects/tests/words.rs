@@ -45,7 +45,7 @@ impl Effect {
         let (by, target, unknown) = (self.by, self.target, self.unknown);
         json!({ "effect_requested": {
             "visit": 1, "node": "n", "effect": self.id(), "by": by, "target": target, "input": { "n": self.number as u64 },
-            "timeout_ms": 60_000, "unknown": unknown, "workflow": "w", "purpose": null, "priority": "normal", "takes_ms": 0
+            "timeout_ms": 60_000, "unknown": unknown, "workflow": "w", "purpose": "marketing", "takes_ms": 0
         }})
     }
 
