@@ -47,8 +47,19 @@ impl LocalTime {
         self.find(from, zone).unwrap_or(from)
     }
 
+    /// The number of the day since 1970 that a time is on.
+    pub fn day(&self, at: Millis, zone: Option<&str>) -> Option<i64> {
+        let date = jiff::Timestamp::from_millisecond(at.0).ok()?.to_zoned(self.zone(zone)).date();
+        let days = date.since((jiff::Unit::Day, jiff::civil::date(1970, 1, 1))).ok()?;
+        Some(i64::from(days.get_days()))
+    }
+
+    fn zone(&self, zone: Option<&str>) -> TimeZone {
+        zone.and_then(|name| TimeZone::get(name).ok()).or_else(|| TimeZone::get(&self.fallback).ok()).unwrap_or(TimeZone::UTC)
+    }
+
     fn find(&self, from: Millis, zone: Option<&str>) -> Option<Millis> {
-        let zone = zone.and_then(|name| TimeZone::get(name).ok()).or_else(|| TimeZone::get(&self.fallback).ok()).unwrap_or(TimeZone::UTC);
+        let zone = self.zone(zone);
         let start = jiff::Timestamp::from_millisecond(from.0).ok()?.to_zoned(zone.clone());
         let time = Time::new(self.hour, self.minute, 0, 0).ok()?;
         let mut date = start.date();

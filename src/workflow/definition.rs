@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::calendar::LocalTime;
 use super::cases::Case;
 use super::expression::{Condition, Expr};
-use super::fact::{Performer, Unknown};
+use super::fact::{Category, Performer, Unknown};
 use crate::domain::Digest;
 use crate::permit::Priority;
 use crate::segments::Type;
@@ -53,23 +53,35 @@ impl Definition {
 /// The definitions that decisions are made under: all that runs are on, and which of each name takes new entries.
 #[derive(Debug, Clone, Default)]
 pub struct Library {
-    by_digest: BTreeMap<Digest, Arc<Definition>>,
-    active: BTreeMap<String, Digest>,
+    /// Keyed as runs name it, in hex: every step of a run looks here.
+    by_digest: BTreeMap<String, Arc<Definition>>,
+    /// Names to digests.
+    active: BTreeMap<String, String>,
 }
 
 impl Library {
     /// Knows `definition`, for runs that are on it.
     pub fn add(&mut self, definition: Arc<Definition>) {
-        self.by_digest.insert(definition.digest, definition);
+        self.by_digest.insert(definition.digest.to_hex(), definition);
     }
 
     /// Knows `definition` and sends new entries to it. Runs in progress stay where they are.
     pub fn activate(&mut self, definition: Arc<Definition>) {
-        self.active.insert(definition.name.clone(), definition.digest);
+        self.active.insert(definition.name.clone(), definition.digest.to_hex());
         self.add(definition);
     }
 
+    /// Sends no new entries to the workflow of this name. Runs in progress stay where they are.
+    pub fn retire(&mut self, name: &str) {
+        self.active.remove(name);
+    }
+
     pub fn get(&self, digest: &Digest) -> Option<&Arc<Definition>> {
+        self.by_digest.get(&digest.to_hex())
+    }
+
+    /// By the digest as runs and facts name it.
+    pub(super) fn of(&self, digest: &str) -> Option<&Arc<Definition>> {
         self.by_digest.get(digest)
     }
 
@@ -172,12 +184,63 @@ pub struct Effect {
     pub input: Inputs,
     pub returns: BTreeMap<String, Type>,
     pub retry: Retry,
+    pub errors: Errors,
     pub timeout_ms: i64,
     pub unknown: Unknown,
     pub next: NodeIx,
     pub on_failure: Option<NodeIx>,
     /// Where a refused permit leads; without it the node is passed as if it were done.
     pub on_refused: Option<NodeIx>,
+}
+
+/// What an attempt's failure means, by its category.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// Try again, as often as the retry policy says.
+    Retry,
+    /// Trying again gives the same: go where failures lead; where none is said, pause.
+    Fail,
+    /// Pause, wherever failures lead otherwise.
+    Pause,
+}
+
+/// The node's answer to each category, and of which someone is told when the effect is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Errors {
+    on: [OnError; 5],
+    tells: [bool; 5],
+}
+
+impl Default for Errors {
+    /// Those that pass are tried again, the others are not; what will fail for everyone until somebody acts is told.
+    fn default() -> Self {
+        let mut errors = Self { on: [OnError::Fail; 5], tells: [false; 5] };
+        errors.set(Category::Integration, OnError::Retry);
+        errors.set(Category::System, OnError::Retry);
+        errors.tell(&[Category::Api, Category::System]);
+        errors
+    }
+}
+
+impl Errors {
+    pub fn on(&self, category: Category) -> OnError {
+        self.on[category as usize]
+    }
+
+    pub fn tells(&self, category: Category) -> bool {
+        self.tells[category as usize]
+    }
+
+    pub(super) fn set(&mut self, category: Category, on: OnError) {
+        self.on[category as usize] = on;
+    }
+
+    pub(super) fn tell(&mut self, categories: &[Category]) {
+        self.tells = [false; 5];
+        for category in categories {
+            self.tells[*category as usize] = true;
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -28,7 +28,8 @@ pub struct Driven {
 
 /// Everything that an input at `at` means, under the context's clock. `at` is the input's own time where it has one, else partition time.
 pub fn drive(state: &mut Subject, context: Context<'_>, input: &Input, at: Millis) -> Driven {
-    let mut drive = Drive { state, context, driven: Driven::default(), upto: at };
+    let upto = at.max(state.now);
+    let mut drive = Drive { state, context, driven: Driven::default(), upto };
     match (context.clock, input) {
         (_, Input::Due) => drive.pass(at),
         (Clock::Wall, _) => drive.wall(input),

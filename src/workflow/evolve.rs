@@ -20,7 +20,7 @@ pub fn evolve(subject: &mut Subject, fact: &Fact) {
                 subject.attributes.insert(name.clone(), value.clone());
             }
             What::EffectSettled { effect, attempt, outcome, .. } => settle(subject, *effect, *attempt, *outcome, fact.at),
-            other => evolve_subject(subject, other),
+            other => evolve_subject(subject, other, fact.at),
         }
         return;
     };
@@ -45,7 +45,7 @@ pub fn evolve(subject: &mut Subject, fact: &Fact) {
 }
 
 /// What belongs to the person and not to a run.
-fn evolve_subject(subject: &mut Subject, what: &What) {
+fn evolve_subject(subject: &mut Subject, what: &What, at: Millis) {
     match what {
         What::ConsentStated { said, stated, .. } => {
             for answer in stated {
@@ -55,11 +55,14 @@ fn evolve_subject(subject: &mut Subject, what: &What) {
         What::Suppressed { address, reason, said, until, .. } => subject.suppressions.suppress(*address, *reason, *said, *until),
         What::Unsuppressed { address, said, .. } => subject.suppressions.lift(*address, *said),
         What::Expecting { anonymous } => {
-            subject.expecting.insert(anonymous.clone());
+            subject.expecting.insert(anonymous.clone(), at);
+        }
+        What::ExpectationEnded { anonymous } => {
+            subject.expecting.remove(anonymous);
         }
         What::MergedInto { .. } => subject.give_away(),
         What::Carried { carry } => subject.take_in(carry),
-        What::Held { at, input } => subject.keep(*at, input),
+        What::Held { at: due, input } => subject.keep(*due, input),
         What::Taken { count } => {
             subject.held.drain(..subject.held.len().min(*count as usize));
         }
@@ -409,6 +412,7 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
             open: None,
             retry_at: Some(fact.at),
             last_error: None,
+            last_category: None,
             stuck: None,
             looking: false,
             outstanding: Vec::new(),
@@ -462,7 +466,8 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
             close(pending, *attempt);
             pending.retry_at = Some(fact.at);
         }
-        What::AttemptFailed { attempt, error, timed_out, retry_at, .. } => {
+        What::AttemptFailed { attempt, category, error, timed_out, retry_at, .. } => {
+            pending.last_category = Some(*category);
             if !timed_out {
                 pending.outstanding.retain(|other| other != attempt);
             }

@@ -71,6 +71,25 @@ pub enum Category {
     System,
 }
 
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// This one run.
+    Warning,
+    /// Nothing of the kind works until someone acts: credentials, a request that is refused, a system that stays down.
+    Critical,
+}
+
+impl Category {
+    pub fn severity(self) -> Severity {
+        match self {
+            Category::Api | Category::System => Severity::Critical,
+            Category::Agent | Category::Integration | Category::Data => Severity::Warning,
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -300,6 +319,14 @@ pub enum What {
         effect: EffectId,
         error: String,
     },
+    /// An effect was given up for a reason that someone is to hear of.
+    Notified {
+        effect: EffectId,
+        node: String,
+        category: Category,
+        severity: Severity,
+        text: String,
+    },
     EffectSettled {
         effect: EffectId,
         run: RunId,
@@ -412,6 +439,10 @@ pub enum What {
     },
     /// A login tied an anonymous subject to this user: what it brings is waited for.
     Expecting {
+        anonymous: String,
+    },
+    /// What it brings has not come in time, and is taken in when it comes.
+    ExpectationEnded {
         anonymous: String,
     },
     /// The anonymous side: its runs have ended, and the user gets this.

@@ -193,8 +193,6 @@ pub enum Rejection {
     TooDeep(u8),
     #[error("{0:?} is no executor: 32 hexadecimal digits")]
     NoExecutor(String),
-    #[error("what was done before the login is still coming in")]
-    Merging,
     #[error("{0} things wait to be decided already")]
     TooMuchHeld(usize),
 }

@@ -3,18 +3,19 @@
 //! Only [`evolve`](super::evolve::evolve) changes it, from facts alone. Its size is bounded by what is going on, not by what has happened:
 //! a loop that ran a million times leaves one number.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::context::Clock;
-use super::fact::{Parent, Performer, Unknown, Visit};
+use super::fact::{Category, Parent, Performer, Unknown, Visit};
 use super::ids::{EffectId, RunId};
 use super::input::Input;
+use super::isolate::ISOLATION;
 use super::packed;
 use crate::consent::Consent;
-use crate::domain::Millis;
+use crate::domain::{HOUR_MS, Millis};
 use crate::permit::{Ledger, Priority, Suppressions};
 
 /// Runs in progress of one subject. A campaign of campaigns starts runs of other subjects; a person in more journeys than this is a mistake.
@@ -33,6 +34,8 @@ pub const ARMS_MAX: usize = 1_024;
 pub const CARRIED_MAX: usize = 64;
 /// What may wait to be decided. More than this is an executor that does not answer.
 pub const HELD_MAX: usize = 10_000;
+/// Under the wall's clock: how long a login's history is waited for. It is one command away; if that was lost nobody stays frozen over it.
+pub const EXPECT_MS_MAX: i64 = HOUR_MS;
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Subject {
@@ -51,9 +54,9 @@ pub struct Subject {
     pub suppressions: Suppressions,
     #[serde(default, skip_serializing_if = "is_default", with = "packed")]
     pub ledger: Ledger,
-    /// Anonymous subjects that a login tied to this user and whose marks have not come.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub expecting: BTreeSet<String>,
+    /// Anonymous subjects that a login tied to this user and whose marks have not come, with the time since when.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub expecting: BTreeMap<String, Millis>,
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub carried: VecDeque<String>,
     /// What waits to be decided, in the order in which it will be.
@@ -224,6 +227,8 @@ pub struct Pending {
     pub retry_at: Option<Millis>,
     /// A refused permit or an unknown outcome: why, for whoever looks.
     pub last_error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_category: Option<Category>,
     /// Out of attempts, or waiting for a person: only a retry or a resolution moves it.
     pub stuck: Option<Stuck>,
     /// An attempt may have been performed: until a look-up says otherwise, attempts only look.
@@ -363,6 +368,11 @@ impl Run {
         self.steps.values().filter_map(|step| step.wake(waking)).min()
     }
 
+    /// Set aside because a decision about it failed.
+    pub fn is_isolated(&self) -> bool {
+        self.paused.as_ref().is_some_and(|paused| paused.by == ISOLATION)
+    }
+
     pub(super) fn effects(&self) -> impl Iterator<Item = &Pending> {
         self.steps.values().filter_map(|step| match &step.doing {
             Doing::Effect(pending) => Some(pending),
@@ -386,7 +396,10 @@ impl Subject {
     /// When a run next does something by itself.
     pub(super) fn runs_wake(&self, clock: Clock) -> Option<Millis> {
         let waking = self.waking(clock);
-        self.runs.values().filter_map(|run| run.wake(waking)).min()
+        let runs = self.runs.values().filter_map(|run| run.wake(waking)).min();
+        // The data's own time may run ahead of a command that is on its way.
+        let expecting = self.expecting.values().map(|since| *since + EXPECT_MS_MAX).filter(|_| clock == Clock::Wall);
+        runs.into_iter().chain(expecting).min()
     }
 
     /// A login's history is still coming in.

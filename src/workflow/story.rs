@@ -50,6 +50,7 @@ impl Story {
             What::AttemptUnknown { effect, attempt, error } => format!("{} attempt {attempt} unknown: {error}", of(effect)),
             What::LookedUp { effect, .. } => format!("{} was not done", of(effect)),
             What::EffectFailed { effect, error } => format!("{} failed: {error}", of(effect)),
+            What::Notified { node, severity, text, .. } => format!("{node} is told as {}: {text}", words(severity)),
             What::EffectSettled { effect, attempt, outcome, .. } => format!("{} attempt {attempt} settled: {}", of(effect), words(outcome)),
             What::ApprovalRequested { node, who, .. } => format!("{node} asks {who}"),
             What::ApprovalDecided { node, approved, by, .. } => {
@@ -83,6 +84,7 @@ impl Story {
             What::Suppressed { channel, reason, .. } => format!("the {channel} address was suppressed: {}", reason.as_str()),
             What::Unsuppressed { channel, .. } => format!("the {channel} address is no longer suppressed"),
             What::Expecting { anonymous } => format!("waits for what {anonymous} leaves"),
+            What::ExpectationEnded { anonymous } => format!("waits no longer for what {anonymous} leaves"),
             What::MergedInto { user, .. } => format!("became {user}"),
             What::Carried { carry } => format!("took in what {} left", carry.anonymous),
             What::Held { input, .. } => format!("{} is decided later", input.kind()),

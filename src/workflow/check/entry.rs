@@ -5,6 +5,7 @@ use toml::Spanned;
 use super::super::definition::{Entry, EntryBy, Reenter};
 use super::super::document::EntryTable;
 use super::words::Words;
+use crate::domain::DAY_MS;
 
 /// Oftener than this a schedule is a stream.
 const EVERY_MS_MIN: i64 = 60_000;
@@ -63,6 +64,10 @@ fn by(entry: &EntryTable, words: &mut Words<'_, '_>) -> Option<EntryBy> {
         if every_ms < EVERY_MS_MIN {
             words.source.report(every.span(), "a schedule runs at most once a minute", None);
             return None;
+        }
+        if let Some(at) = entry.at.as_ref().filter(|_| every_ms % DAY_MS != 0) {
+            let hint = "with a time of day, write `1d` or `7d`".to_owned();
+            words.source.report(at.span(), "a time of day goes with whole days", Some(hint));
         }
         let at = match &entry.at {
             Some(at) => Some(words.local_time(at, entry.weekdays.as_deref(), entry.zone.as_ref())?),

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use toml::Spanned;
 
-use super::super::definition::{Approval, Arm, Awaited, AwaitedWhat, Effect, Failing, Kind, Needs, NodeIx, Retry, Silence, Start, Until};
+use super::super::definition::{
+    Approval, Arm, Awaited, AwaitedWhat, Effect, Errors, Failing, Kind, Needs, NodeIx, OnError, Retry, Silence, Start, Until,
+};
 use super::super::document::{AwaitedTable, NodeTable, RetryTable, Text};
 use super::super::expression::type_named;
-use super::super::fact::{Performer, Unknown};
+use super::super::fact::{Category, Performer, Unknown};
 use super::words::Words;
 use crate::domain::{HOUR_MS, SECOND_MS};
 use crate::permit::Priority;
@@ -92,6 +94,7 @@ fn effect(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Effect> {
     };
     let input = words.inputs(node.input.as_ref());
     let retry = retry(node.retry.as_ref(), words);
+    let errors = errors(node, words);
     let next = words.to(node.next.as_ref());
     let on_failure = words.to(node.on_failure.as_ref());
     let on_refused = words.to(node.on_refused.as_ref());
@@ -105,6 +108,7 @@ fn effect(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Effect> {
         input,
         returns,
         retry: retry?,
+        errors,
         timeout_ms,
         unknown,
         next: next?,
@@ -157,6 +161,29 @@ fn retry(table: Option<&Spanned<RetryTable>>, words: Ctx<'_, '_, '_>) -> Option<
         }
     }
     Some(retry)
+}
+
+const CATEGORIES: [(&str, Category); 5] = [
+    ("api", Category::Api),
+    ("agent", Category::Agent),
+    ("integration", Category::Integration),
+    ("data", Category::Data),
+    ("system", Category::System),
+];
+
+fn errors(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Errors {
+    let mut errors = Errors::default();
+    for (category, answer) in node.on_error.as_ref().map(Spanned::get_ref).into_iter().flatten() {
+        let answers = [("retry", OnError::Retry), ("fail", OnError::Fail), ("pause", OnError::Pause)];
+        if let (Some(category), Some(answer)) = (words.one_of(category, &CATEGORIES), words.one_of(answer, &answers)) {
+            errors.set(category, answer);
+        }
+    }
+    if let Some(notify) = &node.notify {
+        let told: Vec<Category> = notify.get_ref().iter().filter_map(|category| words.one_of(category, &CATEGORIES)).collect();
+        errors.tell(&told);
+    }
+    errors
 }
 
 fn until(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Until> {

@@ -59,10 +59,11 @@ impl Turn<'_, '_> {
         let Some(run) = self.state.runs.get(&id) else { return };
         let Some(definition) = self.definition(run) else { return };
         let passed = run.steps.iter().filter(|(_, step)| matches!(step.doing, Doing::Approval { until } if until <= self.at));
-        let passed: Vec<_> = passed.filter(|(_, step)| self.silence(run, step) == Silence::Pauses).map(|(v, s)| (*v, s.clone())).collect();
-        for (visit, step) in passed {
-            if let Some((_, node)) = definition.find(&step.node) {
-                self.arrive(id, &definition, visit, &step, &node.kind);
+        let passed: Vec<_> =
+            passed.filter(|(_, step)| self.silence(run, step) == Silence::Pauses).map(|(v, s)| (*v, s.node.clone())).collect();
+        for (visit, node) in passed {
+            if let Some((_, node)) = definition.find(&node) {
+                self.arrive(id, &definition, visit, node);
             }
         }
     }
@@ -104,6 +105,7 @@ impl Turn<'_, '_> {
 
     /// Everything that time alone decides, by now.
     pub(super) fn due(&mut self) {
+        self.expect_no_longer();
         for id in self.run_ids() {
             self.due_of(id);
         }

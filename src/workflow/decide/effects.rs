@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::super::definition::{Kind, Retry};
+use super::super::definition::{Errors, Kind, OnError, Retry};
 use super::super::fact::{Category, Settled, What};
 use super::super::ids::{EffectId, RunId, chance};
 use super::super::input::{Outcome, Rejection};
@@ -52,14 +52,10 @@ impl Turn<'_, '_> {
         }
         let is_open = pending.open.as_ref().is_some_and(|open| open.attempt == attempt);
         match outcome {
-            Outcome::Done { result } => match too_large(result) {
-                None => self.fact(run, What::EffectCompleted { effect, attempt, result: result.clone(), assumed: false }),
-                // It was done, and its result cannot be kept: no reason to do it again.
-                Some(error) => {
-                    let result = serde_json::json!({ "error": error });
-                    self.fact(run, What::EffectCompleted { effect, attempt, result, assumed: false });
-                }
-            },
+            Outcome::Done { result } => {
+                let result = self.bounded(run, effect, result);
+                self.fact(run, What::EffectCompleted { effect, attempt, result, assumed: false });
+            }
             // That an attempt failed which was given up before says nothing about the one that goes on.
             _ if !is_open => return Err(Rejection::NotThisAttempt(attempt)),
             Outcome::NotDone => self.fact(run, What::LookedUp { effect, attempt }),
@@ -70,6 +66,24 @@ impl Turn<'_, '_> {
             Outcome::Unknown { error } => self.unknown(run, &pending, attempt, error),
         }
         Ok(())
+    }
+
+    /// A result that is too large for the run's life: what the node declares of it, or else a word about it. It was done, and doing it
+    /// again would give the same.
+    fn bounded(&self, run: RunId, effect: EffectId, result: &Json) -> Json {
+        let Some(error) = too_large(result) else { return result.clone() };
+        let known = || {
+            let run = self.state.runs.get(&run)?;
+            let node = &run.steps.get(&run.effect(effect)?.0)?.node;
+            let Some(Kind::Effect(effect)) = self.definition(run)?.find(node).map(|(_, node)| node.kind.clone()) else { return None };
+            let declared = effect.returns.keys().filter_map(|name| Some((name.clone(), result.get(name)?.clone())));
+            let kept: serde_json::Map<String, Json> = declared.collect();
+            let kept = Json::Object(kept);
+            (!effect.returns.is_empty() && too_large(&kept).is_none()).then_some(kept)
+        };
+        let mut kept = known().unwrap_or_else(|| serde_json::json!({}));
+        kept["error"] = Json::String(error);
+        kept
     }
 
     /// A result of an effect that completed, was cancelled, or whose run is over: kept with the subject, and moves nothing.
@@ -91,14 +105,21 @@ impl Turn<'_, '_> {
 
     pub(super) fn failed(&mut self, run: RunId, pending: &Pending, attempt: u32, failure: &Failure) {
         let (effect, category) = (pending.id, failure.category);
-        let retry = self.retry_policy(run, effect);
+        let (node, retry, errors) = self.failure_policy(run, effect);
         let failures = pending.failures.saturating_add(1);
-        let gives_up = failure.permanent || category == Category::Data || failures >= retry.attempts;
+        // A look-up that fails has found out nothing, whatever failed.
+        let in_vain = !pending.looking && errors.on(category) != OnError::Retry;
+        let gives_up = failure.permanent || in_vain || failures >= retry.attempts;
         let retry_at = (!gives_up).then(|| {
             let backoff = backoff(&retry, effect, failures);
             self.at + failure.retry_after_ms.map_or(backoff, |asked| asked.clamp(backoff, retry.most_ms.max(HOUR_MS)))
         });
         let (error, timed_out) = (failure.error.clone(), failure.timed_out);
+        if gives_up && errors.tells(category) {
+            let text = format!("`{node}` failed {failures} times: {error}");
+            self.fact(run, What::AttemptFailed { effect, attempt, category, error, timed_out, retry_at });
+            return self.fact(run, What::Notified { effect, node, category, severity: category.severity(), text });
+        }
         self.fact(run, What::AttemptFailed { effect, attempt, category, error, timed_out, retry_at });
     }
 
@@ -134,17 +155,16 @@ impl Turn<'_, '_> {
         Ok(())
     }
 
-    fn retry_policy(&self, run: RunId, effect: EffectId) -> Retry {
-        let known = || {
-            let run = self.state.runs.get(&run)?;
-            let step = run.steps.get(&run.effect(effect)?.0)?;
-            let definition = self.definition(run)?;
-            match &definition.find(&step.node)?.1.kind {
-                Kind::Effect(effect) => Some(effect.retry),
-                _ => None,
-            }
-        };
-        known().unwrap_or(Retry { attempts: 1, first_ms: SECOND_MS, most_ms: SECOND_MS, factor: 1.0 })
+    /// What the node says about failures, with its name.
+    fn failure_policy(&self, run: RunId, effect: EffectId) -> (String, Retry, Errors) {
+        let once = Retry { attempts: 1, first_ms: SECOND_MS, most_ms: SECOND_MS, factor: 1.0 };
+        let Some(run) = self.state.runs.get(&run) else { return (String::new(), once, Errors::default()) };
+        let step = run.effect(effect).and_then(|(visit, _)| run.steps.get(&visit));
+        let name = step.map(|step| step.node.clone()).unwrap_or_default();
+        match self.definition(run).as_ref().and_then(|definition| definition.find(&name)).map(|(_, node)| &node.kind) {
+            Some(Kind::Effect(effect)) => (name, effect.retry, effect.errors),
+            _ => (name, once, Errors::default()),
+        }
     }
 }
 
@@ -165,8 +185,18 @@ pub fn backoff(retry: &Retry, effect: EffectId, failures: u32) -> i64 {
 }
 
 fn too_large(result: &Json) -> Option<String> {
-    let bytes = result.to_string().len();
+    let bytes = bytes(result);
     (bytes > RESULT_BYTES_MAX).then(|| format!("the result is {bytes} bytes long, at most {RESULT_BYTES_MAX} are kept"))
+}
+
+/// About as long as a value is when it is written, without writing it.
+fn bytes(value: &Json) -> usize {
+    match value {
+        Json::Null | Json::Bool(_) | Json::Number(_) => 8,
+        Json::String(text) => text.len() + 2,
+        Json::Array(values) => 2 + values.iter().map(|value| bytes(value) + 1).sum::<usize>(),
+        Json::Object(members) => 2 + members.iter().map(|(name, value)| name.len() + 4 + bytes(value)).sum::<usize>(),
+    }
 }
 
 fn cut(error: &str) -> String {

@@ -66,7 +66,7 @@ impl Turn<'_, '_> {
     /// Ends the waits of a run that this is for.
     fn wait(&mut self, id: RunId, happening: &Happening<'_>) {
         let Some(run) = self.state.runs.get(&id) else { return };
-        if run.matched.as_deref() == Some(happening.cause) {
+        if run.matched.as_deref() == Some(happening.cause) || run.is_isolated() {
             return;
         }
         let Some(definition) = self.definition(run) else { return };
@@ -96,7 +96,7 @@ impl Turn<'_, '_> {
     /// Leaves a run wherever it is when its goal's event comes; each goal once.
     fn goal(&mut self, id: RunId, happening: &Happening<'_>) {
         let Some(run) = self.state.runs.get(&id) else { return };
-        if run.goal.is_some() {
+        if run.goal.is_some() || run.is_isolated() {
             return;
         }
         let Some(definition) = self.definition(run) else { return };

@@ -22,7 +22,7 @@ use super::fact::{Fact, What};
 use super::ids::RunId;
 use super::input::{Input, Rejection};
 use super::state::{Run, Subject};
-use crate::domain::{Digest, Millis};
+use crate::domain::Millis;
 
 /// Commands between subjects end here: a campaign that starts itself through others would never.
 pub const DEPTH_MAX: u8 = 16;
@@ -120,7 +120,7 @@ impl Turn<'_, '_> {
 
     /// The definition that a run is on.
     fn definition(&self, run: &Run) -> Option<Arc<Definition>> {
-        self.context.library.get(&Digest::from_hex(&run.digest)?).cloned()
+        self.context.library.of(&run.digest).cloned()
     }
 
     fn scope<'s>(&self, id: RunId, run: &'s Run) -> Scope<'s> {

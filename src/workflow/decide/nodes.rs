@@ -2,20 +2,20 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::super::definition::{Definition, Inputs, Kind, Needs, Until};
+use super::super::definition::{Definition, Inputs, Kind, Needs, Node, Until};
 use super::super::expression::Scope;
 use super::super::fact::{Ending, Visit, What};
 use super::super::ids::{EffectId, RunId, chance};
-use super::super::state::{Step, Subject, Way};
+use super::super::state::{Subject, Way};
 use super::moves::way_out;
 use super::{DEPTH_MAX, Turn};
 
 impl Turn<'_, '_> {
-    pub(super) fn arrive(&mut self, id: RunId, definition: &Definition, visit: Visit, step: &Step, kind: &Kind) {
+    pub(super) fn arrive(&mut self, id: RunId, definition: &Definition, visit: Visit, at: &Node) {
         let Some(run) = self.state.runs.get(&id) else { return };
-        let node = step.node.clone();
+        let node = at.name.to_string();
         let scope = self.scope(id, run);
-        let what = match kind {
+        let what = match &at.kind {
             Kind::Effect(effect) => What::EffectRequested {
                 visit,
                 node,
@@ -37,7 +37,7 @@ impl Turn<'_, '_> {
                 What::WaitBegun { visit, node, until: self.at + *timeout_ms, awaits }
             }
             Kind::Branch { fresh: true, .. } => What::ProfileAsked { visit, node },
-            Kind::Branch { .. } => return self.branch(id, definition, visit, step, kind),
+            Kind::Branch { .. } => return self.branch(id, definition, visit, at),
             Kind::Split { salt, arms, total } => {
                 let kept = self.state.arms.get(&Subject::mark_key(&definition.name, Some(&node)));
                 let kept = kept.and_then(|kept| arms.iter().position(|arm| arm.name == *kept));
@@ -76,7 +76,7 @@ impl Turn<'_, '_> {
                 }
             }
             Kind::Loop { when, most, .. } => {
-                let round = step.rounds.get(&node).copied().unwrap_or(0);
+                let round = run.steps.get(&visit).and_then(|step| step.rounds.get(&node)).copied().unwrap_or(0);
                 let again = round < *most && when.as_ref().is_none_or(|when| when.holds(&scope));
                 if again { What::LoopEntered { visit, node, round: round + 1 } } else { What::LoopLeft { visit, node } }
             }
@@ -111,26 +111,25 @@ impl Turn<'_, '_> {
         self.fact(id, what);
     }
 
-    fn branch(&mut self, id: RunId, definition: &Definition, visit: Visit, step: &Step, kind: &Kind) {
-        let Kind::Branch { cases, otherwise, .. } = kind else { return };
+    fn branch(&mut self, id: RunId, definition: &Definition, visit: Visit, node: &Node) {
+        let Kind::Branch { cases, otherwise, .. } = &node.kind else { return };
         let Some(run) = self.state.runs.get(&id) else { return };
         let scope = self.scope(id, run);
         let chosen = cases.iter().find(|(when, _)| when.holds(&scope));
-        let (way, to) = chosen.map_or(("otherwise".to_owned(), *otherwise), |(when, to)| (when.text().to_owned(), *to));
-        self.go(id, definition, visit, &step.node, &way, to);
+        let (way, to) = chosen.map_or(("otherwise", *otherwise), |(when, to)| (when.text(), *to));
+        self.go(id, definition, visit, &node.name, way, to);
     }
 
-    pub(super) fn leave(&mut self, id: RunId, definition: &Definition, visit: Visit, step: &Step, way: &Way) {
-        let Some((_, node)) = definition.find(&step.node) else { return };
+    pub(super) fn leave(&mut self, id: RunId, definition: &Definition, visit: Visit, node: &Node, way: &Way) {
         if matches!(node.kind, Kind::Branch { .. }) {
-            return self.branch(id, definition, visit, step, &node.kind);
+            return self.branch(id, definition, visit, node);
         }
         match (way_out(&node.kind, way), way) {
-            (Some((label, to)), _) => self.go(id, definition, visit, &step.node, &label, to),
-            (None, Way::Failed(error)) => self.fail(id, definition, visit, step, error),
-            (None, Way::Timeout) => self.fail(id, definition, visit, step, "it did not end in time"),
+            (Some((label, to)), _) => self.go(id, definition, visit, &node.name, label, to),
+            (None, Way::Failed(error)) => self.fail(id, definition, visit, node, error),
+            (None, Way::Timeout) => self.fail(id, definition, visit, node, "it did not end in time"),
             (None, _) => {
-                self.pause_for(id, format!("`{}` leads nowhere", step.node));
+                self.pause_for(id, format!("`{}` leads nowhere", node.name));
             }
         }
     }

@@ -3,8 +3,10 @@
 use serde_json::Value as Json;
 
 use super::super::carry::Carry;
+use super::super::context::Clock;
 use super::super::fact::{Fact, What};
 use super::super::input::Input;
+use super::super::state::EXPECT_MS_MAX;
 use super::Turn;
 use crate::consent::Stated;
 use crate::domain::Millis;
@@ -61,8 +63,19 @@ impl Turn<'_, '_> {
     pub(super) fn expect(&mut self, anonymous: &str) {
         // What came before it was said to come is not waited for, and neither is what is said of it again.
         let has_come = self.state.carried.iter().any(|known| known == anonymous);
-        if !has_come && !self.state.expecting.contains(anonymous) {
+        if !has_come && !self.state.expecting.contains_key(anonymous) {
             self.note(What::Expecting { anonymous: anonymous.to_owned() });
+        }
+    }
+
+    /// Under the wall's clock a login's history is not waited for without end.
+    pub(super) fn expect_no_longer(&mut self) {
+        if self.context.clock == Clock::Event {
+            return;
+        }
+        let late = self.state.expecting.iter().filter(|(_, since)| **since + EXPECT_MS_MAX <= self.at);
+        for anonymous in late.map(|(anonymous, _)| anonymous.clone()).collect::<Vec<_>>() {
+            self.note(What::ExpectationEnded { anonymous });
         }
     }
 

@@ -1,8 +1,11 @@
 //! The core held against its promises: shipped workflows, refusals at check, single decisions, and chance.
 
 mod invariants;
+mod messages;
+mod order;
 mod program;
 mod refusals;
+mod scene;
 mod scenes;
 mod world;
 

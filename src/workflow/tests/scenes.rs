@@ -2,90 +2,14 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::super::{
-    Category, Clock, Context, Definition, EffectId, Ending, Fact, Input, Library, Outcome, Policy, Rejection, RunId, Skipped, Story,
-    Subject, What, drive, evolve, snapshot_is_due,
+    Category, Clock, Context, Definition, Ending, Fact, Input, Outcome, Policy, RESULT_BYTES_MAX, Rejection, RunId, Skipped, Subject, What,
+    drive, evolve, isolate, snapshot_is_due,
 };
+use super::scene::{COMMAND, EFFECT, EXECUTOR, Scene, failed};
 use crate::domain::{DAY_MS, HOUR_MS, Millis};
-
-struct Scene {
-    state: Subject,
-    library: Library,
-    policy: Policy,
-    journal: Vec<Fact>,
-    now: Millis,
-}
-
-impl Scene {
-    fn new(entry: &str, nodes: &str) -> Self {
-        let text = format!("[workflow]\nname = \"w\"\nentry = {entry}\n{nodes}\n[[node]]\nname = \"end\"\nkind = \"exit\"\n");
-        let definition = Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
-        let mut library = Library::default();
-        library.activate(Arc::new(definition));
-        let mut scene = Self { state: Subject::default(), library, policy: Policy::shipped(), journal: Vec::new(), now: Millis(0) };
-        // Noon: no quiet hours, wherever the test goes on from here by hours.
-        scene.now = Millis(12 * HOUR_MS);
-        scene.give(Input::Attribute { name: "email".to_owned(), value: json!("ann@example.org") }).unwrap();
-        scene
-    }
-
-    fn give(&mut self, input: Input) -> Result<(), Rejection> {
-        let context = Context { subject: "t\0u:ann", library: &self.library, policy: &self.policy, clock: Clock::Wall };
-        let driven = drive(&mut self.state, context, &input, self.now);
-        self.journal.extend(driven.facts);
-        driven.rejected.map_or(Ok(()), Err)
-    }
-
-    fn event(&mut self, name: &str, cause: &str, properties: Json) {
-        let input = Input::Event { cause: cause.to_owned(), name: name.to_owned(), properties, profile: json!({}), late: false };
-        self.give(input).unwrap();
-    }
-
-    fn start(&mut self, cause: &str) -> Result<(), Rejection> {
-        let (workflow, cause) = ("w".to_owned(), cause.to_owned());
-        self.give(Input::Start { workflow, cause, entry: json!({}), profile: json!({}), depth: 0, parent: None })
-    }
-
-    fn run(&self) -> RunId {
-        *self.state.runs.keys().next().expect("a run in progress")
-    }
-
-    fn effect(&self) -> (EffectId, u32) {
-        let (_, effect, attempt) = self.state.to_perform()[0];
-        (effect, attempt)
-    }
-
-    fn finish(&mut self, outcome: Outcome) -> Result<(), Rejection> {
-        let (effect, attempt) = self.effect();
-        self.give(Input::EffectFinished { effect, attempt, outcome })
-    }
-
-    fn wait(&mut self, ms: i64) {
-        self.now = self.now + ms;
-        self.give(Input::Due).unwrap();
-    }
-
-    #[track_caller]
-    fn tells(&self, lines: &[&str]) {
-        let mut story = Story::default();
-        let told: Vec<String> = self.journal.iter().map(|fact| story.line(fact)).collect();
-        let mut rest = told.iter();
-        for line in lines {
-            assert!(rest.any(|told| told.starts_with(line)), "expected {line:?} in its place of {told:#?}");
-        }
-    }
-}
-
-fn failed(category: Category) -> Outcome {
-    Outcome::Failed { category, error: "no".to_owned(), permanent: false, retry_after_ms: None }
-}
-
-const EFFECT: &str =
-    "[[node]]\nname = \"e\"\nkind = \"effect\"\nchannel = \"email\"\ntimeout = \"1m\"\nretry = { attempts = 2 }\nnext = \"end\"";
-const EXECUTOR: &str = super::world::EXECUTOR;
-const COMMAND: &str = "{ command = true }";
 
 #[test]
 fn the_same_cause_starts_one_run_even_after_it_ended() {
@@ -123,9 +47,9 @@ fn a_keyed_entry_has_one_run_per_order() {
 fn out_of_attempts_the_run_is_paused_with_its_reason_and_resumes_after_a_fix() {
     let mut scene = Scene::new(COMMAND, EFFECT);
     scene.start("m1").unwrap();
-    scene.finish(failed(Category::Api)).unwrap();
+    scene.finish(failed(Category::Integration)).unwrap();
     scene.wait(HOUR_MS);
-    scene.finish(failed(Category::Api)).unwrap();
+    scene.finish(failed(Category::Integration)).unwrap();
     scene.tells(&["e attempt 1", "e attempt 1 failed", "e attempt 2", "e attempt 2 failed", "run paused by workflow: `e` failed: no"]);
     assert_eq!(scene.state.next_wake(Clock::Wall), None);
     let run = scene.run();
@@ -292,4 +216,72 @@ fn facts_about_nothing_change_nothing() {
         evolve(&mut state, &Fact { at: Millis(0), run: Some(RunId(1)), what });
     }
     assert_eq!(state, Subject { facts: 3, ..Subject::default() });
+}
+
+#[test]
+fn a_run_whose_decision_fails_is_paused_alone_and_the_others_go_on() {
+    let nodes = "[[node]]\nname = \"w\"\nkind = \"wait_for\"\nany = [{ event = \"Go\", when = \"event.n == entry.n\", next = \"poison\" }, \
+                 { event = \"Go\" }]\ntimeout = \"1d\"\nnext = \"end\"\n\
+                 [[node]]\nname = \"poison\"\nkind = \"delay\"\nwait = \"1h\"\nnext = \"end\"";
+    let mut scene = Scene::new("{ event = \"Start\", key = \"event.n\" }", nodes);
+    for number in 1..=3 {
+        scene.event("Start", &format!("m{number}"), json!({ "n": number }));
+    }
+    let (library, policy) = (scene.library.clone(), Policy::shipped());
+    let context = Context { subject: "t\0u:ann", library: &library, policy: &policy, clock: Clock::Wall };
+    let before = scene.state.clone();
+    let input =
+        Input::Event { cause: "m9".to_owned(), name: "Go".to_owned(), properties: json!({ "n": 2 }), profile: json!({}), late: false };
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drive(&mut scene.state, context, &input, scene.now)));
+    assert!(panicked.is_err());
+    scene.state = before;
+    let driven = isolate(&mut scene.state, context, &input, scene.now).unwrap();
+    scene.journal.extend(driven.facts);
+    scene.tells(&["run paused by isolation: a decision about event failed", "w saw Go", "run ended completed", "run ended completed"]);
+    assert_eq!(scene.state.runs.len(), 1);
+    assert!(scene.state.runs.values().all(|run| run.is_isolated()));
+    // It takes part in nothing, until someone acts.
+    scene.event("Go", "m10", json!({ "n": 2 }));
+    scene.wait(2 * DAY_MS);
+    let run = scene.run();
+    scene.give(Input::Cancel { run, by: "kim".to_owned(), reason: String::new() }).unwrap();
+    assert!(scene.state.runs.is_empty());
+}
+
+#[test]
+fn categories_say_whether_trying_again_helps() {
+    let ways = "\non_failure = \"gone\"\n[[node]]\nname = \"gone\"\nkind = \"exit\"\noutcome = \"fallback\"";
+    let told = |more: &str, category: Category| {
+        let mut scene = Scene::new(COMMAND, &format!("{}{more}{ways}", EFFECT.replace("channel = \"email\"", "agent = \"x\"")));
+        scene.start("m1").unwrap();
+        scene.finish(failed(category)).unwrap();
+        let notified = scene.count(|what| matches!(what, What::Notified { .. }));
+        let run = scene.state.runs.values().next();
+        let state = match run {
+            None => "fell back",
+            Some(run) if run.paused.is_some() => "paused",
+            Some(_) => "tries again",
+        };
+        (state, notified)
+    };
+    assert_eq!(told("", Category::Api), ("fell back", 1));
+    assert_eq!(told("", Category::Agent), ("fell back", 0));
+    assert_eq!(told("", Category::Data), ("fell back", 0));
+    assert_eq!(told("", Category::Integration), ("tries again", 0));
+    assert_eq!(told("", Category::System), ("tries again", 0));
+    assert_eq!(told("\non_error = { api = \"retry\" }", Category::Api), ("tries again", 0));
+    assert_eq!(told("\non_error = { data = \"pause\" }\nnotify = [\"data\"]", Category::Data), ("paused", 1));
+    assert_eq!(told("\nnotify = []", Category::Api), ("fell back", 0));
+}
+
+#[test]
+fn a_result_that_is_too_large_is_kept_as_far_as_it_was_declared() {
+    let effect = EFFECT.replace("channel = \"email\"", "agent = \"x\"\nreturns = { score = \"double\" }").replace("\"end\"", "\"w\"");
+    let wait = "[[node]]\nname = \"w\"\nkind = \"delay\"\nwait = \"1h\"\nnext = \"end\"";
+    let mut scene = Scene::new(COMMAND, &format!("{effect}\n{wait}"));
+    scene.start("m1").unwrap();
+    scene.finish(Outcome::Done { result: json!({ "score": 0.5, "page": "x".repeat(RESULT_BYTES_MAX) }) }).unwrap();
+    let kept = &scene.state.runs.values().next().unwrap().results["e"];
+    assert_eq!(kept["score"], json!(0.5));
+    assert!(kept["error"].as_str().unwrap().contains("bytes long") && kept.get("page").is_none());
 }

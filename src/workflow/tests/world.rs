@@ -126,7 +126,9 @@ impl World {
                 let _ = self.input(Input::EffectStarted { effect, attempt, executor: EXECUTOR.to_owned(), appended: self.now });
                 return;
             }
-            2 | 3 => Outcome::Failed { category: Category::Api, error: "503".to_owned(), permanent: which > 220, retry_after_ms: None },
+            2 | 3 => {
+                Outcome::Failed { category: Category::Integration, error: "503".to_owned(), permanent: which > 220, retry_after_ms: None }
+            }
             4 => Outcome::Unknown { error: "connection lost".to_owned() },
             5 => Outcome::NotDone,
             _ => Outcome::Done { result: json!({ "ok": true }) },
