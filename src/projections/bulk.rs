@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe};
 
 use super::Error;
@@ -35,6 +35,12 @@ impl Cell {
 impl From<&str> for Cell {
     fn from(text: &str) -> Self {
         Cell::Text(text.to_owned())
+    }
+}
+
+impl From<Option<i64>> for Cell {
+    fn from(value: Option<i64>) -> Self {
+        value.map_or(Cell::Null, Cell::Int)
     }
 }
 
@@ -96,6 +102,38 @@ impl Statement {
             }
         }
         Ok(())
+    }
+}
+
+/// A reading statement that looks up many keys at once, in several sizes too.
+#[derive(Debug)]
+pub struct Lookup {
+    what: &'static str,
+    sizes: Vec<(usize, Arc<str>)>,
+}
+
+impl Lookup {
+    /// `select` ends with `WHERE column IN`; `tail` follows the list.
+    pub fn new(what: &'static str, select: &str, tail: &str) -> Self {
+        let text = |keys: usize| Arc::from(format!("{select} ({}) {tail}", vec!["?"; keys].join(",")));
+        Self { what, sizes: SIZES.into_iter().map(|keys| (keys, text(keys))).collect() }
+    }
+
+    /// The rows of all keys, in no order.
+    pub async fn fetch(&self, connection: &mut SqliteConnection, keys: Vec<Cell>) -> Result<Vec<SqliteRow>, Error> {
+        let mut found = Vec::new();
+        let mut left = keys.len();
+        let mut keys = keys.into_iter();
+        for (size, sql) in &self.sizes {
+            while left >= *size {
+                let mut arguments = SqliteArguments::default();
+                keys.by_ref().take(*size).for_each(|key| bind(&mut arguments, key));
+                let query = sqlx::query_with(AssertSqlSafe(sql.clone()), arguments);
+                found.extend(query.fetch_all(&mut *connection).await.map_err(Error::sql(self.what))?);
+                left -= size;
+            }
+        }
+        Ok(found)
     }
 }
 

@@ -15,7 +15,10 @@ use crate::domain::{Incarnation, Offset};
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations/sqlite");
 
 /// Repeatable: dropped and made anew whenever their text changes.
-const VIEWS: &str = include_str!("../../migrations/sqlite/repeatable/views.sql");
+const VIEWS: &str = concat!(
+    include_str!("../../migrations/sqlite/repeatable/views.sql"),
+    include_str!("../../migrations/sqlite/repeatable/workflow_views.sql")
+);
 
 /// Pages of 4 KiB the writer keeps in memory. The newest buckets' index pages and the hot profiles must fit, or each insert reads.
 const CACHE_KIB: u32 = 128 * 1024;

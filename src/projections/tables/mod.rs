@@ -11,6 +11,7 @@ mod identities;
 mod outcomes;
 mod profiles;
 mod segments;
+mod workflow;
 
 pub use profiles::add_columns;
 
@@ -23,8 +24,9 @@ use crate::features::Rules;
 use crate::log::RecordRef;
 use crate::schema;
 
-/// The topics a namespace's read model is made of. `intake` is not: what became of it is in `events`, `outcomes` and `dead_letters`.
-pub const TOPICS: [&str; 7] = ["identities", "outcomes", "dead_letters", "events", "profiles", "segment_changes", "corrections"];
+/// The topics a namespace's read model is made of. `intake` is not: what became of it is in `events`, `outcomes` and
+/// `dead_letters`; nor is `commands`: what was decided is in `journal`.
+pub const TOPICS: [&str; 8] = ["identities", "outcomes", "dead_letters", "events", "profiles", "segment_changes", "corrections", "journal"];
 
 /// What became of one record, counted in `processing_status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +73,7 @@ pub struct Tables {
     corrections: corrections::Corrections,
     identities: identities::Identities,
     outcomes: outcomes::Outcomes,
+    workflows: workflow::Workflows,
 }
 
 impl Tables {
@@ -84,6 +87,7 @@ impl Tables {
             corrections: corrections::Corrections::new(),
             identities: identities::Identities::new(),
             outcomes: outcomes::Outcomes::new(),
+            workflows: workflow::Workflows::new(),
         }
     }
 
@@ -126,6 +130,13 @@ impl Tables {
                 let Some(who) = Who::parse(record.key) else { return Ok(unreadable_key()) };
                 self.identities.set(who, schema::decode::<schema::records::IdentityRecord>(value)?.ties);
             }
+            "journal" => {
+                return Ok(match self.workflows.add(record.key, &schema::decode(value)?, partition, record.offset) {
+                    Ok(true) => Applied::Rows,
+                    Ok(false) => Applied::Nothing,
+                    Err(error) => Applied::Unreadable(error),
+                });
+            }
             "outcomes" => self.outcomes.add_batch(&schema::decode(value)?),
             "dead_letters" => self.outcomes.add_dead_letter(record.key, &schema::decode(value)?, partition, record.offset),
             _ => return Ok(Applied::Nothing),
@@ -153,7 +164,8 @@ impl Tables {
         self.segments.write(connection).await?;
         self.corrections.write(connection).await?;
         self.identities.write(connection).await?;
-        self.outcomes.write(connection).await
+        self.outcomes.write(connection).await?;
+        self.workflows.write(connection).await
     }
 
     /// Forgets what was added and not written, and whatever a rolled back write left half done.

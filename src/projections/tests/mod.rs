@@ -5,6 +5,7 @@ mod failing;
 mod reading;
 mod rows;
 mod running;
+mod workflows;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

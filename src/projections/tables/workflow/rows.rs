@@ -1,0 +1,343 @@
+//! Runs, steps, effects and the rest as rows: each touched row is written once per batch, whole.
+
+use sqlx::sqlite::SqliteConnection;
+
+use super::out::{Approval, ApprovalKey, Asked, Out};
+use super::run::{Arm, Effect, Run, Step};
+use crate::projections::Error;
+use crate::projections::bulk::{Cell, Statement};
+
+#[derive(Debug)]
+pub struct Statements {
+    definitions: Statement,
+    runs: Statement,
+    steps: Statement,
+    gone_steps: Statement,
+    effects: Statement,
+    messages: Statement,
+    approvals: Statement,
+    arms: Statement,
+    funnel: Statement,
+    ways: Statement,
+    errors: Statement,
+    skips: Statement,
+    time: Statement,
+}
+
+/// Rows to be written that are made by more than one place.
+#[derive(Debug, Default)]
+pub struct Cells {
+    pub definitions: Vec<Cell>,
+    pub runs: Vec<Cell>,
+    pub steps: Vec<Cell>,
+    pub effects: Vec<Cell>,
+    pub messages: Vec<Cell>,
+    pub arms: Vec<Cell>,
+    pub skips: Vec<Cell>,
+    pub time: Vec<Cell>,
+}
+
+/// Those of a run that never change come first.
+const RUN: [&str; 22] = [
+    "run_ref",
+    "tenant_id",
+    "run_id",
+    "definition_ref",
+    "subject",
+    "run_key",
+    "cause",
+    "parent_subject",
+    "parent_run",
+    "started_at",
+    "ended_at",
+    "status",
+    "outcome",
+    "nodes",
+    "since",
+    "updated_at",
+    "paused_at",
+    "paused_by",
+    "pause_reason",
+    "goal",
+    "goal_at",
+    "visits",
+];
+const RUN_FIXED: usize = 10;
+
+const EFFECT: [&str; 24] = [
+    "effect_ref",
+    "run_ref",
+    "visit",
+    "node",
+    "effect_id",
+    "performer",
+    "target",
+    "purpose",
+    "requested_at",
+    "status",
+    "attempts",
+    "started_at",
+    "finished_at",
+    "next_try_at",
+    "failures",
+    "failed_at",
+    "last_error",
+    "category",
+    "refusal",
+    "executor",
+    "performed",
+    "assumed",
+    "settled",
+    "result",
+];
+const EFFECT_FIXED: usize = 9;
+
+impl Statements {
+    pub fn new() -> Self {
+        let run: Vec<&str> = RUN.into_iter().chain(["facts"]).collect();
+        Self {
+            definitions: Statement::new("wf_definitions", "INSERT OR IGNORE INTO", &["definition_ref", "workflow", "digest"], ""),
+            runs: upsert("wf_runs", &run, "run_ref", RUN_FIXED),
+            steps: Statement::new(
+                "wf_steps",
+                "INSERT OR REPLACE INTO",
+                &["run_ref", "visit", "node", "doing", "since", "until", "awaits", "effect_ref"],
+                "",
+            ),
+            gone_steps: Statement::deleting("wf_steps", &["run_ref", "visit"]),
+            effects: upsert("wf_effects", &EFFECT, "effect_ref", EFFECT_FIXED),
+            messages: upsert("wf_messages", &["effect_ref", "address", "template", "permit_until", "sent_at"], "effect_ref", 1),
+            approvals: Statement::new(
+                "wf_approvals",
+                "INSERT INTO",
+                &[
+                    "run_ref",
+                    "visit",
+                    "node",
+                    "who",
+                    "shows",
+                    "requested_at",
+                    "deadline",
+                    "status",
+                    "decided_at",
+                    "decided_by",
+                    "comment",
+                    "late_clicks",
+                ],
+                "ON CONFLICT DO UPDATE SET who = excluded.who, shows = excluded.shows, requested_at = excluded.requested_at, \
+                 deadline = excluded.deadline, status = excluded.status, decided_at = excluded.decided_at, \
+                 decided_by = excluded.decided_by, comment = excluded.comment, late_clicks = late_clicks + excluded.late_clicks",
+            ),
+            arms: Statement::new(
+                "wf_arms",
+                "INSERT OR REPLACE INTO",
+                &["run_ref", "node", "tenant_id", "definition_ref", "arm", "assigned_at", "goal", "converted_at"],
+                "",
+            ),
+            funnel: Statement::new(
+                "wf_funnel",
+                "INSERT INTO",
+                &["tenant_id", "definition_ref", "day", "node", "entered", "left"],
+                "ON CONFLICT DO UPDATE SET entered = entered + excluded.entered, left = left + excluded.left",
+            ),
+            ways: Statement::new(
+                "wf_ways",
+                "INSERT INTO",
+                &["tenant_id", "definition_ref", "day", "node", "way", "runs"],
+                "ON CONFLICT DO UPDATE SET runs = runs + excluded.runs",
+            ),
+            errors: Statement::new(
+                "wf_errors",
+                "INSERT INTO",
+                &["tenant_id", "definition_ref", "day", "node", "target", "category", "errors"],
+                "ON CONFLICT DO UPDATE SET errors = errors + excluded.errors",
+            ),
+            skips: Statement::new(
+                "wf_skips",
+                "INSERT INTO",
+                &["skip_ref", "tenant_id", "subject", "workflow", "reason", "cause", "at"],
+                "",
+            ),
+            time: Statement::new("wf_time", "INSERT OR REPLACE INTO", &["partition", "time"], ""),
+        }
+    }
+
+    pub async fn write(&self, connection: &mut SqliteConnection, cells: Cells, out: Out) -> Result<(), Error> {
+        let Out { mut counts, approvals, mut gone_steps } = out;
+        self.definitions.write(connection, cells.definitions).await?;
+        self.runs.write(connection, cells.runs).await?;
+        gone_steps.sort_unstable();
+        let gone = gone_steps.into_iter().flat_map(|(run, visit)| [Cell::Int(run), Cell::Int(visit)]).collect();
+        self.gone_steps.write(connection, gone).await?;
+        self.steps.write(connection, cells.steps).await?;
+        self.effects.write(connection, cells.effects).await?;
+        self.messages.write(connection, cells.messages).await?;
+        self.arms.write(connection, cells.arms).await?;
+        let mut asked = Vec::new();
+        for (key, mut approval) in approvals {
+            match approval.asked.take() {
+                Some(it) => asked.extend(asked_cells(key, it, &approval)),
+                None => decide(connection, key, &approval).await?,
+            }
+        }
+        self.approvals.write(connection, asked).await?;
+        let added = counts.take();
+        self.funnel.write(connection, added.funnel).await?;
+        self.ways.write(connection, added.ways).await?;
+        self.errors.write(connection, added.errors).await?;
+        self.skips.write(connection, cells.skips).await?;
+        self.time.write(connection, cells.time).await
+    }
+}
+
+/// Inserts rows, or sets all columns but the first `fixed` of those that are there.
+fn upsert(table: &'static str, columns: &[&str], key: &str, fixed: usize) -> Statement {
+    let set: Vec<String> = columns[fixed..].iter().map(|name| format!("{name} = excluded.{name}")).collect();
+    Statement::new(table, "INSERT INTO", columns, &format!("ON CONFLICT ({key}) DO UPDATE SET {}", set.join(", ")))
+}
+
+fn text(text: &str) -> Cell {
+    Cell::text_or_null(text)
+}
+
+impl Cells {
+    /// Adds the rows of a run that changed.
+    pub fn add(&mut self, run: &Run) {
+        self.runs.extend(run_cells(run));
+        self.steps.extend(run.steps.iter().filter(|step| step.touched).flat_map(|step| step_cells(run.place, step)));
+        for effect in run.effects.iter().filter(|effect| effect.touched) {
+            self.add_effect(effect);
+        }
+        self.arms.extend(run.arms.iter().filter(|arm| arm.touched).flat_map(|arm| arm_cells(run, arm)));
+    }
+
+    pub fn add_effect(&mut self, effect: &Effect) {
+        self.effects.extend(effect_cells(effect));
+        if let Some(message) = &effect.message {
+            let times = [message.permit_until.into(), message.sent_at.into()];
+            self.messages.extend([effect.place.into(), text(&message.address), text(&message.template)].into_iter().chain(times));
+        }
+    }
+}
+
+fn run_cells(run: &Run) -> [Cell; RUN.len() + 1] {
+    let parent = run.parent.as_ref();
+    let paused = run.paused.as_ref();
+    [
+        run.place.into(),
+        run.tenant.as_str().into(),
+        Cell::Text(run.id.to_string()),
+        run.definition.into(),
+        run.subject.as_str().into(),
+        run.key.as_deref().map_or(Cell::Null, Cell::from),
+        run.cause.as_str().into(),
+        parent.map_or(Cell::Null, |(subject, _)| subject.as_str().into()),
+        parent.map_or(Cell::Null, |(_, run)| run.as_str().into()),
+        run.started_at.into(),
+        run.ended.as_ref().map(|(at, _)| *at).into(),
+        run.status().into(),
+        text(&run.outcome),
+        Cell::Text(run.nodes()),
+        run.since.into(),
+        run.updated_at.into(),
+        paused.map(|paused| paused.at).into(),
+        paused.map_or(Cell::Null, |paused| text(&paused.by)),
+        paused.map_or(Cell::Null, |paused| text(&paused.reason)),
+        run.goal.as_ref().map_or(Cell::Null, |(goal, _)| goal.as_str().into()),
+        run.goal.as_ref().map(|(_, at)| *at).into(),
+        run.visits.into(),
+        run.facts.into(),
+    ]
+}
+
+fn step_cells(run: i64, step: &Step) -> [Cell; 8] {
+    [
+        run.into(),
+        step.visit.into(),
+        step.node.as_str().into(),
+        step.doing.as_str().into(),
+        step.since.into(),
+        step.until.into(),
+        text(&step.awaits),
+        step.effect.into(),
+    ]
+}
+
+fn arm_cells(run: &Run, arm: &Arm) -> [Cell; 8] {
+    let converted = arm.converted.as_ref();
+    [
+        run.place.into(),
+        arm.node.as_str().into(),
+        run.tenant.as_str().into(),
+        run.definition.into(),
+        arm.arm.as_str().into(),
+        arm.at.into(),
+        converted.map_or(Cell::Null, |(goal, _)| goal.as_str().into()),
+        converted.map(|(_, at)| *at).into(),
+    ]
+}
+
+fn effect_cells(effect: &Effect) -> [Cell; EFFECT.len()] {
+    [
+        effect.place.into(),
+        effect.run.into(),
+        effect.visit.into(),
+        effect.node.as_str().into(),
+        Cell::Text(effect.id.to_string()),
+        effect.performer.as_str().into(),
+        effect.target.as_str().into(),
+        text(&effect.purpose),
+        effect.requested_at.into(),
+        effect.status.into(),
+        effect.attempts.into(),
+        effect.started_at.into(),
+        effect.finished_at.into(),
+        effect.next_try_at.into(),
+        effect.failures.into(),
+        effect.failed_at.into(),
+        text(&effect.last_error),
+        text(&effect.category),
+        text(&effect.refusal),
+        text(&effect.executor),
+        effect.performed.into(),
+        i64::from(effect.assumed).into(),
+        text(&effect.settled),
+        text(&effect.result),
+    ]
+}
+
+fn asked_cells((run, visit): ApprovalKey, asked: Asked, approval: &Approval) -> [Cell; 12] {
+    let decided = approval.decided.as_ref();
+    [
+        run.into(),
+        visit.into(),
+        Cell::Text(asked.node),
+        Cell::Text(asked.who),
+        text(&asked.shows),
+        asked.at.into(),
+        asked.deadline.into(),
+        decided.map_or("open", |decided| decided.status).into(),
+        decided.map(|decided| decided.at).into(),
+        decided.map_or(Cell::Null, |decided| text(&decided.by)),
+        decided.map_or(Cell::Null, |decided| text(&decided.comment)),
+        approval.late.into(),
+    ]
+}
+
+/// An approval whose request is a row already.
+async fn decide(connection: &mut SqliteConnection, (run, visit): ApprovalKey, approval: &Approval) -> Result<(), Error> {
+    let sql = "UPDATE wf_approvals SET status = coalesce(?, status), decided_at = coalesce(?, decided_at), \
+               decided_by = coalesce(?, decided_by), comment = coalesce(?, comment), late_clicks = late_clicks + ? \
+               WHERE run_ref = ? AND visit = ?";
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let decided = approval.decided.as_ref();
+    let update = sqlx::query(sql)
+        .bind(decided.map(|decided| decided.status))
+        .bind(decided.map(|decided| decided.at))
+        .bind(decided.and_then(|decided| some(&decided.by)))
+        .bind(decided.and_then(|decided| some(&decided.comment)))
+        .bind(approval.late)
+        .bind(run)
+        .bind(visit);
+    update.execute(connection).await.map_err(Error::sql("wf_approvals")).map(drop)
+}
