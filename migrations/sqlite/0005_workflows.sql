@@ -78,6 +78,8 @@ CREATE TABLE wf_effects (
     failed_at     INTEGER,
     last_error    TEXT,
     category      TEXT,
+    -- Why no permit was given: a stable name, and words for people.
+    refusal_code  TEXT,
     refusal       TEXT,
     executor      TEXT,
     -- How often an attempt is known to have been performed.
@@ -176,6 +178,18 @@ CREATE TABLE wf_skips (
     bucket    INTEGER AS (skip_ref >> 29) VIRTUAL
 );
 CREATE INDEX wf_skips_by_subject ON wf_skips (bucket, subject);
+
+-- Addresses of people that nothing is sent to, by a hash: bounces, complaints, an operator's word.
+CREATE TABLE wf_suppressions (
+    tenant_id TEXT NOT NULL,
+    subject   TEXT NOT NULL,
+    channel   TEXT NOT NULL,
+    address   TEXT NOT NULL,
+    reason    TEXT NOT NULL,
+    since     INTEGER NOT NULL,
+    until     INTEGER,
+    PRIMARY KEY (tenant_id, subject, channel, address)
+) WITHOUT ROWID;
 
 -- How far the time of each partition of `journal` is: the now of its timers.
 CREATE TABLE wf_time (

@@ -99,7 +99,7 @@ pub struct Wanted {
 
 /// Ticks, activations, statements of time: of no person, and on a quiet server all there is.
 fn is_control(topic: &TopicInfo, record: &RecordRef<'_>) -> bool {
-    record.key.is_empty() && matches!(topic.spec.name.topic(), "intake" | "events")
+    record.key.is_empty() && matches!(topic.spec.name.topic(), "intake" | "events" | "commands" | "journal")
 }
 
 /// Where the last `wanted.last` records that are to be shown begin.

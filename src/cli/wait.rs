@@ -23,8 +23,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LOOKS_MAX: u32 = 15;
 
 /// The topics that the read model is made of.
-const PROJECTED: [Topic; 7] =
-    [Topic::Identities, Topic::Events, Topic::Profiles, Topic::SegmentChanges, Topic::Corrections, Topic::DeadLetters, Topic::Outcomes];
+const PROJECTED: [Topic; 8] = [
+    Topic::Identities,
+    Topic::Events,
+    Topic::Profiles,
+    Topic::SegmentChanges,
+    Topic::Corrections,
+    Topic::DeadLetters,
+    Topic::Outcomes,
+    Topic::Journal,
+];
 
 pub async fn run(config: &Config, log: &dyn LogReader, namespace: &str, at_most: Duration) -> anyhow::Result<()> {
     let name = Namespace::new(namespace)?;

@@ -2,7 +2,8 @@
 //!
 //! Per key a chain over the record bodies, without positions and receive times; per topic the commutative sum of the chains, so that no
 //! order between keys counts. `events` without what is derived within it (absorbs, forwarded events) and without records that have no
-//! key; of `profiles` the latest of each key; `segment_changes` and `corrections` as they are. Which loads it promises anything for is in docs/replay.md.
+//! key; of `profiles` the latest of each key; `segment_changes` and `corrections` as they are; of `journal` the facts, without which executor
+//! began what at which moment of its own. Which loads it promises anything for is in docs/replay.md.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use super::each_record;
 use crate::domain::Namespace;
 use crate::log::{LogReader, RecordRef};
 use crate::schema;
-use crate::schema::records::{EventsRecord, Origin};
+use crate::schema::records::{EventsRecord, JournalFact, JournalRecord, Origin};
 use crate::stream::{Error, Topic, Topics};
 
 /// One topic's share.
@@ -33,7 +34,7 @@ pub struct NamespaceDigest {
     pub topics: Vec<TopicDigest>,
 }
 
-const TOPICS: [Topic; 4] = [Topic::Events, Topic::Profiles, Topic::SegmentChanges, Topic::Corrections];
+const TOPICS: [Topic; 5] = [Topic::Events, Topic::Profiles, Topic::SegmentChanges, Topic::Corrections, Topic::Journal];
 
 /// Computes the digest of what the log holds now; `None` if there is no such namespace.
 pub fn digest(log: &dyn LogReader, namespace: &Namespace) -> Result<Option<NamespaceDigest>, Error> {
@@ -81,8 +82,10 @@ enum Body<'a> {
 
 fn body<'a>(topic: Topic, record: &RecordRef<'a>, scratch: &'a mut Vec<u8>) -> Result<Option<Body<'a>>, Error> {
     let Some(value) = record.value else { return Ok(Some(Body::Removed)) };
-    if topic != Topic::Events {
-        return Ok(Some(Body::Bytes(value)));
+    match topic {
+        Topic::Events => {}
+        Topic::Journal => return fact(value, scratch),
+        _ => return Ok(Some(Body::Bytes(value))),
     }
     let nowhere = Origin { incarnation: 0, partition: 0, offset: 0 };
     let mut decoded: EventsRecord<'_> = schema::decode(value)?;
@@ -103,6 +106,27 @@ fn body<'a>(topic: Topic, record: &RecordRef<'a>, scratch: &'a mut Vec<u8>) -> R
     }
     scratch.clear();
     schema::encode(&decoded, scratch)?;
+    Ok(Some(Body::Bytes(scratch)))
+}
+
+/// A fact as it was decided. Who performs an effect, and when that was acknowledged, is of the run that was watched and not of what happened.
+fn fact<'a>(value: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Option<Body<'a>>, Error> {
+    let JournalRecord::Fact(JournalFact { at, run, body }) = schema::decode(value)? else { return Ok(None) };
+    let kind = body.split('"').nth(1).unwrap_or_default();
+    if !["effect_started", "permit_granted"].contains(&kind) {
+        return Ok(Some(Body::Bytes(value)));
+    }
+    let corrupt = |error: serde_json::Error| Error::Corrupt { what: "a fact".into(), detail: error.to_string() };
+    let mut said: serde_json::Value = serde_json::from_str(body).map_err(corrupt)?;
+    for told in [format!("/{kind}"), format!("/{kind}/grant")] {
+        if let Some(members) = said.pointer_mut(&told).and_then(serde_json::Value::as_object_mut) {
+            members.remove("executor");
+            members.remove("appended");
+        }
+    }
+    scratch.clear();
+    let body = said.to_string();
+    schema::encode(&JournalRecord::Fact(JournalFact { at, run, body: &body }), scratch)?;
     Ok(Some(Body::Bytes(scratch)))
 }
 

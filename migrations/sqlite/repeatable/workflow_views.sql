@@ -79,6 +79,7 @@ SELECT r.tenant_id,
        datetime(e.failed_at / 1000.0, 'unixepoch') AS failed_at,
        e.last_error,
        e.category,
+       e.refusal_code,
        e.refusal,
        e.executor,
        e.performed,
@@ -107,6 +108,7 @@ SELECT r.tenant_id,
        datetime(e.requested_at / 1000.0, 'unixepoch') AS requested_at,
        datetime(m.sent_at / 1000.0, 'unixepoch') AS sent_at,
        datetime(m.permit_until / 1000.0, 'unixepoch') AS permit_until,
+       e.refusal_code,
        e.refusal,
        e.performed
 FROM wf_messages m
@@ -190,6 +192,11 @@ DROP VIEW IF EXISTS workflow_skips;
 CREATE VIEW workflow_skips AS
 SELECT tenant_id, subject, workflow, reason, cause, datetime(at / 1000.0, 'unixepoch') AS at
 FROM wf_skips;
+
+DROP VIEW IF EXISTS workflow_suppressions;
+CREATE VIEW workflow_suppressions AS
+SELECT tenant_id, subject, channel, address, reason, datetime(since / 1000.0, 'unixepoch') AS since, datetime(until / 1000.0, 'unixepoch') AS until
+FROM wf_suppressions;
 
 -- What fires by itself: delays, time-outs of waits, deadlines of approvals, next tries. Paused runs fire nothing.
 DROP VIEW IF EXISTS workflow_timers;

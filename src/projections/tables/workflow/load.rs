@@ -11,7 +11,7 @@ use crate::workflow::{EffectId, RunId};
 
 const EFFECT: &str = "SELECT e.effect_ref, e.run_ref, e.visit, e.node, e.effect_id, e.performer, e.target, e.purpose, e.status, e.attempts, \
                       e.requested_at, e.started_at, e.finished_at, e.next_try_at, e.failures, e.failed_at, e.last_error, e.category, \
-                      e.refusal, e.executor, e.performed, e.assumed, e.settled, e.result, \
+                      e.refusal_code, e.refusal, e.executor, e.performed, e.assumed, e.settled, e.result, \
                       m.effect_ref, m.address, m.template, m.permit_until, m.sent_at \
                       FROM wf_effects AS e LEFT JOIN wf_messages AS m ON m.effect_ref = e.effect_ref WHERE";
 
@@ -135,7 +135,7 @@ fn arm(row: &SqliteRow) -> Arm {
 
 fn effect(row: &SqliteRow) -> Option<Effect> {
     let status: String = row.get(8);
-    let message: Option<i64> = row.get(24);
+    let message: Option<i64> = row.get(25);
     Some(Effect {
         place: row.get(0),
         run: row.get(1),
@@ -155,17 +155,18 @@ fn effect(row: &SqliteRow) -> Option<Effect> {
         failed_at: row.get(15),
         last_error: text(row, 16),
         category: text(row, 17),
-        refusal: text(row, 18),
-        executor: text(row, 19),
-        performed: row.get(20),
-        assumed: row.get(21),
-        settled: text(row, 22),
-        result: text(row, 23),
+        refusal_code: text(row, 18),
+        refusal: text(row, 19),
+        executor: text(row, 20),
+        performed: row.get(21),
+        assumed: row.get(22),
+        settled: text(row, 23),
+        result: text(row, 24),
         message: message.map(|_| Message {
-            address: text(row, 25),
-            template: text(row, 26),
-            permit_until: row.get(27),
-            sent_at: row.get(28),
+            address: text(row, 26),
+            template: text(row, 27),
+            permit_until: row.get(28),
+            sent_at: row.get(29),
         }),
         touched: false,
     })

@@ -16,7 +16,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use self::load::Lookups;
 use self::out::Out;
-use self::rows::{Cells, Statements};
+use self::rows::{Cells, Statements, Suppression};
 use self::run::{Effect, Run};
 use self::told::Told;
 use super::Who;
@@ -96,7 +96,7 @@ impl Workflows {
             run => Some(RunId::parse(run).ok_or_else(|| format!("{run:?} is no run id"))?),
         };
         let who = match told {
-            Told::RunStarted { .. } | Told::RunSkipped { .. } => {
+            Told::RunStarted { .. } | Told::RunSkipped { .. } | Told::Suppressed { .. } | Told::Unsuppressed { .. } => {
                 let who = Who::parse(key).ok_or("its key is not tenant, zero byte, 'u:' or 'a:', id")?;
                 Some(Box::new((who.tenant.to_owned(), who.subject.to_owned())))
             }
@@ -176,6 +176,16 @@ impl Workflows {
                 let Some(who) = who else { return };
                 let texts = [who.0, who.1, workflow, reason, cause].map(Cell::Text);
                 self.cells.skips.extend([Cell::Int(place)].into_iter().chain(texts).chain([at.into()]));
+            }
+            Told::Suppressed { address, channel, reason, said, until } => {
+                let Some(who) = who else { return };
+                let address = [who.0, who.1, channel, address];
+                self.cells.suppressions.push(Suppression { address, word: Some((reason, said, until)) });
+            }
+            Told::Unsuppressed { address, channel } => {
+                let Some(who) = who else { return };
+                let address = [who.0, who.1, channel, address];
+                self.cells.suppressions.push(Suppression { address, word: None });
             }
             Told::EffectSettled { run, effect, outcome, result } => {
                 let known = self.young.get_mut(&run).and_then(|run| run.effects.iter_mut().find(|known| known.id == effect));

@@ -21,7 +21,15 @@ pub struct Statements {
     ways: Statement,
     errors: Statement,
     skips: Statement,
+    suppressions: Statement,
     time: Statement,
+}
+
+/// Tenant, subject, channel and address, with reason, since and until; without them it is lifted.
+#[derive(Debug)]
+pub struct Suppression {
+    pub address: [String; 4],
+    pub word: Option<(String, i64, Option<i64>)>,
 }
 
 /// Rows to be written that are made by more than one place.
@@ -34,6 +42,8 @@ pub struct Cells {
     pub messages: Vec<Cell>,
     pub arms: Vec<Cell>,
     pub skips: Vec<Cell>,
+    /// In order: the last word on an address counts.
+    pub suppressions: Vec<Suppression>,
     pub time: Vec<Cell>,
 }
 
@@ -64,7 +74,7 @@ const RUN: [&str; 22] = [
 ];
 const RUN_FIXED: usize = 10;
 
-const EFFECT: [&str; 24] = [
+const EFFECT: [&str; 25] = [
     "effect_ref",
     "run_ref",
     "visit",
@@ -83,6 +93,7 @@ const EFFECT: [&str; 24] = [
     "failed_at",
     "last_error",
     "category",
+    "refusal_code",
     "refusal",
     "executor",
     "performed",
@@ -158,6 +169,12 @@ impl Statements {
                 &["skip_ref", "tenant_id", "subject", "workflow", "reason", "cause", "at"],
                 "",
             ),
+            suppressions: Statement::new(
+                "wf_suppressions",
+                "INSERT OR REPLACE INTO",
+                &["tenant_id", "subject", "channel", "address", "reason", "since", "until"],
+                "",
+            ),
             time: Statement::new("wf_time", "INSERT OR REPLACE INTO", &["partition", "time"], ""),
         }
     }
@@ -186,7 +203,29 @@ impl Statements {
         self.ways.write(connection, added.ways).await?;
         self.errors.write(connection, added.errors).await?;
         self.skips.write(connection, cells.skips).await?;
+        for suppression in cells.suppressions {
+            self.suppress(connection, suppression).await?;
+        }
         self.time.write(connection, cells.time).await
+    }
+}
+
+impl Statements {
+    /// One at a time: they are few.
+    async fn suppress(&self, connection: &mut SqliteConnection, suppression: Suppression) -> Result<(), Error> {
+        let Suppression { address, word } = suppression;
+        match word {
+            Some((reason, since, until)) => {
+                let cells = address.map(Cell::Text).into_iter().chain([Cell::Text(reason), since.into(), until.into()]);
+                self.suppressions.write(connection, cells.collect()).await
+            }
+            None => {
+                let sql = "DELETE FROM wf_suppressions WHERE tenant_id = ? AND subject = ? AND channel = ? AND address = ?";
+                let [tenant, subject, channel, address] = address;
+                let gone = sqlx::query(sql).bind(tenant).bind(subject).bind(channel).bind(address);
+                gone.execute(connection).await.map_err(Error::sql("wf_suppressions")).map(drop)
+            }
+        }
     }
 }
 
@@ -297,6 +336,7 @@ fn effect_cells(effect: &Effect) -> [Cell; EFFECT.len()] {
         effect.failed_at.into(),
         text(&effect.last_error),
         text(&effect.category),
+        text(&effect.refusal_code),
         text(&effect.refusal),
         text(&effect.executor),
         effect.performed.into(),

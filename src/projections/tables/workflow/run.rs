@@ -123,6 +123,7 @@ pub struct Effect {
     pub failed_at: Option<i64>,
     pub last_error: String,
     pub category: String,
+    pub refusal_code: String,
     pub refusal: String,
     pub executor: String,
     pub performed: i64,
@@ -315,16 +316,18 @@ impl Run {
                 let Some(known) = self.effect(effect) else { return };
                 (known.status, known.started_at, known.executor) = ("started", Some(at), executor);
             }
-            Told::PermitGranted { effect, until, grant, to } => {
-                let Some(message) = self.effect(effect).and_then(|known| known.message.as_mut()) else { return };
-                message.permit_until = grant.map(|grant| grant.until).or(until);
-                if let Some(to) = to {
-                    message.address = plain(to.get());
+            Told::PermitGranted { effect, grant, to } => {
+                let Some(known) = self.effect(effect) else { return };
+                // What stood against it before does no longer.
+                known.refusal_code.clear();
+                known.refusal.clear();
+                if let Some(message) = &mut known.message {
+                    (message.permit_until, message.address) = (Some(grant.until), to);
                 }
             }
-            Told::PermitRefused { effect, reason, retry_at } => {
+            Told::PermitRefused { effect, code, reason, retry_at } => {
                 let Some(known) = self.effect(effect) else { return };
-                known.refusal = cut(&reason, TEXT_CHARS_MAX);
+                (known.refusal_code, known.refusal) = (code, cut(&reason, TEXT_CHARS_MAX));
                 match retry_at {
                     Some(_) => known.status = "retrying",
                     None => known.finish("refused", at),
@@ -497,6 +500,7 @@ impl Effect {
             failed_at: None,
             last_error: String::new(),
             category: String::new(),
+            refusal_code: String::new(),
             refusal: String::new(),
             executor: String::new(),
             performed: 0,
