@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Error;
 use crate::domain::{Incarnation, Millis, Namespace};
 use crate::engine;
+use crate::workflow;
 use crate::env::Clock;
 use crate::gateway::Reason;
 use crate::log::LogWriter;
@@ -12,7 +13,6 @@ use crate::projections::{self, Health, Projector};
 use crate::state::StateStore;
 use crate::stream::topology::Topology;
 use crate::stream::{self, NamespaceClock, Partitions, Spine, Watch};
-use crate::workflow;
 
 /// A fold this far behind is worth a word.
 const LAG_RECORDS_MAX: u64 = 1_000_000;

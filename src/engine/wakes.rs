@@ -50,8 +50,9 @@ impl WorkflowFold {
     fn wake(&mut self, slot: Slot, time: Millis, out: &mut Outputs) -> Result<(), Error> {
         let place = out.checkpoint();
         let before = self.subjects.get(slot).subject.clone();
-        let woken =
-            catch_unwind(AssertUnwindSafe(|| self.decide(slot, |subject, context| workflow::drive_due(subject, context, time), out)));
+        let woken = catch_unwind(AssertUnwindSafe(|| {
+            self.decide(slot, |subject, context| workflow::drive_due(subject, context, time), out)
+        }));
         match woken {
             Ok(Err(error)) if !matches!(error, Error::Record(_)) => return Err(error),
             Ok(Ok(_)) => return Ok(()),

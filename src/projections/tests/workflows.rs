@@ -136,7 +136,7 @@ fn a_goal_converts_the_arm_and_leaves_every_node() {
 fn a_refusal_and_a_skipped_entry_say_why() {
     let world = World::new();
     let definition = shipped("winback");
-    for (subject, test) in [("ann", "without consent"), ("bob", "nobody is won back twice")] {
+    for (subject, test) in [("ann", "who said no to marketing"), ("bob", "nobody is won back twice")] {
         let case = definition.tests.iter().find(|case| case.name.starts_with(test)).unwrap();
         let case = crate::workflow::Case { subject: subject.to_owned(), ..case.clone() };
         for fact in &crate::workflow::run(&definition, &case) {
