@@ -33,6 +33,15 @@ pub fn followed(link: &Link, verdict: &Verdict<'_>, at: Millis) -> Option<Value>
     }
 }
 
+/// Of a choice on the preferences page that this link opened.
+pub fn chosen(link: &Link, purpose: &str, channel: &str, granted: bool, at: Millis) -> Option<Value> {
+    let subject = subject(&link.subject)?;
+    // Of the moment, unlike a link that is fetched twice: yes, no and yes again within a minute are three choices.
+    let cause = [purpose, channel, if granted { "yes" } else { "no" }, &at.0.to_string()];
+    let properties = json!({"purpose": purpose, "channel": channel, "granted": granted});
+    Some(event("Consent Updated", &subject, link.effect, at, &cause, properties))
+}
+
 /// Of one recipient of a delivery report about a message to this person; none where it arrived or may still arrive.
 pub fn bounced(subject: &Subject, effect: EffectKey, recipient: &Recipient, at: Millis) -> Option<Value> {
     let class = match recipient.class {
@@ -117,6 +126,17 @@ mod tests {
         let said = crate::consent::Said { kind: "track", name: "Consent Updated", properties: &properties, context: "" };
         let stated = crate::consent::stated(said);
         assert_eq!((stated[0].purpose.as_str(), stated[0].channel.as_str(), stated[0].granted), ("marketing", "sms", false));
+    }
+
+    #[test]
+    fn a_choice_is_what_consent_reads() {
+        let link = link(Kind::Preferences, "");
+        let event = chosen(&link, "marketing", "", true, AT).unwrap();
+        let properties = event["properties"].to_string();
+        let said = crate::consent::Said { kind: "track", name: "Consent Updated", properties: &properties, context: "" };
+        let stated = crate::consent::stated(said);
+        assert_eq!((stated[0].purpose.as_str(), stated[0].granted), ("marketing", true), "{properties}");
+        assert_ne!(chosen(&link, "marketing", "", false, AT).unwrap()["messageId"], event["messageId"]);
     }
 
     #[test]

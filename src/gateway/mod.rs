@@ -13,9 +13,11 @@ mod api;
 mod browser;
 mod campaigns;
 mod health;
+mod mailed;
 mod openapi;
 mod pixel;
 mod port;
+mod realtime;
 mod routes;
 mod sdk;
 
@@ -121,6 +123,11 @@ struct Gateway {
     refusals: Arc<refusals::Refusals>,
     metrics: metrics::Metrics,
     draining: AtomicBool,
+    /// Told once requests are no longer taken: watchers leave then.
+    closing: tokio::sync::watch::Sender<bool>,
+    pulses: realtime::Pulses,
+    /// Places for watchers.
+    watchers: Arc<tokio::sync::Semaphore>,
 }
 
 type Shared = Arc<Gateway>;
@@ -136,6 +143,9 @@ impl Gateway {
             refusals: Arc::default(),
             metrics: metrics::Metrics::new(),
             draining: AtomicBool::new(false),
+            closing: tokio::sync::watch::channel(false).0,
+            pulses: realtime::Pulses::default(),
+            watchers: Arc::new(tokio::sync::Semaphore::new(app.options.realtime_connections_max)),
             app,
         })
     }

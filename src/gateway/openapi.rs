@@ -8,7 +8,7 @@ use utoipa::{IntoResponses, OpenApi, ToSchema};
 
 use super::reply::json_text;
 use super::routes::ALIASES;
-use super::{api, browser, campaigns, health, pixel, sdk};
+use super::{api, browser, campaigns, health, mailed, pixel, realtime, sdk};
 
 /// A batch of any SDK: `sentAt`, and `context` and `integrations` that hold for every event.
 #[derive(Debug, Serialize, ToSchema)]
@@ -112,6 +112,16 @@ pub(super) enum Refusals {
         campaigns::workflows,
         campaigns::publish,
         campaigns::retire,
+        mailed::unsubscribe,
+        mailed::unsubscribed,
+        mailed::preferences,
+        mailed::choose,
+        mailed::open,
+        mailed::click,
+        mailed::ask,
+        mailed::decide,
+        mailed::inbound,
+        realtime::realtime,
         health::livez,
         health::readyz,
         health::prometheus,

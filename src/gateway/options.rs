@@ -57,6 +57,12 @@ pub struct Options {
     pub historical_lag_ms_max: u64,
     /// Believe the first address of `X-Forwarded-For`. Only behind a proxy that sets it.
     pub trust_forwarded_for: bool,
+    /// The most open `/ws/realtime` connections; past it new ones are answered 429.
+    pub realtime_connections_max: usize,
+    /// A `/ws/realtime` client that has fallen behind by more records than this is told so and cut.
+    pub realtime_behind_max: u64,
+    /// How often a `/ws/realtime` client is pinged, in milliseconds; one that answers two of them with silence is cut.
+    pub realtime_ping_ms: u64,
     /// The URL that browser SDKs shall send to, such as `https://events.example.com`; empty takes the request's own `Host`.
     pub public_url: String,
 }
@@ -82,6 +88,9 @@ impl Default for Options {
             tenant_burst: 1_000,
             historical_lag_ms_max: 5_000,
             trust_forwarded_for: false,
+            realtime_connections_max: 1_000,
+            realtime_behind_max: 100_000,
+            realtime_ping_ms: 20_000,
             public_url: String::new(),
         }
     }

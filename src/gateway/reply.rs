@@ -1,5 +1,5 @@
 //! Answers. Success is exactly 200 with a small JSON body; every error is `{"code","message"}`; overload is 429 with an integer
-//! `Retry-After`; nothing is ever a 3xx. `docs/http.md` says what each SDK does with each of them.
+//! `Retry-After`; nothing is ever a 3xx but the click redirect of messages. `docs/http.md` says what each SDK does with each of them.
 
 use std::time::Duration;
 

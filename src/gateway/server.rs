@@ -76,6 +76,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
     server.accept_until(&listener, &mut connections, notice).await;
     drop(listener);
     close.send_replace(true);
+    server.gateway.closing.send_replace(true);
     let finished = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(Duration::from_millis(options.drain_timeout_ms), finished).await.is_err() {
         tracing::warn!(connections = connections.len(), "drain deadline passed; open requests are cut and will be sent again");
@@ -139,7 +140,8 @@ impl Server {
         let peer = Peer { ip, ip_text: ip.to_string().into(), watched: watched.clone() };
         let (router, request_ids, refusals) = (self.router.clone(), self.request_ids.clone(), self.gateway.refusals.clone());
         let service = service_fn(move |request| handle(router.clone(), request_ids.clone(), refusals.clone(), peer.clone(), request));
-        let connection = self.http.serve_connection(TokioIo::new(WatchedStream { stream, watched: watched.clone() }), service);
+        let connection =
+            self.http.serve_connection(TokioIo::new(WatchedStream { stream, watched: watched.clone() }), service).with_upgrades();
         let mut closing = self.closing.clone();
         connections.spawn(async move {
             let mut connection = pin!(connection);

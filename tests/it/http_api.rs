@@ -162,10 +162,14 @@ async fn the_api_describes_every_route_it_has() {
     let document = running.send(&get("/openapi.json")).await.json();
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 38, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 45, "{:?}", paths.keys());
     for (path, item) in paths {
         let filled = path.replace("{write_key}", KEY).replace("{id}", "ann").replace("{namespace}", "past");
-        let filled = filled.replace("{run}", &"7".repeat(32)).replace("{effect}", &"7".repeat(32)).replace("{action}", "cancel");
+        let filled = filled
+            .replace("{run}", &"7".repeat(32))
+            .replace("{effect}", &"7".repeat(32))
+            .replace("{action}", "cancel")
+            .replace("{token}", "t");
         let item = item.as_object().expect("operations");
         for method in item.keys() {
             let request = if method == "get" { get(&filled) } else { post(&filled, "") };

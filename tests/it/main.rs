@@ -11,6 +11,8 @@ mod http_api;
 mod http_campaigns;
 mod http_conformance;
 mod http_hostile;
+mod http_mailed;
+mod http_realtime;
 mod http_support;
 mod late;
 mod log_contract;

@@ -1,5 +1,7 @@
 //! What people do to one run: signal it, decide its approvals, pause, resume, cancel, terminate, retry; and say what became of an effect.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{Response, StatusCode};
@@ -10,6 +12,7 @@ use utoipa::ToSchema;
 use super::became::{self, Asked, Became};
 use super::command::{Followed, Sent};
 use super::{Gateway, TAKEN, by_of, cause_of, read_failed, run_id, shown, subject_of, text_of, wait_of};
+use crate::domain::Subject;
 use crate::gateway::options::Access;
 use crate::gateway::port::{ApprovalsAsked, RunFound};
 use crate::gateway::reply::{Refusal, json};
@@ -261,6 +264,31 @@ impl Gateway {
         let Some(wait) = wait else { return Ok(taken(run, &sent)) };
         let followed = self.follow(&access.namespace, &sent, run, &Asked::Resolve { effect }, wait).await?;
         self.told(&access, run, &sent, followed, "nobody waits to hear of this effect", None).await
+    }
+}
+
+/// What became of a decision, as far as it was waited for.
+pub(in crate::gateway) struct Outcome {
+    pub became: Became,
+    pub is_decided: bool,
+}
+
+impl Gateway {
+    /// Decides an approval and follows what becomes of it; for the page.
+    pub(in crate::gateway) async fn decide(
+        &self,
+        access: &Access,
+        subject: &Subject,
+        input: Input,
+        wait: Duration,
+    ) -> Result<Outcome, Refusal> {
+        let Input::Approval { run, node, approved, by, .. } = &input else {
+            return Err(Refusal::ReadFailed("no approval is decided by that".to_owned()));
+        };
+        let (run, asked) = (*run, Asked::Approval { node: node.clone(), approved: *approved, by: by.clone() });
+        let sent = self.send_command(&access.namespace, subject.key(&access.tenant), input).await?;
+        let Followed { became, is_decided, .. } = self.follow(&access.namespace, &sent, run, &asked, wait).await?;
+        Ok(Outcome { became, is_decided })
     }
 }
 

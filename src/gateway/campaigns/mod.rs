@@ -18,7 +18,8 @@ use axum::http::request::Parts;
 use axum::http::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 
-pub(super) use act::{__path_act, __path_resolve, act, resolve};
+pub(super) use act::{__path_act, __path_resolve, Outcome, act, resolve};
+pub(super) use became::Became;
 pub(super) use bulk::{__path_bulk, bulk};
 pub(super) use command::read_failed;
 pub(super) use read::{__path_approvals, __path_get, __path_list, __path_story, approvals, get, list, story};

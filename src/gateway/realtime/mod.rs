@@ -1,0 +1,259 @@
+//! `WS /ws/realtime`: a tenant's facts, segment changes and profiles as they come, each with the position to go on from.
+//!
+//! The log is the buffer: each client is a position in it, so a reconnect with `?from=` misses nothing and repeats nothing, and a slow
+//! client costs no memory. One that falls too far behind is told how far and cut; it comes again from where it was. Order holds within
+//! a subject and topic.
+
+mod feed;
+mod position;
+mod pulse;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::Response;
+use axum::http::request::Parts;
+use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use feed::{Feed, Found, Wanted};
+use position::Position;
+pub(super) use pulse::Pulses;
+
+use super::auth::query;
+use super::campaigns::{read_failed, subject_of};
+use super::options::Access;
+use super::reply::Refusal;
+use super::{Gateway, Shared};
+use crate::workflow::RunId;
+
+/// What a client may say to us, which is nothing that we listen to.
+const HEARD_BYTES_MAX: usize = 4 * 1024;
+/// Runs whose workflow one connection remembers.
+const RUNS_MAX: usize = 10_000;
+/// A run that the read model does not know yet is asked for again, so often and with this pause.
+const UNKNOWN_RUN_TRIES: usize = 40;
+const UNKNOWN_RUN_PAUSE: Duration = Duration::from_millis(50);
+
+#[utoipa::path(get, path = "/ws/realtime", tag = "campaigns",
+    params(("from" = Option<String>, Query, description = "the `position` of the last message that was seen; the present if absent"),
+        ("topics" = Option<String>, Query, description = "of journal, segment_changes, profiles; all if absent"),
+        ("subject" = Option<String>, Query), ("workflow" = Option<String>, Query, description = "only facts of its runs"),
+        ("token" = Option<String>, Query, description = "the API key, for browsers, which cannot send headers here")),
+    responses((status = 101, description = "a WebSocket of JSON messages: hello, fact, segment_change, profile, position, behind"), super::openapi::Refusals))]
+pub(super) async fn realtime(State(gateway): State<Shared>, request: Request) -> Response<Body> {
+    let (mut head, _) = request.into_parts();
+    match gateway.watch(&head) {
+        Ok(watcher) => match WebSocketUpgrade::from_request_parts(&mut head, &()).await {
+            Ok(upgrade) => upgrade.max_message_size(HEARD_BYTES_MAX).on_upgrade(move |socket| watcher.run(socket)),
+            Err(_) => gateway.refuse(Refusal::InvalidRequest("this is for WebSockets: the request asks for no upgrade".to_owned())),
+        },
+        Err(refusal) => gateway.refuse(refusal),
+    }
+}
+
+impl Gateway {
+    fn watch(self: &Arc<Self>, head: &Parts) -> Result<Watcher, Refusal> {
+        let ask = |name| query(head.uri.query(), name);
+        let token = ask("token").map(|token| token.into_owned()).or_else(|| super::auth::api_key(&head.headers));
+        let access = self.access_by(head, token.as_deref())?;
+        let world = self.world(&access.namespace)?.clone();
+        let workflow = ask("workflow").map(|name| name.into_owned());
+        let topics = ask("topics").map(|topics| topics.into_owned());
+        let topics = match (&topics, &workflow) {
+            // Only facts are of a workflow.
+            (None, Some(_)) => vec!["journal"],
+            (None, None) => vec!["journal", "profiles", "segment_changes"],
+            (Some(topics), _) => topics.split(',').collect(),
+        };
+        let subject = ask("subject").map(|subject| subject_of(&subject)).transpose()?.map(|subject| subject.key(&access.tenant));
+        let wanted = Wanted::new(&world, access.tenant.clone(), &topics, subject).map_err(Refusal::InvalidRequest)?;
+        let position = match ask("from") {
+            Some(text) => Position::parse(&text, &world).map_err(Refusal::InvalidRequest)?,
+            None => Position::end(&*self.app.log, &world)?,
+        };
+        let place = self.watchers.clone().try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
+        let feed = Feed::new(self.app.log.clone(), world, wanted, position)?;
+        Ok(Watcher { gateway: self.clone(), access, workflow, feed: Some(feed), runs: HashMap::new(), _place: place })
+    }
+}
+
+/// One client.
+struct Watcher {
+    gateway: Shared,
+    access: Access,
+    workflow: Option<String>,
+    /// Away while a thread that may wait for the disk reads with it.
+    feed: Option<Feed>,
+    /// The workflows of runs that were seen.
+    runs: HashMap<RunId, String>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why a connection ends.
+enum End {
+    /// The client left, or its socket is broken.
+    Gone,
+    Slow,
+    Stopping,
+    Failed(String),
+}
+
+impl Watcher {
+    async fn run(mut self, mut socket: WebSocket) {
+        let frame = match self.serve(&mut socket).await {
+            End::Gone => return,
+            End::Slow => {
+                let told = self.feed.as_ref().map(|feed| (feed.behind(), feed.position().to_string()));
+                let (records, position) = told.unwrap_or_default();
+                let _ = self.say(&mut socket, &json!({"type": "behind", "records": records, "position": position})).await;
+                CloseFrame { code: close_code::AGAIN, reason: "too far behind; come again from your position".into() }
+            }
+            End::Stopping => CloseFrame { code: close_code::AWAY, reason: "the server is stopping".into() },
+            End::Failed(why) => {
+                tracing::error!(why, "a realtime connection failed");
+                CloseFrame { code: close_code::ERROR, reason: "reading failed; the server's log says why".into() }
+            }
+        };
+        // Who does not read the goodbye is gone as well.
+        let _ = timeout(self.write_timeout(), socket.send(Message::Close(Some(frame)))).await;
+    }
+
+    fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.gateway.app.options.write_timeout_ms)
+    }
+
+    async fn say(&self, socket: &mut WebSocket, message: &Value) -> Result<(), End> {
+        match timeout(self.write_timeout(), socket.send(Message::text(message.to_string()))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::Slow),
+        }
+    }
+
+    async fn serve(&mut self, socket: &mut WebSocket) -> End {
+        match self.follow(socket).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    async fn follow(&mut self, socket: &mut WebSocket) -> Result<std::convert::Infallible, End> {
+        let gateway = self.gateway.clone();
+        let mut closing = gateway.closing.subscribe();
+        let mut pulse = gateway.pulses.subscribe(&self.access.namespace, &gateway);
+        let mut ping = interval(Duration::from_millis(gateway.app.options.realtime_ping_ms.max(1)));
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ping.tick().await;
+        let begun_behind = self.feed_ref()?.behind();
+        let mut told = self.feed_ref()?.position().to_string();
+        self.say(socket, &json!({"type": "hello", "position": told, "behind": begun_behind})).await?;
+        let mut unanswered = 0;
+        loop {
+            pulse.borrow_and_update();
+            let (found, is_more) = self.read().await?;
+            for found in found {
+                if let Some(message) = self.message(found).await? {
+                    message["position"].as_str().unwrap_or_default().clone_into(&mut told);
+                    self.say(socket, &message).await?;
+                }
+            }
+            let behind = self.feed_ref()?.behind();
+            if behind > gateway.app.options.realtime_behind_max && behind > begun_behind {
+                return Err(End::Slow);
+            }
+            tokio::select! {
+                biased;
+                () = closed(&mut closing) => return Err(End::Stopping),
+                heard = socket.recv() => match heard {
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                    // Pings are answered by the library, and there is nothing else to say to us.
+                    Some(Ok(_)) => unanswered = 0,
+                },
+                _ = ping.tick() => {
+                    if unanswered >= 2 {
+                        return Err(End::Gone);
+                    }
+                    unanswered += 1;
+                    let _ = timeout(self.write_timeout(), socket.send(Message::Ping(bytes::Bytes::new()))).await;
+                    // What was read and is of no interest need not be read again after a reconnect.
+                    let now = self.feed_ref()?.position().to_string();
+                    if now != told {
+                        self.say(socket, &json!({"type": "position", "position": now})).await?;
+                        told = now;
+                    }
+                }
+                () = std::future::ready(()), if is_more => {}
+                changed = pulse.changed() => if changed.is_err() {
+                    return Err(End::Failed("nobody looks at the log any more".to_owned()));
+                },
+            }
+        }
+    }
+
+    fn feed_ref(&self) -> Result<&Feed, End> {
+        self.feed.as_ref().ok_or_else(|| End::Failed("the reading thread did not come back".to_owned()))
+    }
+
+    /// Reads on, on a thread that may wait for the disk; and whether there is more.
+    async fn read(&mut self) -> Result<(Vec<Found>, bool), End> {
+        let Some(mut feed) = self.feed.take() else { return Err(End::Failed("the reading thread did not come back".to_owned())) };
+        let read = tokio::task::spawn_blocking(move || {
+            let found = feed.read();
+            (feed, found)
+        });
+        let (feed, found) = read.await.map_err(|error| End::Failed(error.to_string()))?;
+        self.feed = Some(feed);
+        found.map_err(End::Failed)
+    }
+
+    /// The message of what was found; none if it is of another workflow.
+    async fn message(&mut self, found: Found) -> Result<Option<Value>, End> {
+        let Found { mut message, run, starts } = found;
+        let Some(run) = run else {
+            let is_of_it = self.workflow.is_none() || starts.is_some() && starts == self.workflow;
+            return Ok(is_of_it.then_some(message));
+        };
+        if self.runs.len() >= RUNS_MAX {
+            self.runs.clear();
+        }
+        if let Some(workflow) = starts {
+            self.runs.insert(run, workflow);
+        }
+        if self.workflow.is_some() && !self.runs.contains_key(&run) {
+            self.look_up(run).await?;
+        }
+        let workflow = self.runs.get(&run);
+        if self.workflow.is_some() && workflow != self.workflow.as_ref() {
+            return Ok(None);
+        }
+        if let Some(workflow) = workflow {
+            message["workflow"] = json!(workflow);
+        }
+        Ok(Some(message))
+    }
+
+    async fn look_up(&mut self, run: RunId) -> Result<(), End> {
+        for _ in 0..UNKNOWN_RUN_TRIES {
+            let found = self.gateway.app.campaigns.run(&self.access, run).await;
+            match found.map_err(|error| End::Failed(read_failed(error).to_string()))? {
+                Some(found) => {
+                    self.runs.insert(run, found.workflow);
+                    return Ok(());
+                }
+                None => tokio::time::sleep(UNKNOWN_RUN_PAUSE).await,
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn closed(closing: &mut tokio::sync::watch::Receiver<bool>) {
+    // The sender's end is as good a reason to stop as its word.
+    let _ = closing.wait_for(|closing| *closing).await;
+}
