@@ -29,6 +29,15 @@ impl Outbox {
         self.folder.join(format!("{key}.eml"))
     }
 
+    /// Whether a message was sent, so that it stays so.
+    pub fn has(&self, key: EffectKey) -> io::Result<bool> {
+        let is_there = self.fs.exists(&self.path(key));
+        if is_there {
+            self.fs.sync_dir(&self.folder)?;
+        }
+        Ok(is_there)
+    }
+
     pub fn send(&self, permit: SendPermit, mail: &Mail) -> Result<Sent, Failure> {
         check(&permit, "email", mail.key)?;
         let path = self.path(mail.key);

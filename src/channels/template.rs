@@ -80,6 +80,11 @@ impl Template {
         if problems.is_empty() { Ok(template) } else { Err(problems) }
     }
 
+    /// Every declared input, with its example.
+    pub fn inputs(&self) -> &Map<String, Json> {
+        &self.inputs
+    }
+
     /// The message as it reads with the examples.
     pub fn preview(&self) -> Result<Rendered, Problem> {
         let mut inputs = self.inputs.clone();

@@ -1,6 +1,8 @@
 //! Messages to other systems as Standard Webhooks: signed, with the idempotency key as `webhook-id`, so that the receiver can tell a
 //! repetition. The same code checks what others sign.
 
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -77,9 +79,23 @@ pub struct Webhook {
 impl Webhook {
     /// A redirect is not followed: it would carry the body to whom nobody named.
     pub fn new(url: &str, secrets: Vec<Secret>) -> Result<Self, Failure> {
+        Self::reaching(url, secrets, true)
+    }
+
+    /// The same that, unless `private`, reaches only public addresses: whoever may name a receiver could otherwise have this machine ask
+    /// its neighbours. What a name stands for is looked at with each connection.
+    pub fn reaching(url: &str, secrets: Vec<Secret>, private: bool) -> Result<Self, Failure> {
         let refused = |text: String| Failure::Refused { text, is_address: false };
         let url = reqwest::Url::parse(url).map_err(|error| refused(format!("{url}: {error}")))?;
-        let builder = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        let mut builder = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        if !private {
+            // An address in the URL itself is never looked up.
+            let literal = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse().ok());
+            if literal.is_some_and(|address| !is_public(address)) {
+                return Err(refused(format!("{url} is an address in a private network, which is not allowed for this webhook")));
+            }
+            builder = builder.no_proxy().dns_resolver(Arc::new(PublicOnly));
+        }
         let client = builder.build().map_err(|error| refused(error.to_string()))?;
         Ok(Self { client, url, secrets })
     }
@@ -87,6 +103,11 @@ impl Webhook {
     /// `at` is the sender's wall time, part of what is signed.
     pub async fn send(&self, permit: SendPermit, key: EffectKey, at: Millis, body: Vec<u8>) -> Result<Sent, Failure> {
         check(&permit, "webhook", key)?;
+        self.post(key, at, body, permit.left()).await
+    }
+
+    /// To another system instead of a person, which takes no permit.
+    pub async fn post(&self, key: EffectKey, at: Millis, body: Vec<u8>, within: Duration) -> Result<Sent, Failure> {
         let id = format!("msg_{key}");
         let request = self
             .client
@@ -95,13 +116,49 @@ impl Webhook {
             .header(TIMESTAMP, at.0.div_euclid(1_000).to_string())
             .header(SIGNATURE, signature(&self.secrets, &id, at, &body))
             .header(ID, id)
-            .timeout(TIMEOUT.min(permit.left()))
+            .timeout(TIMEOUT.min(within))
             .body(body);
         match request.send().await {
             Ok(response) => answer(response).await,
             Err(error) if error.is_connect() || error.is_builder() => Err(Failure::Passing(error.to_string())),
             Err(error) => Err(Failure::Unknown(error.to_string())),
         }
+    }
+}
+
+/// Looks names up and leaves out what is not public.
+struct PublicOnly;
+
+impl reqwest::dns::Resolve for PublicOnly {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
+            if public.is_empty() {
+                return Err(format!("{} has no public address", name.as_str()).into());
+            }
+            Ok(Box::new(public.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            let is_shared = a == 100 && (64..128).contains(&b);
+            let is_reserved = a == 0 || a >= 240 || (a, b, c) == (192, 0, 0) || (a == 198 && (b == 18 || b == 19));
+            !(v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.is_documentation() || is_shared || is_reserved)
+        }
+        IpAddr::V6(v6) => match v6.to_ipv4() {
+            // As `::1` and `::`, mapped ones are judged by what they stand for.
+            Some(v4) => is_public(IpAddr::V4(v4)),
+            None => {
+                let first = v6.segments()[0];
+                // 2000::/3 is what is given out; of it, 2002::/16 and 64:ff9b::/96 lead elsewhere.
+                first & 0xe000 == 0x2000 && first != 0x2002 && !(first == 0x2001 && v6.segments()[1] == 0)
+            }
+        },
     }
 }
 
@@ -162,6 +219,23 @@ mod tests {
         assert_eq!(check(ID, time, &signature(&[other], ID, AT, BODY), BODY, AT), Err(Error::Signature));
         for wrong in ["", "v1,", "v1,AAAA", "v2,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="] {
             assert_eq!(check(ID, time, wrong, BODY, AT), Err(Error::Signature), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_this_machine_and_its_network_are_not_public() {
+        let private = [
+            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255",
+            "198.18.0.1", "::1", "::", "fe80::1", "fc00::1", "::ffff:10.0.0.1", "2002:7f00:1::", "ff02::1", "64:ff9b::a00:1",
+        ];
+        for address in private {
+            assert!(!is_public(address.parse().unwrap()), "{address}");
+            let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+            let url = format!("https://{host}/hook");
+            assert!(Webhook::reaching(&url, vec![], false).is_err() && Webhook::reaching(&url, vec![], true).is_ok(), "{address}");
+        }
+        for address in ["1.1.1.1", "93.184.216.34", "172.32.0.1", "100.128.0.1", "2606:4700::1111"] {
+            assert!(is_public(address.parse().unwrap()), "{address}");
         }
     }
 

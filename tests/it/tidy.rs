@@ -43,7 +43,7 @@ const SHELL: &[&str] =
 const REPLAY: &[&str] = &["domain", "features", "models", "segments", "env", "log", "schema", "state", "stream"];
 /// The workflow processor is one more stage on the partition loop.
 const ENGINE: &[&str] =
-    &["domain", "consent", "intake", "workflow", "permit", "channels", "agents", "env", "log", "schema", "state", "stream"];
+    &["domain", "consent", "intake", "segments", "workflow", "permit", "channels", "agents", "env", "log", "schema", "state", "stream"];
 const ALL: &[&str] = &["*"];
 
 const LINES_MAX: usize = 800;

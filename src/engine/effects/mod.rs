@@ -11,10 +11,13 @@ mod bucket;
 mod call;
 mod executor;
 mod metrics;
+mod options;
 mod pending;
+pub mod performers;
 mod registry;
 mod schedule;
 mod table;
+pub mod templates;
 mod told;
 
 #[cfg(test)]
@@ -24,8 +27,10 @@ pub use board::{Board, Command, Held, Job, LimitsOf};
 pub use breaker::Settings as BreakerSettings;
 pub use call::{Call, Inline, Leave, Needs, Performing, Port, Remote, Request};
 pub use executor::{Handle, Settings, Setup, Status, Watch, start};
+pub use options::{ChannelOptions, EmailOptions, Folder, Options, SmtpOptions, Surroundings, WebhookOptions, WorkerOptions};
 pub use registry::{ANY, Registry};
 pub use schedule::{Limits, Settings as Sharing};
+pub use templates::{Templates, check};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -41,6 +46,8 @@ pub enum Error {
     Row(String),
     #[error("no runtime for effects: {0}")]
     Runtime(String),
+    #[error("{key}: {why}")]
+    Options { key: String, why: String },
     #[error("stopped: {0}")]
     Stopped(String),
 }
