@@ -4,6 +4,7 @@
 //! DATA/log          the embedded log, the only truth
 //! DATA/state        snapshots of the folds; deleted, it is rebuilt
 //! DATA/read         one SQLite file per namespace; deleted, it is rebuilt
+//! DATA/outbox       messages that went to no mail server, one folder per namespace
 //! DATA/server.json  address and admin token of the running server, readable by its owner only
 //! DATA/link.key     what links in messages are signed with unless the configuration says, readable by its owner only
 //! ```
@@ -14,6 +15,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::domain::Namespace;
 
 #[derive(Debug, Clone)]
 pub struct Folder(PathBuf);
@@ -45,6 +48,17 @@ impl Folder {
 
     pub fn read(&self) -> PathBuf {
         self.0.join("read")
+    }
+
+    /// Where a namespace's mail goes if no server is configured.
+    pub fn outbox(&self, namespace: &Namespace) -> PathBuf {
+        self.0.join("outbox").join(namespace.as_str())
+    }
+
+    /// The URL that this process serves on, or would if it did.
+    pub fn served(&self, listen: &str) -> String {
+        let own = self.contact().filter(|contact| contact.pid == std::process::id());
+        own.map_or_else(|| format!("http://{listen}"), |contact| contact.url)
     }
 
     fn contact_path(&self) -> PathBuf {

@@ -16,7 +16,7 @@ pub use plans::rules_of;
 pub use server::{Edge, Engine, Ground, Opened, Server, takes_development_key};
 pub use world::{Plan, Vitals, World};
 
-use crate::{gateway, log, projections, state, stream};
+use crate::{engine, gateway, log, projections, state, stream};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -37,6 +37,8 @@ pub enum Error {
     Log(#[from] log::Error),
     #[error(transparent)]
     State(#[from] state::Error),
+    #[error(transparent)]
+    Effects(#[from] engine::effects::Error),
     #[error(transparent)]
     Stream(#[from] stream::Error),
     #[error(transparent)]

@@ -107,8 +107,8 @@ impl Opened {
         let begun = clock.now();
         let mut engine = Engine { log, clock, folder, worlds: Vec::new(), state, config };
         for plan in self.plans {
-            let (copied, options) = (engine.log.copied(), &engine.config.stream);
-            let world = World::start(plan, &engine.log, &engine.state, &engine.clock, &engine.folder, options, copied)?;
+            let copied = engine.log.copied();
+            let world = World::start(plan, &engine.log, &engine.state, &engine.clock, &engine.folder, &engine.config, copied)?;
             engine.worlds.push(world);
         }
         tracing::info!(folds_ms = engine.clock.now().since_ms(begun), "folds and projectors run");

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use super::Error;
+use crate::config::Config;
 use crate::domain::{Incarnation, Millis, Namespace};
 use crate::engine;
-use crate::workflow;
 use crate::env::Clock;
+use crate::env::fs::{Fs, RealFs};
 use crate::gateway::Reason;
 use crate::log::LogWriter;
 use crate::projections::{self, Health, Projector};
 use crate::state::StateStore;
 use crate::stream::topology::Topology;
 use crate::stream::{self, NamespaceClock, Partitions, Spine, Watch};
+use crate::workflow;
 
 /// A fold this far behind is worth a word.
 const LAG_RECORDS_MAX: u64 = 1_000_000;
@@ -34,6 +36,7 @@ pub struct World {
     pub namespace: Namespace,
     pub clock: NamespaceClock,
     spine: stream::Handle,
+    effects: Option<engine::effects::Handle>,
     projector: projections::Handle,
     watch: Watch,
 }
@@ -45,7 +48,7 @@ impl World {
         state: &Arc<dyn StateStore>,
         clock: &Arc<dyn Clock>,
         folder: &super::Folder,
-        options: &stream::Options,
+        config: &Config,
         copied: Option<Incarnation>,
     ) -> Result<Self, Error> {
         let Plan { namespace, clock: kind, topology, partitions, workflows, policy } = plan;
@@ -58,7 +61,7 @@ impl World {
             time: kind,
             partitions,
             topology: Arc::new(topology),
-            options: options.clone(),
+            options: config.stream.clone(),
             copied,
         };
         let mut spine = Spine::open(setup)?;
@@ -70,12 +73,14 @@ impl World {
             stream::activate_policy(&**log, spine.topics(), policy, from)?;
         }
         engine::join(&mut spine, kind)?;
+        let topics = spine.topics().clone();
         let spine = spine.run();
+        let effects = if config.effects.enabled { Some(effects(config, folder, log, state, clock, topics, copied)?) } else { None };
         let watch = spine.watch();
         let pins: Arc<dyn projections::Pins> = Arc::clone(log) as Arc<dyn projections::Pins>;
         let options = projections::Options { clock: Arc::clone(clock), rules, pins: Some(pins) };
         let projector = Projector::start(Arc::clone(log) as _, &folder.read(), &namespace, options)?;
-        Ok(Self { namespace, clock: kind, spine, projector, watch })
+        Ok(Self { namespace, clock: kind, spine, effects, projector, watch })
     }
 
     pub fn projector(&self) -> &projections::Handle {
@@ -88,15 +93,58 @@ impl World {
 
     /// What a health check holds on to.
     pub fn vitals(&self) -> Vitals {
-        Vitals { namespace: self.namespace.clone(), clock: self.clock, watch: self.watch.clone(), projector: self.projector.clone() }
+        let (namespace, effects) = (self.namespace.clone(), self.effects.as_ref().map(engine::effects::Handle::watch));
+        Vitals { namespace, clock: self.clock, watch: self.watch.clone(), effects, projector: self.projector.clone() }
     }
 
-    /// Stops folding first, so that the read model ends with everything that was committed.
+    /// What is being performed; `None` if effects are switched off.
+    pub fn effects(&self) -> Option<engine::effects::Status> {
+        self.effects.as_ref().map(engine::effects::Handle::status)
+    }
+
+    /// Stops performing first, so that what was performed is decided, and folding next, so that the read model ends with everything that
+    /// was committed.
     pub fn stop(self) -> Result<(), Error> {
+        let performed = self.effects.map_or(Ok(()), engine::effects::Handle::stop);
         let stopped = self.spine.stop();
         self.projector.stop();
-        Ok(stopped?)
+        stopped?;
+        Ok(performed?)
     }
+}
+
+/// Performs what the namespace's runs ask for.
+fn effects<L: LogWriter + 'static>(
+    config: &Config,
+    folder: &super::Folder,
+    log: &Arc<L>,
+    state: &Arc<dyn StateStore>,
+    clock: &Arc<dyn Clock>,
+    topics: stream::Topics,
+    copied: Option<Incarnation>,
+) -> Result<engine::effects::Handle, Error> {
+    let links = super::links(config, folder, &folder.served(&config.server.listen))?;
+    let fs: Arc<dyn Fs> = Arc::new(RealFs);
+    let around = engine::effects::Surroundings {
+        namespace: &topics.namespace,
+        clock,
+        fs: &fs,
+        outbox: &folder.outbox(&topics.namespace),
+        links: engine::effects::performers::Links { base: links.base, keys: links.keys },
+    };
+    let registry = config.effects.registry(&config.channels, around)?;
+    let fold = Some(engine::group(&topics.namespace));
+    let (log, state, clock) = (Arc::clone(log) as _, Arc::clone(state), Arc::clone(clock));
+    Ok(engine::effects::start(engine::effects::Setup {
+        log,
+        state,
+        clock,
+        settings: config.effects.settings(),
+        topics,
+        registry,
+        fold,
+        copied,
+    })?)
 }
 
 /// Looks at a running namespace without owning it.
@@ -105,12 +153,13 @@ pub struct Vitals {
     pub namespace: Namespace,
     clock: NamespaceClock,
     watch: Watch,
+    effects: Option<engine::effects::Watch>,
     projector: projections::Handle,
 }
 
 impl Vitals {
     pub fn failure(&self) -> Option<String> {
-        self.watch.failure()
+        self.watch.failure().or_else(|| self.effects.as_ref()?.failure())
     }
 
     /// What is late or being built here; nothing of it keeps an event from being kept.

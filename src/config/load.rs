@@ -137,13 +137,14 @@ fn nearest(wanted: &str) -> String {
 fn set(table: &mut Table, key: &str, text: &str, origin: Origin) -> Result<Origin, Error> {
     let default = lookup(table, key).cloned();
     // Lists hold keys, which are secret: only plain values are repeated.
-    let got = if matches!(default, Some(Value::Array(_)) | None) { String::new() } else { format!(", got {text:?}") };
+    let got = if matches!(default, Some(Value::Array(_) | Value::Table(_)) | None) { String::new() } else { format!(", got {text:?}") };
     let wrong = |want: &str| Error::Value { origin: origin.clone(), message: format!("{key} wants {want}{got}") };
     let value = match default {
         Some(Value::Integer(_)) => Value::Integer(text.parse().map_err(|_| wrong("a whole number"))?),
         Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_| wrong("true or false"))?),
-        Some(Value::Array(_)) | None => {
-            let list: Table = format!("value = {text}").parse().map_err(|_| wrong("a TOML list"))?;
+        Some(Value::Array(_) | Value::Table(_)) | None => {
+            let want = if matches!(default, Some(Value::Table(_))) { "a TOML table" } else { "a TOML list" };
+            let list: Table = format!("value = {text}").parse().map_err(|_| wrong(want))?;
             list["value"].clone()
         }
         _ => Value::String(text.to_owned()),
@@ -174,7 +175,7 @@ fn without_secrets(value: Value) -> Value {
         Value::Array(items) => Value::Array(items.into_iter().map(without_secrets).collect()),
         Value::Table(table) => {
             let hide = |(key, value): (String, Value)| {
-                let shown = if ["write_key", "api_key", "key"].contains(&key.as_str()) {
+                let shown = if ["write_key", "api_key", "key", "token", "password", "secrets"].contains(&key.as_str()) {
                     Value::String("***".into())
                 } else {
                     without_secrets(value)

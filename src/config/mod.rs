@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Namespace, SourceId, TenantId};
+use crate::engine::effects;
 use crate::gateway;
 use crate::log::embedded;
 use crate::state::FjallOptions;
@@ -33,6 +34,8 @@ pub struct Config {
     pub read: Read,
     pub observe: Observe,
     pub links: Links,
+    pub effects: effects::Options,
+    pub channels: effects::ChannelOptions,
     pub sources: Vec<Source>,
     pub api_keys: Vec<ApiKey>,
     pub namespaces: Vec<NamespaceConfig>,

@@ -19,8 +19,13 @@ use std::sync::Arc;
 
 pub use fold::{FOLD_VERSION, STAGE, Setup, WorkflowFold};
 
-use crate::log::LogReader;
+use crate::log::{Group, LogReader};
 use crate::stream::{Error, NamespaceClock, Spine, Topic, Worker};
+
+/// The consumer group of the workflow processor.
+pub fn group(namespace: &crate::domain::Namespace) -> Group {
+    Group(format!("{namespace}.{}", STAGE).into())
+}
 
 /// Adds the workflow processor of every partition to a spine that is not running yet.
 pub fn join(spine: &mut Spine, clock: NamespaceClock) -> Result<(), Error> {

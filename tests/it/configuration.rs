@@ -46,6 +46,29 @@ name = "history"
 clock = "event"         # time is what --state-time says; "wall" for live traffic
 topology = "shop.toml"  # a file, or a shipped one's name; topology.default if absent
 partitions = 4          # topology.partitions if absent
+
+# Performs the agent `copywriter` in place of the scripted one: each attempt is a POST with its Idempotency-Key.
+[effects.workers.copywriter]
+url = "http://127.0.0.1:9000/perform"
+token = "sent-as-a-bearer-token"
+concurrency = 8         # effects.agents' if absent, as is per_second
+
+# Mail through a server instead of the outbox folder.
+[channels.email]
+from = "Shop <news@shop.example>"
+bounces = "bounces+{key}@shop.example"
+
+[channels.email.smtp]
+host = "smtp.shop.example"
+port = 587
+security = "starttls"   # or "tls" from the first byte, or "plain" for a relay on this machine
+user = "shop"
+password = "secret"
+
+# What `webhook = "crm"` in a workflow calls. Private addresses are refused unless `private = true`.
+[channels.webhooks.crm]
+url = "https://crm.example/hooks/flywheel"
+secrets = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
 ```
 "#;
 

@@ -32,6 +32,9 @@ use crate::workflow::{Category, Outcome};
 const FETCH_BYTES: usize = 1 << 20;
 /// The longest wait without looking whether to stop.
 const WAIT_MAX: Duration = Duration::from_millis(100);
+/// How often it is asked whether performing may begin.
+const GATE_MS: i64 = 5;
+const HELD_MS: i64 = 1_000;
 /// Attempts that begin before the journal is looked at again.
 const TURNS_MAX: usize = 512;
 /// Appends that may wait for the disk before no more attempts begin.
@@ -139,9 +142,13 @@ pub fn start(setup: Setup) -> Result<Handle, Error> {
         flush_age,
         flush_bytes_max,
         patience: Patience::default(),
+        is_new_copy: false,
     };
-    let is_new_copy = tail.open()? && copied.is_some();
-    let gate = Gate::new(&*log, &topics, fold)?;
+    tail.is_new_copy = tail.open()? && copied.is_some();
+    let gate = Gate::new(&*log, &topics, fold, copied)?;
+    if copied.is_some() {
+        tracing::info!(namespace = %topics.namespace, "effects are performed once time was released here: this folder is a copy");
+    }
     let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(format!("{}-{name}", shared.namespace)).spawn(body).expect("the system has room for a thread")
     };
@@ -158,7 +165,7 @@ pub fn start(setup: Setup) -> Result<Handle, Error> {
     let tail = spawn(
         "effects",
         Box::new(move || {
-            let ran = std::panic::catch_unwind(AssertUnwindSafe(|| tail.run(gate, is_new_copy)));
+            let ran = std::panic::catch_unwind(AssertUnwindSafe(|| tail.run(gate)));
             match ran {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => failing.fail(&error.to_string()),
@@ -383,17 +390,25 @@ struct Gate {
     fold: Option<Group>,
     /// The end of `commands` when this instance came.
     commands: Vec<(TopicPartition, Offset)>,
+    /// The folder is a copy: an operator has to say first that the other one is not in use.
+    held: Option<(Topics, Incarnation)>,
 }
 
 impl Gate {
-    fn new(log: &dyn LogReader, topics: &Topics, fold: Option<Group>) -> Result<Self, Error> {
+    fn new(log: &dyn LogReader, topics: &Topics, fold: Option<Group>, copied: Option<Incarnation>) -> Result<Self, Error> {
         let end = |partition: TopicPartition| Ok::<_, Error>((partition, log.watermarks(partition)?.end));
         let commands = topics.partitions(Topic::Commands).map(end).collect::<Result<_, _>>()?;
-        Ok(Self { fold, commands })
+        Ok(Self { fold, commands, held: copied.map(|copied| (topics.clone(), copied)) })
     }
 
-    /// Whether the fold has decided all that was handed in before.
-    fn is_open(&self, log: &dyn LogReader) -> Result<bool, Error> {
+    /// Whether the fold has decided all that was handed in before, and nobody performs elsewhere.
+    fn is_open(&mut self, log: &dyn LogReader) -> Result<bool, Error> {
+        if let Some((topics, copied)) = &self.held {
+            if crate::stream::released(log, topics)? < Some(*copied) {
+                return Ok(false);
+            }
+            self.held = None;
+        }
         let Some(fold) = &self.fold else { return Ok(true) };
         for (partition, end) in &self.commands {
             let decided = log.committed(fold, *partition)?.map_or(Offset(0), |committed| committed.offset);
@@ -418,6 +433,8 @@ struct Tail {
     flush_age: Duration,
     flush_bytes_max: usize,
     patience: Patience,
+    /// What is open may have been done where this folder was copied from; nothing is stored before that is said.
+    is_new_copy: bool,
 }
 
 impl Tail {
@@ -445,9 +462,10 @@ impl Tail {
         Ok(is_empty)
     }
 
-    fn run(&mut self, gate: Gate, is_new_copy: bool) -> Result<(), Error> {
-        if self.catch_up(&gate)? {
-            self.shared.board.lock().begin(is_new_copy, self.shared.now());
+    fn run(&mut self, mut gate: Gate) -> Result<(), Error> {
+        if self.catch_up(&mut gate)? {
+            self.shared.board.lock().begin(self.is_new_copy, self.shared.now());
+            self.is_new_copy = false;
             while !self.shared.stopping.is_asked() {
                 self.shared.drive()?;
                 self.flush_if_due()?;
@@ -455,18 +473,18 @@ impl Tail {
                 self.read()?;
             }
         }
-        self.flush()
+        if self.is_new_copy { Ok(()) } else { self.flush() }
     }
 
     /// Everything up to the journal's end, after the fold has decided what was handed in before; false if asked to stop meanwhile.
-    fn catch_up(&mut self, gate: &Gate) -> Result<bool, Error> {
+    fn catch_up(&mut self, gate: &mut Gate) -> Result<bool, Error> {
         while !gate.is_open(&*self.log)? {
             if self.shared.stopping.is_asked() {
                 return Ok(false);
             }
             self.read()?;
             self.flush_if_due()?;
-            self.log.wait(&self.positions, WAIT_MAX)?;
+            self.shared.stopping.wait(if gate.held.is_some() { HELD_MS } else { GATE_MS });
         }
         let ends = self.positions.iter().map(|(id, _)| Ok::<_, Error>(self.log.watermarks(*id)?.end)).collect::<Result<Vec<_>, _>>()?;
         while self.positions.iter().zip(&ends).any(|((_, at), end)| at < end) {
@@ -510,7 +528,7 @@ impl Tail {
     fn flush_if_due(&mut self) -> Result<(), Error> {
         let is_large = self.shared.board.lock().pending.dirty_bytes() >= self.flush_bytes_max;
         let is_old = self.last_flush.elapsed() >= self.flush_age;
-        if !is_large && !is_old {
+        if self.is_new_copy || (!is_large && !is_old) {
             return Ok(());
         }
         metrics::pending(&self.shared.namespace, self.shared.board.lock().pending.len());

@@ -39,6 +39,8 @@ pub enum Error {
     #[error(transparent)]
     State(#[from] crate::state::Error),
     #[error(transparent)]
+    Stream(#[from] crate::stream::Error),
+    #[error(transparent)]
     Schema(#[from] crate::schema::Error),
     #[error(transparent)]
     Fact(#[from] crate::workflow::CodecError),

@@ -153,7 +153,9 @@ mod tests {
     fn checked(text: &str) -> Vec<String> {
         let definition = Definition::parse("w.toml", text).unwrap_or_else(|problems| panic!("{problems}"));
         let problems = check("w.toml", text, &definition, &Templates::shipped()).err();
-        problems.map(|problems| problems.0.into_iter().map(|problem| format!("{}: {}", problem.line, problem.message)).collect()).unwrap_or_default()
+        problems
+            .map(|problems| problems.0.into_iter().map(|problem| format!("{}: {}", problem.line, problem.message)).collect())
+            .unwrap_or_default()
     }
 
     #[test]
