@@ -36,7 +36,8 @@ impl WorkflowFold {
                 (mine, _) => mine.is_none(),
             };
             let wake = if is_stored { stored.next() } else { in_memory.pop_first() }.expect("one of them was there");
-            if woken == self.wakes_per_commit || out.bytes() >= self.output_bytes_max {
+            // At least one each time, or a commit that was full before would end the tick with everyone asleep.
+            if woken == self.wakes_per_commit || (woken > 0 && out.bytes() >= self.output_bytes_max) {
                 return Ok(last.map(|Wake { due, key }| Cursor::Wake { due, key }));
             }
             let Some(slot) = self.subjects.load(std::iter::once(&wake.key[..]))?.pop().flatten() else { continue };
@@ -50,9 +51,8 @@ impl WorkflowFold {
     fn wake(&mut self, slot: Slot, time: Millis, out: &mut Outputs) -> Result<(), Error> {
         let place = out.checkpoint();
         let before = self.subjects.get(slot).subject.clone();
-        let woken = catch_unwind(AssertUnwindSafe(|| {
-            self.decide(slot, |subject, context| workflow::drive_due(subject, context, time), out)
-        }));
+        let woken =
+            catch_unwind(AssertUnwindSafe(|| self.decide(slot, |subject, context| workflow::drive_due(subject, context, time), out)));
         match woken {
             Ok(Err(error)) if !matches!(error, Error::Record(_)) => return Err(error),
             Ok(Ok(_)) => return Ok(()),

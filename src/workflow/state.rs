@@ -328,9 +328,11 @@ impl Pending {
         }
     }
 
-    /// A kind that honours its key is timed from when it was asked; any other only once it began something irrevocable.
+    /// A kind that honours its key is timed from when it was asked; any other only once it began something irrevocable, and from when it
+    /// said so: partition time may be behind that, and who is given up early may still begin beside the next attempt.
     pub(super) fn times_out(&self, open: &Open) -> Option<Millis> {
-        let from = if self.unknown == Unknown::Retry || open.look_up { Some(open.minted) } else { open.started };
+        let said = open.started.map(|started| started.max(open.appended.unwrap_or(started)));
+        let from = if self.unknown == Unknown::Retry || open.look_up { Some(open.minted) } else { said };
         from.map(|from| from + self.timeout_ms)
     }
 

@@ -31,5 +31,6 @@ mod stream_recovery;
 mod stream_time;
 mod tidy;
 mod topology;
+mod workflow_sim;
 mod workflow_world;
 mod workflows;

@@ -77,7 +77,7 @@ impl<F: Fold> Worker<F> {
         let is_sweeping = matches!(self.position.cursor, Some(Cursor::Sweep { .. }));
         let is_old = now < self.last_flush || now >= self.last_flush + options.flush_age_ms_max;
         let is_large = self.fold.dirty_bytes() >= options.flush_bytes_max;
-        let has_moved = self.flushed != self.position;
+        let has_moved = self.flushed != self.position || self.fold.dirty_bytes() > 0;
         if !has_moved || !(is_sweeping || is_large || is_old) {
             return Ok(());
         }

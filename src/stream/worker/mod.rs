@@ -177,7 +177,8 @@ impl<F: Fold> Worker<F> {
     /// Finishes what is under way and stores everything, so that the next start has nothing to re-read.
     pub fn stop(&mut self) -> Result<(), Error> {
         self.settle()?;
-        if !self.is_catching_up() && self.flushed != self.position {
+        // What was recovered from outputs is as unstored as what was folded.
+        if !self.is_catching_up() && (self.flushed != self.position || self.fold.dirty_bytes() > 0) {
             match self.flush() {
                 Err(Error::State(error)) if error.may_pass() => {
                     tracing::warn!(stage = self.fold.stage(), %error, "stopped without storing everything; the next start re-reads it");

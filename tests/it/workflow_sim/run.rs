@@ -1,0 +1,853 @@
+//! One seed's life: people, performers and operators who do as they please, partitions that are slow, and machines that stop.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flywheel::domain::{HOUR_MS, MINUTE_MS, Millis, Namespace, PartitionId, Subject as Who, partition_of};
+use flywheel::engine;
+use flywheel::env::fs::SimFs;
+use flywheel::env::fs::sim::Crash;
+use flywheel::env::{Clock as _, ManualClock};
+use flywheel::log::embedded::{Driver, EmbeddedLog, Options as LogOptions};
+use flywheel::log::{BatchBuilder, LogWriter, Transaction};
+use flywheel::permit::{AddressKey, Cause};
+use flywheel::schema;
+use flywheel::schema::records::{Command, CommandsRecord, EventsRecord, IntakeItem, IntakeRecord, TimeStatement};
+use flywheel::state::{MemoryStore, StateStore};
+use flywheel::stream::topology::Topology;
+use flywheel::stream::{
+    NamespaceClock, Options, Partitions, Setup, Spine, Topic, Topics, activate_policy, activate_workflow, drive, retire_workflow,
+};
+use flywheel::workflow::{Clock, Definition, Doing, EffectId, Input, Policy, RunId, Subject, What};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+
+use super::executor::Executor;
+use super::mirror::{Journal, Reference, Setting, difference, read};
+use super::program::{CHILD, POLICY, program};
+use super::promises;
+use crate::spine_world::{START, tenant, topology};
+
+const FOLDER: &str = "log";
+const PEOPLE: [&str; 4] = ["u0", "u1", "u2", "a:a0"];
+
+const BUSY: &str = r#"
+[[segment]]
+name = "busy"
+when = "events_1h >= 3"
+"#;
+
+/// What came of a seed.
+#[derive(Debug, Clone, Default)]
+pub struct Counts(pub BTreeMap<&'static str, u64>);
+
+impl Counts {
+    fn add(&mut self, name: &'static str, count: u64) {
+        *self.0.entry(name).or_default() += count;
+    }
+}
+
+pub struct Life {
+    rng: ChaCha8Rng,
+    fs: SimFs,
+    clock: ManualClock,
+    time: NamespaceClock,
+    log_options: LogOptions,
+    options: Options,
+    partitions: Partitions,
+    topology: Arc<Topology>,
+    policy: Policy,
+    definitions: Vec<Definition>,
+    log: Option<Arc<EmbeddedLog>>,
+    store: Arc<MemoryStore>,
+    /// The states as earlier flushes left them.
+    older: Vec<MemoryStore>,
+    spine: Option<Spine>,
+    topics: Option<Topics>,
+    journal: Journal,
+    references: BTreeMap<PartitionId, Reference>,
+    executor: Executor,
+    /// Workers that nobody steps for so many steps.
+    stalled: BTreeMap<usize, u32>,
+    sent: u64,
+    /// Commands that nobody can read, acknowledged and not.
+    rubbish: u64,
+    pub counts: Counts,
+    pub story: Vec<String>,
+    tells: bool,
+    /// As it happens, for a seed that is looked at by itself.
+    prints: bool,
+}
+
+impl Life {
+    pub fn new(seed: u64, tells: bool, prints: bool) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let time = if rng.random_bool(0.6) { NamespaceClock::Wall } else { NamespaceClock::Event };
+        let log_options = LogOptions {
+            driver: Driver::Caller { group: 1 },
+            segment_bytes_max: 256 << 10,
+            tail_bytes_max: if rng.random_bool(0.3) { 0 } else { 64 << 10 },
+            ..LogOptions::small()
+        };
+        let options = Options {
+            linger_ms: 0,
+            fetch_bytes_max: [1, 500, 8 << 20][rng.random_range(0..3)],
+            output_bytes_max: [1, 4_000, 8 << 20][rng.random_range(0..3)],
+            wakes_per_commit_max: [1, 2, 10_000][rng.random_range(0..3)],
+            cache_bytes_max: [0, 4_000, 64 << 20][rng.random_range(0..3)],
+            flush_bytes_max: [1, 5_000, 16 << 20][rng.random_range(0..3)],
+            flush_age_ms_max: [0, 5_000, 10 * HOUR_MS][rng.random_range(0..3)],
+            ..Options::default()
+        };
+        let definitions = ["one", "two", CHILD].map(|name| {
+            let text = program(&mut rng, name);
+            Definition::parse("random.toml", &text).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
+        });
+        let mut life = Self {
+            fs: SimFs::new(seed),
+            clock: ManualClock::at(START),
+            time,
+            log_options,
+            options,
+            partitions: Partitions { intake: rng.random_range(1..3), events: rng.random_range(1..3) },
+            topology: topology(BUSY),
+            policy: Policy::parse("policy.toml", POLICY).unwrap_or_else(|problems| panic!("{problems}")),
+            definitions: definitions.to_vec(),
+            log: None,
+            store: Arc::new(MemoryStore::new()),
+            older: Vec::new(),
+            spine: None,
+            topics: None,
+            journal: Journal::default(),
+            references: BTreeMap::new(),
+            executor: Executor::new(time == NamespaceClock::Event),
+            stalled: BTreeMap::new(),
+            sent: 0,
+            rubbish: 0,
+            counts: Counts::default(),
+            story: Vec::new(),
+            tells,
+            prints,
+            rng,
+        };
+        life.begin();
+        life
+    }
+
+    fn tell(&mut self, line: impl FnOnce() -> String) {
+        if !self.tells {
+            return;
+        }
+        let line = line();
+        if self.prints {
+            eprintln!("{line}");
+        }
+        self.story.push(line);
+    }
+
+    fn core_clock(&self) -> Clock {
+        match self.time {
+            NamespaceClock::Wall => Clock::Wall,
+            NamespaceClock::Event => Clock::Event,
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    fn is_off(&self) -> bool {
+        self.fs.is_off()
+    }
+
+    fn begin(&mut self) {
+        assert!(self.open(), "a new folder opens");
+        let from = if self.time == NamespaceClock::Event { Millis::MIN } else { START };
+        let (log, topics) = self.at_log();
+        for definition in &self.definitions {
+            activate_workflow(&*log, &topics, definition, from).expect("activates");
+        }
+        activate_policy(&*log, &topics, &self.policy, from).expect("activates");
+        let texts: Vec<String> = self.definitions.iter().map(|definition| definition.canonical.clone()).collect();
+        let setting = format!("{:?} {:?} {:?}\n{}", self.time, self.partitions, self.options, texts.join("\n"));
+        self.tell(|| setting);
+        for who in PEOPLE {
+            let address = format!("{}@example.org", who.trim_start_matches("a:"));
+            let body = json!({ "type": "identify", "traits": { "email": address, "time_zone": "Europe/Berlin" } });
+            self.send(who, body);
+        }
+    }
+
+    fn at_log(&self) -> (Arc<EmbeddedLog>, Topics) {
+        (Arc::clone(self.log.as_ref().expect("the log is open")), self.topics.clone().expect("found when opened"))
+    }
+
+    /// Opens log and engine; false if the machine stopped meanwhile.
+    fn open(&mut self) -> bool {
+        let fs = Arc::new(self.fs.clone());
+        let log = match EmbeddedLog::open(fs, Path::new(FOLDER), self.log_options.clone(), Arc::new(self.clock.clone())) {
+            Ok(log) => log,
+            Err(error) => {
+                assert!(self.is_off(), "the log does not open: {error}");
+                return false;
+            }
+        };
+        self.log = Some(Arc::clone(&log));
+        let setup = Setup {
+            log,
+            state: Arc::clone(&self.store) as Arc<dyn StateStore>,
+            clock: Arc::new(self.clock.clone()),
+            namespace: Namespace::new("sim").expect("a slug"),
+            time: self.time,
+            partitions: self.partitions,
+            topology: Arc::clone(&self.topology),
+            options: self.options.clone(),
+            copied: None,
+        };
+        let opened = Spine::open(setup).and_then(|mut spine| engine::join(&mut spine, self.time).map(|()| spine));
+        match opened {
+            Ok(spine) => {
+                self.topics = Some(spine.topics().clone());
+                self.spine = Some(spine);
+                true
+            }
+            Err(error) => {
+                assert!(self.is_off(), "the engine does not open: {error}");
+                false
+            }
+        }
+    }
+
+    /// The whole life, and what must be true at its end.
+    pub fn all(mut self) -> Self {
+        for _ in 0..self.rng.random_range(20..180) {
+            if self.is_off() {
+                self.crash();
+            }
+            self.step();
+        }
+        if self.is_off() {
+            self.crash();
+        }
+        self.finish();
+        self
+    }
+
+    fn step(&mut self) {
+        let choice = self.rng.random_range(0..100);
+        match choice {
+            0..30 => self.work(),
+            30..40 => self.round(),
+            40..54 => self.perform(),
+            54..63 => self.person(),
+            63..72 => self.command(),
+            72..84 => self.pass(),
+            84..87 => self.stall(),
+            87..90 => self.older.push(self.store.fork()),
+            90..92 => self.stop_one(),
+            92..94 => self.crash(),
+            94..97 => {
+                let changes = self.rng.random_range(0..60);
+                self.tell(|| format!("the power goes after {changes} changes"));
+                self.fs.power_off_after(changes);
+            }
+            _ => self.publish(),
+        }
+        if !self.is_off() {
+            self.hear();
+        }
+    }
+
+    /// Steps one partition a few times.
+    fn work(&mut self) {
+        let count = self.spine.as_mut().expect("open").workers().len();
+        let at = self.rng.random_range(0..count);
+        if let Some(left) = self.stalled.get_mut(&at) {
+            *left -= 1;
+            if *left == 0 {
+                self.stalled.remove(&at);
+            }
+            return;
+        }
+        for _ in 0..self.rng.random_range(1..4) {
+            self.step_worker(at);
+        }
+    }
+
+    fn step_worker(&mut self, at: usize) {
+        let Some(spine) = self.spine.as_mut().filter(|_| !self.fs.is_off()) else { return };
+        let stepped = spine.workers()[at].step();
+        if let Err(error) = stepped {
+            assert!(self.is_off(), "worker {at}: {error}");
+        }
+    }
+
+    fn round(&mut self) {
+        let count = self.spine.as_mut().expect("open").workers().len();
+        for at in 0..count {
+            if !self.stalled.contains_key(&at) {
+                self.step_worker(at);
+            }
+        }
+    }
+
+    fn stall(&mut self) {
+        let count = self.spine.as_mut().expect("open").workers().len();
+        let at = self.rng.random_range(0..count);
+        self.stalled.insert(at, self.rng.random_range(1..12));
+    }
+
+    fn stop_one(&mut self) {
+        let workers = self.spine.as_mut().expect("open").workers();
+        let at = self.rng.random_range(0..workers.len());
+        if let Err(error) = workers[at].stop() {
+            assert!(self.is_off(), "worker {at} stops: {error}");
+        }
+    }
+
+    fn crash(&mut self) {
+        loop {
+            let kind = if self.rng.random_bool(0.6) { Crash::Power } else { Crash::Process };
+            let seed = self.rng.random();
+            // The machine first: the last words of the process reach nobody.
+            let next = self.fs.crash(kind, seed);
+            self.spine = None;
+            if let Some(log) = self.log.take() {
+                log.close();
+            }
+            self.fs = next;
+            self.stalled.clear();
+            let states = self.rng.random_range(0..4);
+            match states {
+                0 => self.store = Arc::new(MemoryStore::new()),
+                1 if !self.older.is_empty() => {
+                    let at = self.rng.random_range(0..self.older.len());
+                    self.store = Arc::new(self.older[at].fork());
+                }
+                _ => self.store = Arc::new(self.store.fork()),
+            }
+            self.executor.crash(&mut self.rng);
+            self.tell(|| format!("the machine stops: {kind:?}, states {states}"));
+            self.counts.add("crashes", 1);
+            if self.rng.random_ratio(1, 5) {
+                let changes = self.rng.random_range(0..60);
+                self.fs.power_off_after(changes);
+            }
+            if self.open() {
+                return;
+            }
+        }
+    }
+
+    /// True if it reached the log.
+    fn append(&mut self, transaction: Transaction) -> bool {
+        if self.is_off() {
+            return false;
+        }
+        match self.log.as_ref().expect("open").append(transaction).and_then(|ticket| ticket.wait()) {
+            Ok(_) => true,
+            Err(error) => {
+                assert!(self.is_off(), "an append is refused: {error}");
+                false
+            }
+        }
+    }
+
+    /// A person does something, as the gateway would hear of it.
+    fn send(&mut self, who: &str, mut body: serde_json::Value) {
+        self.sent += 1;
+        let id = format!("m{}", self.sent);
+        let subject = match who.strip_prefix("a:") {
+            Some(anonymous) => Who::anonymous(anonymous),
+            None => Who::user(who),
+        };
+        body["messageId"] = json!(id);
+        body["timestamp"] = json!(self.now().to_rfc3339());
+        match who.strip_prefix("a:") {
+            Some(anonymous) => body["anonymousId"] = json!(anonymous),
+            None => body["userId"] = json!(who),
+        }
+        let topics = self.topics.clone().expect("open");
+        let key = subject.key(&tenant());
+        let (now, body) = (self.now(), body.to_string());
+        self.tell(|| format!("{now} {who}: {body}"));
+        let item = IntakeItem {
+            source: "web",
+            message_id: &id,
+            message_id_derived: false,
+            received_at: now.0,
+            sent_at: None,
+            route: "",
+            remote_ip: "",
+            user_agent: "",
+            historical: false,
+            body: &body,
+            batch: "",
+            redriven_from: None,
+        };
+        let partition = partition_of(key.as_bytes(), topics.count(Topic::Intake));
+        let mut batch = BatchBuilder::new();
+        batch.push_with(key.as_bytes(), now, |buffer| schema::encode(&IntakeRecord::Item(item), buffer)).expect("encodes");
+        self.append(Transaction { batches: vec![(topics.partition(Topic::Intake, partition), batch.build())], commits: Vec::new() });
+    }
+
+    fn person(&mut self) {
+        let who = PEOPLE[self.rng.random_range(0..PEOPLE.len())];
+        let number = self.rng.random_range(0..30);
+        let track = |event: &str| json!({ "type": "track", "event": event, "properties": { "order": number, "total": number } });
+        let body = match self.rng.random_range(0..12) {
+            0..4 => track("Begin"),
+            4..7 => track("E"),
+            7 => track("Goal"),
+            8 => track("Order Completed"),
+            9 => {
+                let purpose = ["marketing", "news"][self.rng.random_range(0..2)];
+                let granted = self.rng.random_bool(0.6);
+                json!({ "type": "track", "event": "Consent Updated", "properties": { "purpose": purpose, "channel": "email", "granted": granted } })
+            }
+            10 if self.rng.random_bool(0.3) => {
+                let user = ["u0", "u1"][self.rng.random_range(0..2)];
+                return self.send("a:a0", json!({ "type": "identify", "userId": user }));
+            }
+            _ => track("Page"),
+        };
+        self.send(who, body);
+    }
+
+    /// A command, from outside of the engine.
+    fn order(&mut self, key: &Bytes, input: &Input) -> bool {
+        let at = match input {
+            Input::EffectStarted { .. } | Input::EffectFinished { .. } => None,
+            _ => Some(self.now().0),
+        };
+        let body = serde_json::to_string(input).expect("plain data");
+        self.tell(|| format!("to {key:?}: {body}"));
+        self.put(key, &CommandsRecord::Command(Command { kind: input.kind(), at, depth: 0, body: &body }))
+    }
+
+    fn put(&mut self, key: &Bytes, record: &CommandsRecord<'_>) -> bool {
+        let topics = self.topics.clone().expect("open");
+        let partition = partition_of(key, topics.count(Topic::Commands));
+        let mut batch = BatchBuilder::new();
+        batch.push_with(key, self.now(), |buffer| schema::encode(record, buffer)).expect("encodes");
+        self.append(Transaction { batches: vec![(topics.partition(Topic::Commands, partition), batch.build())], commits: Vec::new() })
+    }
+
+    fn key(&mut self) -> Bytes {
+        let subject = match self.rng.random_range(0..6) {
+            at @ 0..3 => Who::user(PEOPLE[at]),
+            3 => Who::anonymous("a0"),
+            _ => Who::user("campaign:c"),
+        };
+        subject.key(&tenant()).bytes().clone()
+    }
+
+    /// A run in progress, as far as the journal says.
+    fn run(&mut self) -> Option<(Bytes, RunId)> {
+        let runs = self.journal.subjects.iter().flat_map(|(key, subject)| subject.runs.keys().map(move |run| (key.clone(), *run)));
+        let runs: Vec<_> = runs.collect();
+        (!runs.is_empty()).then(|| runs[self.rng.random_range(0..runs.len())].clone())
+    }
+
+    fn command(&mut self) {
+        self.sent += 1;
+        let cause = format!("hand-{}", if self.rng.random_ratio(1, 4) { self.sent / 2 } else { self.sent });
+        let by = "kim".to_owned();
+        let choice = self.rng.random_range(0..22);
+        if choice < 9 {
+            return self.about_a_subject(choice, cause);
+        }
+        let Some((key, run)) = self.run() else { return };
+        let input = match choice {
+            9..12 => Input::Signal { run, cause, name: "s".to_owned(), payload: json!({ "n": self.sent }) },
+            12..15 => {
+                let steps = &self.journal.subjects[&key].runs[&run].steps;
+                let Some(node) = steps.values().map(|step| step.node.clone()).next() else { return };
+                Input::Approval { run, node, approved: self.rng.random_bool(0.7), by, comment: String::new() }
+            }
+            15 => Input::Pause { run, by, reason: "chance".to_owned() },
+            16 | 17 => Input::Resume { run, by },
+            18 => Input::Retry { run, by },
+            19 if self.rng.random_bool(0.3) => Input::Cancel { run, by, reason: String::new() },
+            19 if self.rng.random_bool(0.2) => Input::Terminate { run, by, reason: String::new() },
+            20 => match self.stuck(&key) {
+                Some(effect) => self.truth_of(effect),
+                None => return,
+            },
+            _ => Input::Due,
+        };
+        self.order(&key, &input);
+    }
+
+    fn about_a_subject(&mut self, choice: u32, cause: String) {
+        let key = self.key();
+        let input = match choice {
+            0..4 => {
+                let workflow = ["one", "two", CHILD, "nobody"][self.rng.random_range(0..4)].to_owned();
+                Input::Start { workflow, cause, entry: json!({ "order": 1 }), profile: json!({}), depth: 0, parent: None }
+            }
+            4 | 5 => Input::Attribute { name: "number".to_owned(), value: json!(self.sent) },
+            6 => {
+                let who = ["u0", "u1", "u2"][self.rng.random_range(0..3)];
+                let (address, channel) = (AddressKey::of("email", &format!("{who}@example.org")), "email".to_owned());
+                let at = self.now();
+                match self.rng.random_bool(0.5) {
+                    true => Input::Suppress { address, channel, reason: Cause::Complaint, at, until: Some(at + HOUR_MS) },
+                    false => Input::Unsuppress { address, channel, at },
+                }
+            }
+            // What nobody can read, or what went round too often.
+            7 => {
+                let depth = if self.rng.random_bool(0.5) { 16 } else { 0 };
+                let record = CommandsRecord::Command(Command { kind: "signal", at: None, depth, body: "{\"signal\":" });
+                self.rubbish += u64::from(self.put(&key, &record));
+                return;
+            }
+            _ => match self.executor.any_effect(&mut self.rng) {
+                // Nobody was asked to do this: an attempt that was never minted.
+                Some(effect) => {
+                    Input::EffectFinished { effect, attempt: 99, outcome: flywheel::workflow::Outcome::Done { result: json!({}) } }
+                }
+                None => return,
+            },
+        };
+        self.order(&key, &input);
+    }
+
+    fn stuck(&self, key: &Bytes) -> Option<EffectId> {
+        let steps = self.journal.subjects[key].runs.values().flat_map(|run| run.steps.values());
+        let pending = steps.filter_map(|step| match &step.doing {
+            Doing::Effect(pending) if pending.stuck.is_some() && !self.executor.is_on(pending.id) => Some(pending.id),
+            _ => None,
+        });
+        pending.last()
+    }
+
+    /// A person found out, and does not lie.
+    fn truth_of(&self, effect: EffectId) -> Input {
+        Input::Resolve { effect, done: self.executor.was_done(effect).then(|| json!({ "ok": true })), by: "kim".to_owned() }
+    }
+
+    fn next_answer(&mut self) -> Option<(Bytes, Input)> {
+        let now = self.now();
+        let Self { executor, journal, rng, .. } = self;
+        let is_open = |key: &Bytes, effect, attempt| {
+            let pending = journal.subjects.get(key).and_then(|subject| subject.effect(effect));
+            pending.is_some_and(|(_, _, pending)| pending.open.as_ref().is_some_and(|open| open.attempt == attempt))
+        };
+        executor.act(rng, now, is_open)
+    }
+
+    fn perform(&mut self) {
+        for _ in 0..self.rng.random_range(1..4) {
+            let Some((key, input)) = self.next_answer() else { continue };
+            if !self.order(&key, &input) {
+                self.executor.unsaid(key, input);
+            }
+        }
+    }
+
+    fn pass(&mut self) {
+        let ms = match self.rng.random_range(0..10) {
+            0..3 => self.rng.random_range(0..5_000),
+            3..6 => self.rng.random_range(0..20) * MINUTE_MS,
+            6..9 => {
+                let clock = self.core_clock();
+                let next = self.journal.subjects.values().filter_map(|subject| subject.next_wake(clock)).min();
+                next.map_or(1_000, |next| next.since_ms(self.now()) + self.rng.random_range(-1..2)).clamp(0, 12 * HOUR_MS)
+            }
+            _ => self.rng.random_range(0..10) * HOUR_MS,
+        };
+        self.clock.advance(ms);
+        let now = self.now();
+        self.tell(|| format!("it is {now}"));
+        if self.time == NamespaceClock::Event && self.rng.random_bool(0.5) {
+            self.state_time();
+        }
+    }
+
+    fn state_time(&mut self) {
+        let topics = self.topics.clone().expect("open");
+        let now = self.now();
+        let mut transaction = Transaction::default();
+        for id in topics.partitions(Topic::Intake) {
+            let mut batch = BatchBuilder::new();
+            batch
+                .push_with(b"", now, |buffer| schema::encode(&IntakeRecord::Time(TimeStatement { time: now.0 }), buffer))
+                .expect("encodes");
+            transaction.batches.push((id, batch.build()));
+        }
+        self.append(transaction);
+    }
+
+    /// Another version of a workflow, or none any more.
+    fn publish(&mut self) {
+        if self.rng.random_bool(0.5) {
+            return;
+        }
+        let name = ["one", "two"][self.rng.random_range(0..2)];
+        let (log, topics) = self.at_log();
+        let now = self.now();
+        let done = if self.rng.random_ratio(1, 4) {
+            retire_workflow(&*log, &topics, name, now)
+        } else {
+            let text = program(&mut self.rng, name);
+            let definition = Definition::parse("random.toml", &text).unwrap_or_else(|problems| panic!("{text}\n{problems}"));
+            let canonical = definition.canonical.clone();
+            self.tell(|| format!("published: {canonical}"));
+            self.definitions.push(definition);
+            activate_workflow(&*log, &topics, self.definitions.last().expect("just pushed"), now)
+        };
+        if let Err(error) = done {
+            assert!(self.is_off(), "publishing: {error}");
+        }
+    }
+
+    fn hear(&mut self) {
+        let (log, topics) = self.at_log();
+        for (key, fact) in self.journal.read(&*log, &topics) {
+            self.tell(|| format!("    {key:?} {fact:?}"));
+            self.executor.hear(&key, &fact);
+        }
+    }
+
+    /// Nothing goes wrong any more: everything that waits is answered, resumed and waited for, until no run is left.
+    fn finish(&mut self) {
+        self.stalled.clear();
+        self.fs.power_off_after(u64::MAX);
+        self.executor.behave();
+        for round in 0..2_000 {
+            self.settle();
+            if self.journal.subjects.values().all(|subject| subject.runs.is_empty()) && self.executor.is_idle() {
+                return self.judge();
+            }
+            let before = self.sent;
+            self.help();
+            // Those that ask in vain must not keep time from passing.
+            if self.sent == before || round % 8 == 7 {
+                let clock = self.core_clock();
+                let next = self.journal.subjects.values().filter_map(|subject| subject.next_wake(clock)).min();
+                let ms = next.map_or(MINUTE_MS, |next| next.since_ms(self.now()).clamp(1_000, 12 * HOUR_MS));
+                self.clock.advance(ms);
+                let now = self.now();
+                self.tell(|| format!("it is {now}"));
+                if self.time == NamespaceClock::Event {
+                    self.state_time();
+                }
+            }
+        }
+        let left = self.journal.subjects.iter().filter(|(_, subject)| !subject.runs.is_empty());
+        panic!("stuck: {:#?}", left.map(|(key, subject)| (key, &subject.runs, &subject.held, &subject.expecting)).collect::<Vec<_>>());
+    }
+
+    /// Everything that can be done without anybody's help.
+    fn settle(&mut self) {
+        for _ in 0..2 {
+            drive(self.spine.as_mut().expect("open").workers()).unwrap_or_else(|error| panic!("{error}"));
+            // A tick tells of the end only when it is asked for anew.
+            self.clock.advance(1_000);
+        }
+        drive(self.spine.as_mut().expect("open").workers()).unwrap_or_else(|error| panic!("{error}"));
+        self.hear();
+    }
+
+    fn help(&mut self) {
+        for _ in 0..8 {
+            if let Some((key, input)) = self.next_answer() {
+                self.sent += 1;
+                self.order(&key, &input);
+            }
+        }
+        let subjects: Vec<(Bytes, Subject)> = self.journal.subjects.clone().into_iter().collect();
+        let by = || "kim".to_owned();
+        for (key, subject) in subjects {
+            for (run, state) in &subject.runs {
+                let mut inputs = Vec::new();
+                if let Some(effect) = self.stuck(&key) {
+                    inputs.push(self.truth_of(effect));
+                } else if state.paused.is_some() {
+                    inputs.push(Input::Resume { run: *run, by: by() });
+                }
+                let waits = state.steps.values().filter(|step| matches!(step.doing, Doing::Approval { .. }));
+                inputs.extend(waits.map(|step| Input::Approval {
+                    run: *run,
+                    node: step.node.clone(),
+                    approved: true,
+                    by: by(),
+                    comment: String::new(),
+                }));
+                for input in inputs {
+                    self.sent += 1;
+                    self.order(&key, &input);
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self) {
+        // None lost: far enough on, nothing is due.
+        self.clock.advance(48 * HOUR_MS);
+        if self.time == NamespaceClock::Event {
+            self.state_time();
+        }
+        self.settle();
+        let clock = self.core_clock();
+        for (key, subject) in &self.journal.subjects {
+            assert!(subject.next_wake(clock).is_none(), "no timer lost: {key:?} {subject:#?}");
+        }
+        promises::all(&self.journal.facts, clock);
+        self.one_key_outside();
+        self.as_it_must_be();
+        self.counts_balance();
+        self.states_are_the_journals();
+        let endings = promises::endings(&self.journal.facts);
+        endings.into_iter().for_each(|(ending, count)| self.counts.add(ending, count));
+        let deeds = self.executor.deeds.clone();
+        for (name, count) in [
+            ("performed", deeds.performed),
+            ("performed again", deeds.repeated),
+            ("messages", deeds.messages),
+            ("lost", deeds.lost),
+            ("looked up", deeds.looked_up),
+            ("said again", deeds.said_again),
+            ("facts", self.journal.facts.values().map(|facts| facts.len() as u64).sum()),
+        ] {
+            self.counts.add(name, count);
+        }
+        let refused = self.journal.facts.values().flatten().filter(|fact| matches!(fact.what, What::PermitRefused { .. })).count();
+        self.counts.add("refused", refused as u64);
+        let held = self.journal.facts.values().flatten().filter(|fact| matches!(fact.what, What::Held { .. })).count();
+        self.counts.add("held", held as u64);
+    }
+
+    /// What was done outside was asked for, and what must not be done twice was not.
+    fn one_key_outside(&self) {
+        let facts = || self.journal.facts.values().flatten();
+        let once: std::collections::BTreeSet<EffectId> =
+            self.journal.facts.values().flat_map(|facts| promises::at_most_once(facts)).collect();
+        for (effect, times) in &self.executor.done {
+            let is_asked = facts().any(|fact| matches!(&fact.what, What::EffectRequested { effect: asked, .. } if asked == effect));
+            assert!(is_asked, "done without a request: {effect:?}");
+            assert!(*times == 1 || !once.contains(effect), "{effect:?} was done {times} times and may be done once");
+        }
+    }
+
+    /// The journal is what the commands come to, and nothing else.
+    fn as_it_must_be(&mut self) {
+        let (log, topics) = self.at_log();
+        let setting = Setting { definitions: &self.definitions, policy: &self.policy, clock: self.core_clock() };
+        let mut dead = 0;
+        for id in topics.partitions(Topic::Journal) {
+            let reference = self.references.entry(id.partition).or_default();
+            reference.read(&*log, &topics, id.partition, &setting);
+            let found = &self.journal.items[&id.partition];
+            if let Some(difference) = difference(found, &reference.items) {
+                panic!("partition {}: {difference}", id.partition.0);
+            }
+            assert_eq!(found.len(), reference.items.len(), "nothing that was decided is missing in partition {}", id.partition.0);
+            dead += reference.dead;
+            for (key, subject) in &reference.subjects {
+                let replayed = self.journal.subjects.get(key).cloned().unwrap_or_default();
+                assert_eq!(&replayed, subject, "a journal replays to its state: {key:?}");
+            }
+        }
+        assert!(dead >= self.rubbish);
+        let mut letters = 0;
+        for id in topics.partitions(Topic::DeadLetters) {
+            letters += read(&*log, &topics, Topic::DeadLetters, id.partition, 0, |_, _, _| {});
+        }
+        assert_eq!(letters, dead, "what nobody can read is a dead letter, and nothing else is");
+    }
+
+    /// Whatever a fact asks of others was sent once.
+    fn counts_balance(&mut self) {
+        let (log, topics) = self.at_log();
+        let mut asked: BTreeMap<&str, u64> = BTreeMap::new();
+        for fact in self.journal.facts.values().flatten() {
+            let what = match &fact.what {
+                What::StartRequested { .. } => "starts",
+                What::RunEnded { parent: Some(_), .. } => "ends told",
+                What::MergedInto { .. } => "carried",
+                What::ProfileAsked { .. } => "questions",
+                What::EventEmitted { .. } => "emitted",
+                _ => continue,
+            };
+            *asked.entry(what).or_default() += 1;
+        }
+        let mut sent: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut answers = 0;
+        for id in topics.partitions(Topic::Commands) {
+            read(&*log, &topics, Topic::Commands, id.partition, 0, |_, _, value| {
+                let Ok(CommandsRecord::Command(command)) = schema::decode(value) else { return };
+                let what = match serde_json::from_str::<Input>(command.body) {
+                    Ok(Input::Start { cause, .. }) if !cause.starts_with("hand-") => "starts",
+                    Ok(Input::StartEnded { .. }) => "ends told",
+                    Ok(Input::Carry(_)) => "carried",
+                    Ok(Input::Answer { .. }) => return answers += 1,
+                    _ => return,
+                };
+                *sent.entry(what).or_default() += 1;
+            });
+            read(&*log, &topics, Topic::Events, id.partition, 0, |_, _, value| {
+                if matches!(schema::decode(value), Ok(EventsRecord::Ask(_))) {
+                    *sent.entry("questions").or_default() += 1;
+                }
+            });
+        }
+        for id in topics.partitions(Topic::Intake) {
+            read(&*log, &topics, Topic::Intake, id.partition, 0, |_, _, value| {
+                if let Ok(IntakeRecord::Item(item)) = schema::decode(value)
+                    && item.source == "workflow"
+                {
+                    *sent.entry("emitted").or_default() += 1;
+                }
+            });
+        }
+        assert_eq!(sent, asked, "whatever a fact asks of others was sent once");
+        assert_eq!(answers, asked.get("questions").copied().unwrap_or(0), "every question is answered once");
+        asked.into_iter().for_each(|(name, count)| self.counts.add(name, count));
+    }
+
+    /// Stored, and built again from the journal alone, states and timers are those that the journal folds to.
+    fn states_are_the_journals(&mut self) {
+        for states in ["kept", "lost"] {
+            let workers = self.spine.as_mut().expect("open").workers();
+            workers.iter_mut().for_each(|worker| worker.stop().expect("stops"));
+            if states == "lost" {
+                self.spine = None;
+                self.store = Arc::new(MemoryStore::new());
+                self.log.take().expect("open").close();
+                assert!(self.open(), "opens again");
+                self.settle();
+                let workers = self.spine.as_mut().expect("open").workers();
+                workers.iter_mut().for_each(|worker| worker.stop().expect("stops"));
+            }
+            self.check_stored(states);
+        }
+    }
+
+    fn check_stored(&self, states: &str) {
+        let clock = self.core_clock();
+        let tables = self.store.tables().expect("reads");
+        let mut stored: BTreeMap<Bytes, Subject> = BTreeMap::new();
+        for table in tables.iter().filter(|table| table.0.contains(".workflows.")) {
+            for (key, state) in self.store.scan(table, None, usize::MAX).expect("reads") {
+                let subject = Subject::decode(&state).expect("decodes");
+                stored.insert(key, subject);
+            }
+            let due = self.store.due(table, Millis::MAX, None, usize::MAX).expect("reads");
+            for wake in due {
+                assert_eq!(stored[&wake.key].next_wake(clock), Some(wake.due), "the index says what the state wants, states {states}");
+            }
+        }
+        stored.retain(|_, subject| subject.facts > 0);
+        let folded: BTreeMap<Bytes, Subject> = self.journal.subjects.clone().into_iter().filter(|(_, subject)| subject.facts > 0).collect();
+        for (key, subject) in &folded {
+            assert_eq!(stored.get(key), Some(subject), "a journal replays to its state, states {states}: {key:?}");
+        }
+        assert_eq!(stored.len(), folded.len(), "states {states}");
+    }
+}
