@@ -66,6 +66,8 @@ pub struct Executor {
     pub deeds: Deeds,
     /// Where time is the data's own, every attempt is answered.
     must_answer: bool,
+    /// Performers have no time where time is the data's own.
+    has_deadlines: bool,
     /// At the end it answers everything, and nothing twice.
     behaves: bool,
 }
@@ -83,6 +85,7 @@ impl Executor {
             done: BTreeMap::new(),
             deeds: Deeds::default(),
             must_answer,
+            has_deadlines: !must_answer,
             behaves: false,
         }
     }
@@ -207,10 +210,11 @@ impl Executor {
         None
     }
 
-    fn ask(&mut self, at: usize, now: Millis) -> (Bytes, Input) {
+    /// However often it asks, its time runs from when it first did: that may be the one that is recorded.
+    fn ask(&mut self, at: usize, since: Millis) -> (Bytes, Input) {
         let executor = self.name();
         let live = &mut self.live[at];
-        live.stage = Stage::Asked(now);
+        live.stage = Stage::Asked(since);
         (live.key.clone(), Input::EffectStarted { effect: live.effect, attempt: live.attempt, executor, appended: Millis(0) })
     }
 
@@ -220,7 +224,7 @@ impl Executor {
         let me = self.name();
         let Some(by) = self.started.get(&place) else {
             // Refused while the run is paused, or lost: it asks again.
-            return rng.random_ratio(1, 4).then(|| self.ask(at, now));
+            return rng.random_ratio(1, 4).then(|| self.ask(at, asked));
         };
         let request = &self.requests[&live.effect];
         let elapsed = now.since_ms(asked);
@@ -237,7 +241,7 @@ impl Executor {
             }
             _ => request.timeout_ms,
         };
-        let outcome = if !self.must_answer && elapsed >= valid { Some(failed("too late to begin", rng)) } else { self.perform(at, rng) };
+        let outcome = if self.has_deadlines && elapsed >= valid { Some(failed("too late to begin", rng)) } else { self.perform(at, rng) };
         self.over(at, outcome, rng)
     }
 

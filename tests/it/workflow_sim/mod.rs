@@ -4,6 +4,7 @@
 //! `promises` says what holds of every journal, `mirror` what each journal must be to the byte. `FLYWHEEL_SIM_SEED=n cargo test --test it
 //! workflow_sim` runs one seed again and tells its story, `FLYWHEEL_SIM_SEEDS=n` runs the first n.
 
+mod end;
 mod executor;
 mod mirror;
 mod program;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use run::Life;
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 150;
 /// With this many, everything that can happen has happened.
 const SEEDS_ENOUGH: u64 = 150;
 /// Two run side by side: more would only wait for each other.

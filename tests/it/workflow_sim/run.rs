@@ -14,21 +14,20 @@ use flywheel::log::embedded::{Driver, EmbeddedLog, Options as LogOptions};
 use flywheel::log::{BatchBuilder, LogWriter, Transaction};
 use flywheel::permit::{AddressKey, Cause};
 use flywheel::schema;
-use flywheel::schema::records::{Command, CommandsRecord, EventsRecord, IntakeItem, IntakeRecord, TimeStatement};
+use flywheel::schema::records::{Command, CommandsRecord, IntakeItem, IntakeRecord, TimeStatement};
 use flywheel::state::{MemoryStore, StateStore};
 use flywheel::stream::topology::Topology;
 use flywheel::stream::{
-    NamespaceClock, Options, Partitions, Setup, Spine, Topic, Topics, activate_policy, activate_workflow, drive, retire_workflow,
+    NamespaceClock, Options, Partitions, Setup, Spine, Topic, Topics, activate_policy, activate_workflow, retire_workflow,
 };
-use flywheel::workflow::{Clock, Definition, Doing, EffectId, Input, Policy, RunId, Subject, What};
+use flywheel::workflow::{Clock, Definition, Doing, EffectId, Input, Policy, RunId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use super::executor::Executor;
-use super::mirror::{Journal, Reference, Setting, difference, read};
+use super::mirror::{Journal, Reference};
 use super::program::{CHILD, POLICY, program};
-use super::promises;
 use crate::spine_world::{START, tenant, topology};
 
 const FOLDER: &str = "log";
@@ -45,41 +44,41 @@ when = "events_1h >= 3"
 pub struct Counts(pub BTreeMap<&'static str, u64>);
 
 impl Counts {
-    fn add(&mut self, name: &'static str, count: u64) {
+    pub(super) fn add(&mut self, name: &'static str, count: u64) {
         *self.0.entry(name).or_default() += count;
     }
 }
 
 pub struct Life {
-    rng: ChaCha8Rng,
-    fs: SimFs,
-    clock: ManualClock,
-    time: NamespaceClock,
-    log_options: LogOptions,
-    options: Options,
-    partitions: Partitions,
-    topology: Arc<Topology>,
-    policy: Policy,
-    definitions: Vec<Definition>,
-    log: Option<Arc<EmbeddedLog>>,
-    store: Arc<MemoryStore>,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) fs: SimFs,
+    pub(super) clock: ManualClock,
+    pub(super) time: NamespaceClock,
+    pub(super) log_options: LogOptions,
+    pub(super) options: Options,
+    pub(super) partitions: Partitions,
+    pub(super) topology: Arc<Topology>,
+    pub(super) policy: Policy,
+    pub(super) definitions: Vec<Definition>,
+    pub(super) log: Option<Arc<EmbeddedLog>>,
+    pub(super) store: Arc<MemoryStore>,
     /// The states as earlier flushes left them.
-    older: Vec<MemoryStore>,
-    spine: Option<Spine>,
-    topics: Option<Topics>,
-    journal: Journal,
-    references: BTreeMap<PartitionId, Reference>,
-    executor: Executor,
+    pub(super) older: Vec<MemoryStore>,
+    pub(super) spine: Option<Spine>,
+    pub(super) topics: Option<Topics>,
+    pub(super) journal: Journal,
+    pub(super) references: BTreeMap<PartitionId, Reference>,
+    pub(super) executor: Executor,
     /// Workers that nobody steps for so many steps.
-    stalled: BTreeMap<usize, u32>,
-    sent: u64,
+    pub(super) stalled: BTreeMap<usize, u32>,
+    pub(super) sent: u64,
     /// Commands that nobody can read, acknowledged and not.
-    rubbish: u64,
+    pub(super) rubbish: u64,
     pub counts: Counts,
     pub story: Vec<String>,
-    tells: bool,
+    pub(super) tells: bool,
     /// As it happens, for a seed that is looked at by itself.
-    prints: bool,
+    pub(super) prints: bool,
 }
 
 impl Life {
@@ -137,7 +136,7 @@ impl Life {
         life
     }
 
-    fn tell(&mut self, line: impl FnOnce() -> String) {
+    pub(super) fn tell(&mut self, line: impl FnOnce() -> String) {
         if !self.tells {
             return;
         }
@@ -148,14 +147,14 @@ impl Life {
         self.story.push(line);
     }
 
-    fn core_clock(&self) -> Clock {
+    pub(super) fn core_clock(&self) -> Clock {
         match self.time {
             NamespaceClock::Wall => Clock::Wall,
             NamespaceClock::Event => Clock::Event,
         }
     }
 
-    fn now(&self) -> Millis {
+    pub(super) fn now(&self) -> Millis {
         self.clock.now()
     }
 
@@ -181,12 +180,12 @@ impl Life {
         }
     }
 
-    fn at_log(&self) -> (Arc<EmbeddedLog>, Topics) {
+    pub(super) fn at_log(&self) -> (Arc<EmbeddedLog>, Topics) {
         (Arc::clone(self.log.as_ref().expect("the log is open")), self.topics.clone().expect("found when opened"))
     }
 
     /// Opens log and engine; false if the machine stopped meanwhile.
-    fn open(&mut self) -> bool {
+    pub(super) fn open(&mut self) -> bool {
         let fs = Arc::new(self.fs.clone());
         let log = match EmbeddedLog::open(fs, Path::new(FOLDER), self.log_options.clone(), Arc::new(self.clock.clone())) {
             Ok(log) => log,
@@ -343,7 +342,7 @@ impl Life {
     }
 
     /// True if it reached the log.
-    fn append(&mut self, transaction: Transaction) -> bool {
+    pub(super) fn append(&mut self, transaction: Transaction) -> bool {
         if self.is_off() {
             return false;
         }
@@ -418,7 +417,7 @@ impl Life {
     }
 
     /// A command, from outside of the engine.
-    fn order(&mut self, key: &Bytes, input: &Input) -> bool {
+    pub(super) fn order(&mut self, key: &Bytes, input: &Input) -> bool {
         let at = match input {
             Input::EffectStarted { .. } | Input::EffectFinished { .. } => None,
             _ => Some(self.now().0),
@@ -517,7 +516,7 @@ impl Life {
         self.order(&key, &input);
     }
 
-    fn stuck(&self, key: &Bytes) -> Option<EffectId> {
+    pub(super) fn stuck(&self, key: &Bytes) -> Option<EffectId> {
         let steps = self.journal.subjects[key].runs.values().flat_map(|run| run.steps.values());
         let pending = steps.filter_map(|step| match &step.doing {
             Doing::Effect(pending) if pending.stuck.is_some() && !self.executor.is_on(pending.id) => Some(pending.id),
@@ -527,11 +526,11 @@ impl Life {
     }
 
     /// A person found out, and does not lie.
-    fn truth_of(&self, effect: EffectId) -> Input {
+    pub(super) fn truth_of(&self, effect: EffectId) -> Input {
         Input::Resolve { effect, done: self.executor.was_done(effect).then(|| json!({ "ok": true })), by: "kim".to_owned() }
     }
 
-    fn next_answer(&mut self) -> Option<(Bytes, Input)> {
+    pub(super) fn next_answer(&mut self) -> Option<(Bytes, Input)> {
         let now = self.now();
         let Self { executor, journal, rng, .. } = self;
         let is_open = |key: &Bytes, effect, attempt| {
@@ -569,7 +568,7 @@ impl Life {
         }
     }
 
-    fn state_time(&mut self) {
+    pub(super) fn state_time(&mut self) {
         let topics = self.topics.clone().expect("open");
         let now = self.now();
         let mut transaction = Transaction::default();
@@ -606,248 +605,11 @@ impl Life {
         }
     }
 
-    fn hear(&mut self) {
+    pub(super) fn hear(&mut self) {
         let (log, topics) = self.at_log();
         for (key, fact) in self.journal.read(&*log, &topics) {
             self.tell(|| format!("    {key:?} {fact:?}"));
             self.executor.hear(&key, &fact);
         }
-    }
-
-    /// Nothing goes wrong any more: everything that waits is answered, resumed and waited for, until no run is left.
-    fn finish(&mut self) {
-        self.stalled.clear();
-        self.fs.power_off_after(u64::MAX);
-        self.executor.behave();
-        for round in 0..2_000 {
-            self.settle();
-            if self.journal.subjects.values().all(|subject| subject.runs.is_empty()) && self.executor.is_idle() {
-                return self.judge();
-            }
-            let before = self.sent;
-            self.help();
-            // Those that ask in vain must not keep time from passing.
-            if self.sent == before || round % 8 == 7 {
-                let clock = self.core_clock();
-                let next = self.journal.subjects.values().filter_map(|subject| subject.next_wake(clock)).min();
-                let ms = next.map_or(MINUTE_MS, |next| next.since_ms(self.now()).clamp(1_000, 12 * HOUR_MS));
-                self.clock.advance(ms);
-                let now = self.now();
-                self.tell(|| format!("it is {now}"));
-                if self.time == NamespaceClock::Event {
-                    self.state_time();
-                }
-            }
-        }
-        let left = self.journal.subjects.iter().filter(|(_, subject)| !subject.runs.is_empty());
-        panic!("stuck: {:#?}", left.map(|(key, subject)| (key, &subject.runs, &subject.held, &subject.expecting)).collect::<Vec<_>>());
-    }
-
-    /// Everything that can be done without anybody's help.
-    fn settle(&mut self) {
-        for _ in 0..2 {
-            drive(self.spine.as_mut().expect("open").workers()).unwrap_or_else(|error| panic!("{error}"));
-            // A tick tells of the end only when it is asked for anew.
-            self.clock.advance(1_000);
-        }
-        drive(self.spine.as_mut().expect("open").workers()).unwrap_or_else(|error| panic!("{error}"));
-        self.hear();
-    }
-
-    fn help(&mut self) {
-        for _ in 0..8 {
-            if let Some((key, input)) = self.next_answer() {
-                self.sent += 1;
-                self.order(&key, &input);
-            }
-        }
-        let subjects: Vec<(Bytes, Subject)> = self.journal.subjects.clone().into_iter().collect();
-        let by = || "kim".to_owned();
-        for (key, subject) in subjects {
-            for (run, state) in &subject.runs {
-                let mut inputs = Vec::new();
-                if let Some(effect) = self.stuck(&key) {
-                    inputs.push(self.truth_of(effect));
-                } else if state.paused.is_some() {
-                    inputs.push(Input::Resume { run: *run, by: by() });
-                }
-                let waits = state.steps.values().filter(|step| matches!(step.doing, Doing::Approval { .. }));
-                inputs.extend(waits.map(|step| Input::Approval {
-                    run: *run,
-                    node: step.node.clone(),
-                    approved: true,
-                    by: by(),
-                    comment: String::new(),
-                }));
-                for input in inputs {
-                    self.sent += 1;
-                    self.order(&key, &input);
-                }
-            }
-        }
-    }
-
-    fn judge(&mut self) {
-        // None lost: far enough on, nothing is due.
-        self.clock.advance(48 * HOUR_MS);
-        if self.time == NamespaceClock::Event {
-            self.state_time();
-        }
-        self.settle();
-        let clock = self.core_clock();
-        for (key, subject) in &self.journal.subjects {
-            assert!(subject.next_wake(clock).is_none(), "no timer lost: {key:?} {subject:#?}");
-        }
-        promises::all(&self.journal.facts, clock);
-        self.one_key_outside();
-        self.as_it_must_be();
-        self.counts_balance();
-        self.states_are_the_journals();
-        let endings = promises::endings(&self.journal.facts);
-        endings.into_iter().for_each(|(ending, count)| self.counts.add(ending, count));
-        let deeds = self.executor.deeds.clone();
-        for (name, count) in [
-            ("performed", deeds.performed),
-            ("performed again", deeds.repeated),
-            ("messages", deeds.messages),
-            ("lost", deeds.lost),
-            ("looked up", deeds.looked_up),
-            ("said again", deeds.said_again),
-            ("facts", self.journal.facts.values().map(|facts| facts.len() as u64).sum()),
-        ] {
-            self.counts.add(name, count);
-        }
-        let refused = self.journal.facts.values().flatten().filter(|fact| matches!(fact.what, What::PermitRefused { .. })).count();
-        self.counts.add("refused", refused as u64);
-        let held = self.journal.facts.values().flatten().filter(|fact| matches!(fact.what, What::Held { .. })).count();
-        self.counts.add("held", held as u64);
-    }
-
-    /// What was done outside was asked for, and what must not be done twice was not.
-    fn one_key_outside(&self) {
-        let facts = || self.journal.facts.values().flatten();
-        let once: std::collections::BTreeSet<EffectId> =
-            self.journal.facts.values().flat_map(|facts| promises::at_most_once(facts)).collect();
-        for (effect, times) in &self.executor.done {
-            let is_asked = facts().any(|fact| matches!(&fact.what, What::EffectRequested { effect: asked, .. } if asked == effect));
-            assert!(is_asked, "done without a request: {effect:?}");
-            assert!(*times == 1 || !once.contains(effect), "{effect:?} was done {times} times and may be done once");
-        }
-    }
-
-    /// The journal is what the commands come to, and nothing else.
-    fn as_it_must_be(&mut self) {
-        let (log, topics) = self.at_log();
-        let setting = Setting { definitions: &self.definitions, policy: &self.policy, clock: self.core_clock() };
-        let mut dead = 0;
-        for id in topics.partitions(Topic::Journal) {
-            let reference = self.references.entry(id.partition).or_default();
-            reference.read(&*log, &topics, id.partition, &setting);
-            let found = &self.journal.items[&id.partition];
-            if let Some(difference) = difference(found, &reference.items) {
-                panic!("partition {}: {difference}", id.partition.0);
-            }
-            assert_eq!(found.len(), reference.items.len(), "nothing that was decided is missing in partition {}", id.partition.0);
-            dead += reference.dead;
-            for (key, subject) in &reference.subjects {
-                let replayed = self.journal.subjects.get(key).cloned().unwrap_or_default();
-                assert_eq!(&replayed, subject, "a journal replays to its state: {key:?}");
-            }
-        }
-        assert!(dead >= self.rubbish);
-        let mut letters = 0;
-        for id in topics.partitions(Topic::DeadLetters) {
-            letters += read(&*log, &topics, Topic::DeadLetters, id.partition, 0, |_, _, _| {});
-        }
-        assert_eq!(letters, dead, "what nobody can read is a dead letter, and nothing else is");
-    }
-
-    /// Whatever a fact asks of others was sent once.
-    fn counts_balance(&mut self) {
-        let (log, topics) = self.at_log();
-        let mut asked: BTreeMap<&str, u64> = BTreeMap::new();
-        for fact in self.journal.facts.values().flatten() {
-            let what = match &fact.what {
-                What::StartRequested { .. } => "starts",
-                What::RunEnded { parent: Some(_), .. } => "ends told",
-                What::MergedInto { .. } => "carried",
-                What::ProfileAsked { .. } => "questions",
-                What::EventEmitted { .. } => "emitted",
-                _ => continue,
-            };
-            *asked.entry(what).or_default() += 1;
-        }
-        let mut sent: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut answers = 0;
-        for id in topics.partitions(Topic::Commands) {
-            read(&*log, &topics, Topic::Commands, id.partition, 0, |_, _, value| {
-                let Ok(CommandsRecord::Command(command)) = schema::decode(value) else { return };
-                let what = match serde_json::from_str::<Input>(command.body) {
-                    Ok(Input::Start { cause, .. }) if !cause.starts_with("hand-") => "starts",
-                    Ok(Input::StartEnded { .. }) => "ends told",
-                    Ok(Input::Carry(_)) => "carried",
-                    Ok(Input::Answer { .. }) => return answers += 1,
-                    _ => return,
-                };
-                *sent.entry(what).or_default() += 1;
-            });
-            read(&*log, &topics, Topic::Events, id.partition, 0, |_, _, value| {
-                if matches!(schema::decode(value), Ok(EventsRecord::Ask(_))) {
-                    *sent.entry("questions").or_default() += 1;
-                }
-            });
-        }
-        for id in topics.partitions(Topic::Intake) {
-            read(&*log, &topics, Topic::Intake, id.partition, 0, |_, _, value| {
-                if let Ok(IntakeRecord::Item(item)) = schema::decode(value)
-                    && item.source == "workflow"
-                {
-                    *sent.entry("emitted").or_default() += 1;
-                }
-            });
-        }
-        assert_eq!(sent, asked, "whatever a fact asks of others was sent once");
-        assert_eq!(answers, asked.get("questions").copied().unwrap_or(0), "every question is answered once");
-        asked.into_iter().for_each(|(name, count)| self.counts.add(name, count));
-    }
-
-    /// Stored, and built again from the journal alone, states and timers are those that the journal folds to.
-    fn states_are_the_journals(&mut self) {
-        for states in ["kept", "lost"] {
-            let workers = self.spine.as_mut().expect("open").workers();
-            workers.iter_mut().for_each(|worker| worker.stop().expect("stops"));
-            if states == "lost" {
-                self.spine = None;
-                self.store = Arc::new(MemoryStore::new());
-                self.log.take().expect("open").close();
-                assert!(self.open(), "opens again");
-                self.settle();
-                let workers = self.spine.as_mut().expect("open").workers();
-                workers.iter_mut().for_each(|worker| worker.stop().expect("stops"));
-            }
-            self.check_stored(states);
-        }
-    }
-
-    fn check_stored(&self, states: &str) {
-        let clock = self.core_clock();
-        let tables = self.store.tables().expect("reads");
-        let mut stored: BTreeMap<Bytes, Subject> = BTreeMap::new();
-        for table in tables.iter().filter(|table| table.0.contains(".workflows.")) {
-            for (key, state) in self.store.scan(table, None, usize::MAX).expect("reads") {
-                let subject = Subject::decode(&state).expect("decodes");
-                stored.insert(key, subject);
-            }
-            let due = self.store.due(table, Millis::MAX, None, usize::MAX).expect("reads");
-            for wake in due {
-                assert_eq!(stored[&wake.key].next_wake(clock), Some(wake.due), "the index says what the state wants, states {states}");
-            }
-        }
-        stored.retain(|_, subject| subject.facts > 0);
-        let folded: BTreeMap<Bytes, Subject> = self.journal.subjects.clone().into_iter().filter(|(_, subject)| subject.facts > 0).collect();
-        for (key, subject) in &folded {
-            assert_eq!(stored.get(key), Some(subject), "a journal replays to its state, states {states}: {key:?}");
-        }
-        assert_eq!(stored.len(), folded.len(), "states {states}");
     }
 }
