@@ -40,7 +40,14 @@ fn configured(config: &Config, namespace: &NamespaceConfig) -> Result<Plan, Erro
 
 fn plan(namespace: Namespace, clock: NamespaceClock, name: &str, partitions: u32) -> Result<Plan, Error> {
     let topology: Topology = topology::load(name)?;
-    Ok(Plan { namespace, clock, topology, partitions: Partitions { intake: partitions, events: partitions }, workflows: Vec::new(), policy: None })
+    Ok(Plan {
+        namespace,
+        clock,
+        topology,
+        partitions: Partitions { intake: partitions, events: partitions },
+        workflows: Vec::new(),
+        policy: None,
+    })
 }
 
 /// Every namespace that the log has a topic of.

@@ -70,7 +70,8 @@ impl Consent {
 
     /// Every answer with its time, as it could be given again.
     pub fn answers(&self) -> impl Iterator<Item = (Stated, Millis)> {
-        let stated = |entry: &Entry| Stated { purpose: entry.purpose.to_string(), channel: entry.channel.to_string(), granted: entry.granted };
+        let stated =
+            |entry: &Entry| Stated { purpose: entry.purpose.to_string(), channel: entry.channel.to_string(), granted: entry.granted };
         self.entries.iter().map(move |entry| (stated(entry), entry.at))
     }
 

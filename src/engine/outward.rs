@@ -18,14 +18,8 @@ impl WorkflowFold {
             (What::StartRequested { visit, workflow, subject, input, depth, until, .. }, Some(run)) => {
                 let parent = until.map(|_| Parent { subject: key.subject().to_string(), run, visit: *visit });
                 let cause = format!("{run}:{visit}");
-                let start = Input::Start {
-                    workflow: workflow.clone(),
-                    cause,
-                    entry: input.clone(),
-                    profile: Json::Null,
-                    depth: *depth,
-                    parent,
-                };
+                let start =
+                    Input::Start { workflow: workflow.clone(), cause, entry: input.clone(), profile: Json::Null, depth: *depth, parent };
                 self.send(&who(subject).key(&key.tenant()), fact.at, *depth, &start, out)
             }
             (What::RunEnded { ending, node, outcome, parent: Some(parent) }, Some(_)) => {
@@ -53,7 +47,8 @@ impl WorkflowFold {
     /// Asks for the profile as it is when the question arrives; the answer comes as a command.
     fn ask(&self, slot: Slot, key: &SubjectKey, run: RunId, at: Millis, out: &mut Outputs) -> Result<(), Error> {
         let subject = &self.subjects.get(slot).subject;
-        let definition = subject.runs.get(&run).and_then(|run| self.definitions.library.get(&crate::domain::Digest::from_hex(&run.digest)?));
+        let definition =
+            subject.runs.get(&run).and_then(|run| self.definitions.library.get(&crate::domain::Digest::from_hex(&run.digest)?));
         let fields = definition.map(|definition| definition.profile.iter().map(String::as_str).collect()).unwrap_or_default();
         let ask = Ask { run: &run.to_string(), fields, at: at.0, redriven_from: None };
         out.push_to(Topic::Events, self.partition, key.as_bytes(), at, &EventsRecord::Ask(ask))

@@ -29,7 +29,12 @@ impl WorkflowFold {
                     (JournalRecord::Activated(activated), _) => drop(self.memo.in_force.hear(&activated)),
                     (JournalRecord::Fact(fact), Some(slot)) => {
                         let corrupt = |error: crate::workflow::CodecError| Error::Corrupt {
-                            what: format!("{} partition {} at {}", self.topics.info(Topic::Journal).spec.name, self.partition, record.offset.0),
+                            what: format!(
+                                "{} partition {} at {}",
+                                self.topics.info(Topic::Journal).spec.name,
+                                self.partition,
+                                record.offset.0
+                            ),
                             detail: error.to_string(),
                         };
                         let fact = Fact::from_parts(Millis(fact.at), fact.run, fact.body).map_err(corrupt)?;

@@ -121,18 +121,14 @@ impl ProfileFold {
         if out.is_silent() || !self.interest.of_event(event.name) {
             return Ok(());
         }
-        let properties = if event.properties.is_empty() { Json::Null } else { serde_json::from_str(event.properties).unwrap_or(Json::Null) };
+        let properties =
+            if event.properties.is_empty() { Json::Null } else { serde_json::from_str(event.properties).unwrap_or(Json::Null) };
         let profile = self.told_of(slot, &self.interest.fields, now);
         let (cause, name) = (event.message_id.to_owned(), event.name.to_owned());
         self.tell(slot, now, &Input::Event { cause, name, properties, profile, late }, out)
     }
 
-    pub(super) fn tell_segment(
-        &self,
-        slot: Slot,
-        change: &SegmentChange<'_>,
-        out: &mut Outputs,
-    ) -> Result<(), Error> {
+    pub(super) fn tell_segment(&self, slot: Slot, change: &SegmentChange<'_>, out: &mut Outputs) -> Result<(), Error> {
         let SegmentChange { segment, entered, at, cause, late, .. } = *change;
         if out.is_silent() || !self.interest.of_segment(segment) {
             return Ok(());
@@ -165,7 +161,15 @@ impl ProfileFold {
     }
 
     /// What the person has said about being written to, at the time when they said it.
-    pub(super) fn tell_consent(&self, slot: Slot, cause: &str, at: Millis, now: Millis, stated: Vec<Stated>, out: &mut Outputs) -> Result<(), Error> {
+    pub(super) fn tell_consent(
+        &self,
+        slot: Slot,
+        cause: &str,
+        at: Millis,
+        now: Millis,
+        stated: Vec<Stated>,
+        out: &mut Outputs,
+    ) -> Result<(), Error> {
         if out.is_silent() {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use serde_json::Value as Json;
 
+use super::super::context::Clock;
 use super::super::definition::{Errors, Kind, OnError, Retry};
 use super::super::fact::{Category, Settled, What};
 use super::super::ids::{EffectId, RunId, chance};
@@ -41,6 +42,8 @@ impl Turn<'_, '_> {
             Some(open) if open.attempt == attempt => return Err(Rejection::AlreadyDecided("this attempt was started".to_owned())),
             _ => return Err(Rejection::NotThisAttempt(attempt)),
         }
+        // Where time is the data's own, when somebody came round to it says nothing.
+        let appended = if self.context.clock == Clock::Event { self.at } else { appended };
         self.fact(run, What::EffectStarted { effect, attempt, executor: executor.to_owned(), appended });
         Ok(())
     }

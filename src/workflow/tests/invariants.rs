@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::super::{EffectId, Fact, RunId, Subject, What, evolve};
+use super::super::{Doing, EffectId, Fact, RunId, Subject, What, evolve};
 use super::program::{Choices, program};
 use super::world::World;
-use crate::domain::Millis;
+use crate::consent::Status;
+use crate::domain::{HOUR_MS, Millis};
+use crate::permit::AddressKey;
 
 /// The effect that a fact is about, if it is one of a run in progress.
 fn effect_of(what: &What) -> Option<EffectId> {
@@ -120,6 +122,64 @@ fn paused_never_sends(journal: &[Fact]) {
     }
 }
 
+/// With what was known at that moment: who had not said no, was reachable, and had a history that was complete.
+fn no_send_without_a_permit_and_no_permit_without_leave(world: &World) {
+    let mut state = Subject::default();
+    let mut granted: BTreeSet<(EffectId, u32)> = BTreeSet::new();
+    for fact in &world.journal {
+        if let What::PermitGranted { effect, attempt, grant, to } = &fact.what {
+            granted.insert((*effect, *attempt));
+            let (_, _, pending) = state.effect(*effect).unwrap();
+            let open = pending.open.as_ref().unwrap();
+            assert!(open.started.is_some() && !open.look_up && open.permit.is_none(), "{fact:?}");
+            assert_eq!(state.address(&pending.target), Some(to.as_str()));
+            assert!(!state.is_merging(), "{fact:?}");
+            assert!(state.suppressions.of(AddressKey::of(&pending.target, to), fact.at).is_none(), "{fact:?}");
+            if pending.purpose != "transactional" {
+                assert!(open.appended.unwrap() <= fact.at, "before time was there: {fact:?}");
+                assert_ne!(state.consent.status(&pending.purpose, &pending.target), Status::Denied, "{fact:?}");
+            }
+            assert!(grant.until() > fact.at);
+        }
+        evolve(&mut state, fact);
+    }
+    for sent in &world.sent {
+        assert!(granted.iter().any(|(effect, _)| *effect == sent.effect), "sent without a permit");
+    }
+}
+
+fn caps_hold_across_runs(world: &World) {
+    let marketing: Vec<_> = world.sent.iter().filter(|sent| sent.purpose == "marketing").collect();
+    for last in &marketing {
+        let within = marketing.iter().filter(|sent| sent.at <= last.at && sent.at > last.at - HOUR_MS).count();
+        assert!(within <= 2, "{within} messages in the hour before {}", last.at);
+    }
+}
+
+fn nothing_begins_and_no_silence_is_concluded_while_a_history_is_coming_in(journal: &[Fact]) {
+    let mut state = Subject::default();
+    for fact in journal {
+        if state.is_merging() {
+            let waited = |visit| {
+                let step = fact.run.and_then(|run| state.runs.get(&run)?.steps.get(visit));
+                step.is_some_and(|step| matches!(step.doing, Doing::Wait { .. }))
+            };
+            match &fact.what {
+                What::RunStarted { .. } => panic!("{fact:?}"),
+                What::TimerFired { visit, .. } => assert!(!waited(visit), "{fact:?}"),
+                _ => {}
+            }
+        }
+        evolve(&mut state, fact);
+    }
+}
+
+fn time_never_runs_backwards(journal: &[Fact]) {
+    for pair in journal.windows(2) {
+        assert!(pair[0].at <= pair[1].at, "{pair:?}");
+    }
+}
+
 fn a_journal_replays_to_its_state(journal: &[Fact], state: &Subject) {
     let mut again = Subject::default();
     let mut bytes = Vec::new();
@@ -144,11 +204,15 @@ fn all_hold(world: &World) {
     no_fact_of_a_run_after_its_terminal_one(journal);
     no_timer_early(journal);
     paused_never_sends(journal);
+    no_send_without_a_permit_and_no_permit_without_leave(world);
+    caps_hold_across_runs(world);
+    nothing_begins_and_no_silence_is_concluded_while_a_history_is_coming_in(journal);
+    time_never_runs_backwards(journal);
     a_journal_replays_to_its_state(journal, &world.state);
 }
 
 fn lived(definition: &[u8], faults: &[u8]) -> World {
-    let mut world = World::new(&program(definition));
+    let mut world = World::new(&program(definition, false));
     world.start("start0");
     let mut choices = Choices::new(faults);
     for _ in 0..faults.len() / 3 {

@@ -18,17 +18,19 @@ impl<'b> Choices<'b> {
 }
 
 struct Writer<'c, 'b> {
+    /// Nothing in it pauses a run, or lets go of an attempt that is under way.
+    calm: bool,
     choices: &'c mut Choices<'b>,
     out: String,
     count: usize,
 }
 
-/// A workflow started by command with a signal `s`, events `E` and `Goal`.
-pub(super) fn program(bytes: &[u8]) -> String {
+/// A workflow started by command with a signal `s`, events `E` and `Goal`; a `calm` one never pauses, and waits for every attempt.
+pub(super) fn program(bytes: &[u8], calm: bool) -> String {
     let mut choices = Choices::new(bytes);
-    let policy = ["", "on_failure = \"failed\"\n"][usize::from(choices.below(2))];
-    let with_goal = choices.below(2) == 1;
-    let mut writer = Writer { choices: &mut choices, out: String::new(), count: 0 };
+    let policy = ["on_failure = \"failed\"\n", ""][usize::from(choices.below(2)) * usize::from(!calm)];
+    let with_goal = choices.below(2) == 1 && !calm;
+    let mut writer = Writer { calm, choices: &mut choices, out: String::new(), count: 0 };
     let first = writer.block("end", 3, true);
     let nodes = writer.out;
     let goal = if with_goal { "[[node]]\nname = \"goal\"\nkind = \"goal\"\nevent = \"Goal\"\n" } else { "" };
@@ -74,7 +76,7 @@ impl Writer<'_, '_> {
                 )
             }
             4 => {
-                let silence = ["approves", "rejects", "pauses"][usize::from(self.choices.below(3))];
+                let silence = ["approves", "rejects", "pauses"][usize::from(self.choices.below(3 - u8::from(self.calm)))];
                 let keys =
                     format!("who = \"x\"\ndeadline = \"1h\"\nsilence = \"{silence}\"\non_approve = \"{next}\"\non_reject = \"{next}\"");
                 self.node("approval", &keys)
@@ -90,11 +92,17 @@ impl Writer<'_, '_> {
     }
 
     fn effect(&mut self, next: &str) -> String {
-        let unknown = ["retry", "look_up", "assume_done", "ask_a_person"][usize::from(self.choices.below(4))];
+        let unknown = ["retry", "look_up", "assume_done", "ask_a_person"][usize::from(self.choices.below(4 - u8::from(self.calm)))];
         let attempts = self.choices.below(3) + 1;
         let fallback = if self.choices.below(2) == 1 { format!("\non_failure = \"{next}\"") } else { String::new() };
+        let by = match self.choices.below(6) {
+            0..=2 => "agent = \"x\"".to_owned(),
+            3 | 4 => format!("channel = \"email\"\npriority = \"{}\"", ["low", "high"][usize::from(self.choices.below(2))]),
+            _ => format!("channel = \"sms\"\npurpose = \"{}\"", ["product", "transactional"][usize::from(self.choices.below(2))]),
+        };
+        let takes = ["", "takes = \"2m\"\n"][usize::from(self.choices.below(2))];
         let keys = format!(
-            "agent = \"x\"\ntimeout = \"1m\"\nunknown = \"{unknown}\"\nretry = {{ attempts = {attempts}, first = \"10s\" }}\nnext = \"{next}\"{fallback}"
+            "{by}\n{takes}timeout = \"1m\"\nunknown = \"{unknown}\"\nretry = {{ attempts = {attempts}, first = \"10s\" }}\nnext = \"{next}\"{fallback}"
         );
         self.node("effect", &keys)
     }
@@ -109,10 +117,10 @@ impl Writer<'_, '_> {
     }
 
     fn parallel(&mut self, next: &str, depth: u8) -> String {
-        let needs = ["\"all\"", "\"any\"", "2"][usize::from(self.choices.below(3))];
+        let needs = ["\"all\"", "\"any\"", "2"][usize::from(self.choices.below(if self.calm { 1 } else { 3 }))];
         let join = self.node("join", &format!("needs = {needs}\nnext = \"{next}\""));
         let branches: Vec<String> = (0..3).map(|_| format!("\"{}\"", self.block(&join, depth - 1, true))).collect();
-        let failing = ["pauses", "cancels_others", "leaves_others"][usize::from(self.choices.below(3))];
+        let failing = ["leaves_others", "cancels_others", "pauses"][usize::from(self.choices.below(if self.calm { 1 } else { 3 }))];
         let fallback = if failing == "pauses" { String::new() } else { format!("\non_failure = \"{next}\"") };
         let keys = format!("branches = [{}]\njoin = \"{join}\"\nfailing = \"{failing}\"{fallback}", branches.join(", "));
         self.node("parallel", &keys)
