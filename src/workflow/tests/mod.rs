@@ -2,6 +2,7 @@
 
 mod clocks;
 mod invariants;
+mod long;
 mod messages;
 mod order;
 mod program;
@@ -66,4 +67,34 @@ fn drawings_show_every_node_and_way() {
 fn what_commands_must_bring_of_the_profile_is_known() {
     let winback = Definition::parse("winback", SHIPPED[0].1).unwrap();
     assert_eq!(winback.profile, ["days_since_seen", "orders", "traits.first_name"]);
+}
+
+#[test]
+fn every_kind_of_fact_and_command_and_node_is_in_the_documentation() {
+    let docs = include_str!("../../../docs/workflows.md");
+    let snake = |name: &str| {
+        let mut snake = String::new();
+        for c in name.chars() {
+            if c.is_uppercase() && !snake.is_empty() {
+                snake.push('_');
+            }
+            snake.extend(c.to_lowercase());
+        }
+        snake
+    };
+    for (source, within) in [(include_str!("../fact.rs"), "pub enum What {"), (include_str!("../input.rs"), "pub enum Input {")] {
+        let body = source.split(within).nth(1).and_then(|rest| rest.split("\n}").next()).unwrap();
+        let variants = body.lines().filter_map(|line| line.strip_prefix("    ").filter(|line| line.starts_with(char::is_uppercase)));
+        let names: Vec<String> = variants.map(|line| snake(line.trim_end_matches([',', ' ', '{']).split('(').next().unwrap())).collect();
+        assert!(names.len() > 20, "{names:?}");
+        for name in names {
+            assert!(docs.contains(&format!("`{name}`")), "{name} of {within} is not in docs/workflows.md");
+        }
+    }
+    for (kind, must, may) in super::document::KINDS {
+        assert!(docs.contains(&format!("| `{kind}` |")), "{kind}");
+        for key in must.iter().chain(may) {
+            assert!(docs.contains(&format!("`{key}`")), "{key} of {kind}");
+        }
+    }
 }

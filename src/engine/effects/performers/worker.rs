@@ -95,11 +95,12 @@ async fn answer(call: &Call, mut response: reqwest::Response) -> Outcome {
             Err(_) => Outcome::Done { result: json!({ "text": String::from_utf8_lossy(&body) }) },
         },
         404 if call.look_up => Outcome::NotDone,
-        408 | 425 | 429 | 503 => Outcome::Failed { category: Category::Api, error: error(), permanent: false, retry_after_ms },
+        408 | 425 | 429 | 503 => Outcome::Failed { category: Category::Integration, error: error(), permanent: false, retry_after_ms },
         400 | 422 => refusal(Category::Data, error()),
-        300..500 => refusal(Category::Integration, error()),
+        // Credentials, a path that is not there: it fails for everyone until somebody acts.
+        300..500 => refusal(Category::Api, error()),
         _ if call.request.unknown == Unknown::Retry || call.look_up => {
-            Outcome::Failed { category: Category::Api, error: error(), permanent: false, retry_after_ms }
+            Outcome::Failed { category: Category::Integration, error: error(), permanent: false, retry_after_ms }
         }
         _ => Outcome::Unknown { error: error() },
     }

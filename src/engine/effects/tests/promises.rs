@@ -96,7 +96,7 @@ fn done() -> Outcome {
 }
 
 fn failed() -> Outcome {
-    Outcome::Failed { category: Category::Api, error: "no".into(), permanent: false, retry_after_ms: None }
+    Outcome::Failed { category: Category::Integration, error: "no".into(), permanent: false, retry_after_ms: None }
 }
 
 #[test]
