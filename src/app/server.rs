@@ -195,7 +195,10 @@ impl Edge {
             links: links(&config, &folder, &contact.url)?,
             readiness: Arc::new(Health { log: Arc::clone(&log) as _, vitals: Arc::clone(&vitals), clock }),
             metrics,
-            sources: sources(&config, namespaces),
+            sources: Sources {
+                owner: Some(gateway::Owner { token: token.clone(), listening: address.ip() }),
+                ..sources(&config, namespaces)
+            },
             options: config.gateway.clone(),
             extra: Some(admin::router(log, token, address.ip())),
         };

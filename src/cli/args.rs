@@ -67,6 +67,9 @@ pub enum Command {
     /// Campaigns and journeys: check, draw and test definitions; what runs do and did, and what came of them.
     #[command(subcommand)]
     Workflow(super::workflow::Workflow),
+    /// What mail servers send back.
+    #[command(subcommand)]
+    Mail(super::mail::Mail),
     /// Digests of what the log holds, to compare two histories by.
     Replay(Replay),
     /// Check every byte of the data folder; declare a hole where bytes are damaged.

@@ -11,7 +11,7 @@ pub const NOT_FOUND: u8 = 3;
 /// A check did not pass.
 pub const CHECK_FAILED: u8 = 4;
 /// Anything else that failed.
-const FAILED: u8 = 1;
+pub const FAILED: u8 = 1;
 
 /// An error with an exit code of its own; `main` prints it and leaves with the code.
 #[derive(Debug, thiserror::Error)]

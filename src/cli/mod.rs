@@ -7,6 +7,7 @@ pub mod args;
 pub mod demo;
 mod exit;
 mod keep;
+mod mail;
 pub(crate) mod output;
 mod people;
 mod query;

@@ -45,6 +45,7 @@ pub(super) struct Keys {
     by_write_key: HashMap<Box<str>, Arc<Resolved>>,
     by_api_key: HashMap<Digest, Access>,
     intakes: HashMap<Namespace, Intake>,
+    owner: Option<(Digest, IpAddr)>,
     /// Where a keyless request from the machine itself reads, if at all.
     local: Option<Access>,
     unknown: Mutex<Unknown>,
@@ -74,7 +75,8 @@ impl Keys {
         let by_api_key: HashMap<Digest, Access> =
             sources.api_keys.iter().map(|(key, access)| (Digest::of(key.as_bytes()), access.clone())).collect();
         let local = sources.keyless.clone().filter(|_| by_api_key.is_empty());
-        Ok(Self { by_write_key, by_api_key, intakes, local, unknown: Mutex::default() })
+        let owner = sources.owner.as_ref().map(|owner| (Digest::of(owner.token.as_bytes()), owner.listening));
+        Ok(Self { by_write_key, by_api_key, intakes, owner, local, unknown: Mutex::default() })
     }
 
     pub(super) fn source(&self, write_key: &str) -> Result<&Arc<Resolved>, Refusal> {
@@ -124,6 +126,13 @@ impl Keys {
             return Err(Refusal::InvalidApiKey);
         }
         self.local.clone().ok_or(Refusal::InvalidApiKey)
+    }
+
+    /// Whether this is the token of the data folder's owner, from the folder's machine.
+    pub(super) fn is_owner(&self, key: Option<&str>, peer: IpAddr) -> bool {
+        let Some(((token, listening), key)) = self.owner.as_ref().zip(key) else { return false };
+        let peer = peer.to_canonical();
+        (peer.is_loopback() || peer == listening.to_canonical()) && *token == Digest::of(key.as_bytes())
     }
 
     /// Whether a reader may name its tenant and namespace itself: only the machine's own user, who can read the files anyway.

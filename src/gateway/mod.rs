@@ -48,7 +48,7 @@ use crate::env::Clock;
 use crate::log::{self, LogWriter, TopicName};
 pub use health::Reason;
 pub use openapi::openapi;
-pub use options::{Access, BODY_BYTES_MAX, Clocked, Options, Source, Sources};
+pub use options::{Access, BODY_BYTES_MAX, Clocked, Options, Owner, Source, Sources};
 pub use port::{
     ApprovalFound, ApprovalsAsked, Asking, Campaigns, Decided, Links, Preference, Preview, RunFound, RunsAsked, RunsPage, WorkflowFound,
 };

@@ -3,6 +3,7 @@
 //! Values only; `config` reads them from files and the environment. Every limit is here so that nothing in the gateway is unbounded.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -144,11 +145,27 @@ pub struct Sources {
     pub write_keys: BTreeMap<String, Source>,
     /// By API key. Secret.
     pub api_keys: BTreeMap<String, Access>,
+    /// The token of the data folder's owner, who may read and do everything of every tenant, from this machine only.
+    pub owner: Option<Owner>,
     /// What the machine itself may read without a key, and the importer's API with it, while there are no API keys. Only for a server that
     /// nobody has set up yet: behind a proxy on the same machine everybody's requests look like its own.
     pub keyless: Option<Access>,
     /// Every namespace, and whether its clock is event time: an importer states the time there.
     pub namespaces: BTreeMap<Namespace, Clocked>,
+}
+
+/// What the owner of the data folder proves to be one with.
+#[derive(Clone)]
+pub struct Owner {
+    pub token: String,
+    /// The address that the server listens on: a process of this machine that connects to it comes from there.
+    pub listening: IpAddr,
+}
+
+impl std::fmt::Debug for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Owner(of {})", self.listening)
+    }
 }
 
 /// Which clock a namespace runs on.

@@ -30,6 +30,7 @@ mod schedule;
 mod snapshot;
 mod state;
 mod story;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,7 @@ pub use schedule::{next_time, schedule_cause, stagger};
 pub use snapshot::{EVERY as SNAPSHOT_EVERY, is_due as snapshot_is_due};
 pub use state::{Doing, HELD_MAX, Kept, Mark, Pending, Run, Step, Subject, Way};
 pub use story::Story;
+pub use verify::{Divergence, Verified};
 
 /// The workflows that the binary carries, by name.
 pub const SHIPPED: [(&str, &str); 2] = [

@@ -1,7 +1,10 @@
 //! `flywheel workflow`: campaigns and journeys. Reading is here: definitions as files or as published, runs and figures from the read
 //! models, stories from the journal. Beside a running server or without one.
 
+mod act;
+mod api;
 mod files;
+mod verify;
 
 use clap::{Subcommand, ValueEnum};
 
@@ -16,6 +19,10 @@ pub enum Drawing {
 
 #[derive(Debug, Subcommand)]
 pub enum Workflow {
+    #[command(flatten)]
+    Act(act::Act),
+    /// Hold recorded journals against a changed workflow: where would people who are in it have gone another way? Exit code 1 if anyone.
+    Verify(verify::Verify),
     /// Refuse mistakes, with file, line, reason and a hint.
     Check {
         /// Files, folders of them, or names of shipped ones; all shipped ones if absent.
@@ -44,6 +51,8 @@ pub enum Workflow {
 
 pub async fn run(config: &Config, asked: &Workflow, json: bool) -> anyhow::Result<()> {
     match asked {
+        Workflow::Act(asked) => act::run(config, asked, json).await,
+        Workflow::Verify(asked) => verify::run(config, asked, json),
         Workflow::Check { files } => files::check(files, json),
         Workflow::Show { file, at, format, mermaid } => {
             let format = if *mermaid { Drawing::Mermaid } else { *format };

@@ -19,6 +19,10 @@ use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
 use crate::workflow::{EffectId, Input, RunId};
 
+/// How often and how long apart the read model is asked for what the journal has already.
+const SOON_TRIES: usize = 10;
+const SOON_PAUSE: Duration = Duration::from_millis(20);
+
 /// What an action may say; each takes what it needs.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -207,6 +211,17 @@ impl Gateway {
         }))
     }
 
+    /// Who decided an approval before: the read model may be a moment behind that.
+    async fn soon_decided(&self, access: &Access, run: RunId, node: &str) -> Result<Option<Refusal>, Refusal> {
+        for _ in 0..SOON_TRIES {
+            if let Some(decided) = self.decided_approval(access, run, Some(node)).await? {
+                return Ok(Some(decided));
+            }
+            tokio::time::sleep(SOON_PAUSE).await;
+        }
+        Ok(None)
+    }
+
     /// The answer to what was waited for.
     async fn told(
         &self,
@@ -225,18 +240,16 @@ impl Gateway {
             }
             Became::Refused { code, message } => Err(Refusal::Conflict { code, message }),
             Became::Nothing if followed.is_decided => {
-                let found = self.run_found(access, run).await?;
-                match found.map(|found| found.ended) {
-                    None => Err(Refusal::Missing(format!("run {run} in progress"))),
-                    Some(Some(how)) => Err(Refusal::Conflict { code: "run_ended", message: format!("the run has ended: {how}") }),
-                    Some(None) => {
-                        let decided = match node {
-                            Some(node) => self.decided_approval(access, run, Some(node)).await?,
-                            None => None,
-                        };
-                        Err(decided.unwrap_or_else(|| Refusal::Conflict { code: "not_now", message: why_nothing.to_owned() }))
-                    }
+                if let Some(node) = node
+                    && let Some(decided) = self.soon_decided(access, run, node).await?
+                {
+                    return Err(decided);
                 }
+                Err(match self.run_found(access, run).await?.map(|found| found.ended) {
+                    None => Refusal::Missing(format!("run {run} in progress")),
+                    Some(Some(how)) => Refusal::Conflict { code: "run_ended", message: format!("the run has ended: {how}") },
+                    Some(None) => Refusal::Conflict { code: "not_now", message: why_nothing.to_owned() },
+                })
             }
             Became::Nothing => Ok(taken(run, sent)),
         }

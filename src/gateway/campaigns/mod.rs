@@ -46,8 +46,10 @@ impl Gateway {
     }
 
     pub(super) fn access_by(&self, head: &Parts, key: Option<&str>) -> Result<Access, Refusal> {
-        let mut access = self.keys.reader_by(key, &head.headers, Peer::of(head).ip)?;
-        if self.keys.is_open() {
+        let peer = Peer::of(head).ip;
+        let is_owner = self.keys.is_owner(key, peer);
+        let mut access = if is_owner { owners() } else { self.keys.reader_by(key, &head.headers, peer)? };
+        if is_owner || self.keys.is_open() {
             let bad = |error: IdError| Refusal::InvalidRequest(error.to_string());
             if let Some(namespace) = query(head.uri.query(), "namespace") {
                 access.namespace = Namespace::new(namespace).map_err(bad)?;
@@ -81,6 +83,11 @@ impl Gateway {
     async fn run_found(&self, access: &Access, run: RunId) -> Result<Option<RunFound>, Refusal> {
         self.app.campaigns.run(access, run).await.map_err(read_failed)
     }
+}
+
+/// Whose things the owner means who names nobody's.
+fn owners() -> Access {
+    Access { tenant: TenantId::new("default").expect("a slug"), namespace: Namespace::new("main").expect("a slug") }
 }
 
 fn run_id(text: &str) -> Result<RunId, Refusal> {

@@ -89,7 +89,7 @@ mod tests {
         let hostile = "</pre><script>alert('x')</script>\" onload=\"a\u{202e}b\u{0}";
         let shown = list_of(&json!({hostile: hostile, "deep": {hostile: [hostile]}}));
         assert!(
-            !shown.contains("<script") && !shown.contains("</pre><") && !shown.contains('\u{202e}') && !shown.contains('\u{0}'),
+            !shown.contains("<script") && shown.matches("</pre>").count() == 2 && !shown.contains('\u{202e}') && !shown.contains('\u{0}'),
             "{shown}"
         );
         assert_eq!(escaped("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");

@@ -44,6 +44,13 @@ pub fn apply(state: &mut Subject, context: Context<'_>, input: &Input, at: Milli
     Ok(turn.facts)
 }
 
+/// What follows of the state alone.
+pub(super) fn moves(state: &mut Subject, context: Context<'_>, at: Millis) -> Vec<Fact> {
+    let mut turn = Turn { state, context, at, facts: Vec::new() };
+    turn.move_all();
+    turn.facts
+}
+
 struct Turn<'t, 'c> {
     state: &'t mut Subject,
     context: Context<'c>,

@@ -1,0 +1,362 @@
+//! `flywheel workflow start|signal|approve|...|publish|retire`: what people do to runs and definitions, through the server that runs them.
+//!
+//! Each waits a few seconds for what becomes of it, so that the answer is the decision and not only that it was asked for.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::super::args::InNamespace;
+use super::super::exit::Exit;
+use super::super::output::{Rows, note, outln, print_json};
+use super::api::{Api, Refused, told};
+use crate::config::Config;
+
+/// How long a command waits for the decision.
+const WAIT_S: u64 = 10;
+
+/// Where, and who says so.
+#[derive(Debug, Args, Clone)]
+pub struct Whose {
+    #[command(flatten)]
+    pub at: InNamespace,
+    /// Tenant; the only one there is, or `default`, if absent.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Who says so, for the journal; the user of this terminal if absent.
+    #[arg(long)]
+    pub by: Option<String>,
+}
+
+/// One run, or all that a filter names.
+#[derive(Debug, Args, Clone)]
+pub struct Which {
+    /// The run's id; without it --workflow says which runs.
+    #[arg(required_unless_present = "workflow", conflicts_with = "workflow")]
+    pub run: Option<String>,
+    /// All runs of this workflow in progress.
+    #[arg(long)]
+    pub workflow: Option<String>,
+    /// Of them those in this state, such as `paused`.
+    #[arg(long, requires = "workflow")]
+    pub status: Option<String>,
+    /// Of them those whose pause has this in its reason.
+    #[arg(long, requires = "workflow")]
+    pub error: Option<String>,
+    /// Only say how many there are.
+    #[arg(long, requires = "workflow")]
+    pub dry_run: bool,
+    /// Why, for the journal.
+    #[arg(long)]
+    pub reason: Option<String>,
+    #[command(flatten)]
+    pub whose: Whose,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct Decision {
+    pub run: String,
+    /// The approval's node; the only open one if absent.
+    pub node: Option<String>,
+    #[arg(long)]
+    pub comment: Option<String>,
+    #[command(flatten)]
+    pub whose: Whose,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Act {
+    /// Start a run of a published workflow.
+    Start {
+        workflow: String,
+        /// The person; without --user and --anonymous the campaign itself is the subject.
+        #[arg(long)]
+        user: Option<String>,
+        #[arg(long, conflicts_with = "user")]
+        anonymous: Option<String>,
+        /// What it begins with, as a JSON object.
+        #[arg(long, value_name = "JSON")]
+        input: Option<String>,
+        /// Idempotency key: the same key gives the same run.
+        #[arg(long)]
+        id: Option<String>,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Send a run a signal that it waits for.
+    Signal {
+        run: String,
+        name: String,
+        /// What the signal brings along.
+        #[arg(long, value_name = "JSON")]
+        with: Option<String>,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Say yes to what a run asks.
+    Approve(Decision),
+    /// Say no to what a run asks.
+    Reject(Decision),
+    /// Print the questions that wait for people, with the link of each one's page.
+    Approvals {
+        /// Decided ones too.
+        #[arg(long)]
+        all: bool,
+        #[arg(long)]
+        workflow: Option<String>,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Let nothing more happen in a run, or in all runs of a workflow.
+    Pause(Which),
+    /// Let a paused run go on, or all that are paused: what is out of attempts is tried again.
+    Resume(Which),
+    /// Try again what is out of attempts, also where nobody knows whether it was done.
+    Retry(Which),
+    /// End a run in order, or all runs of a workflow: what is in flight settles.
+    Cancel(Which),
+    /// End a run that cannot be ended in order.
+    Terminate {
+        run: String,
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Say what became of an effect of which nobody knows whether it was done.
+    #[command(group(clap::ArgGroup::new("outcome").required(true)))]
+    Resolve {
+        effect: String,
+        /// It was done, with what it gave.
+        #[arg(long, value_name = "JSON", group = "outcome")]
+        done: Option<String>,
+        /// It was not done: it may be tried again.
+        #[arg(long, group = "outcome")]
+        not_done: bool,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Check workflow files, run their tests, and have new entries go to them. Runs in progress stay on the version they began under.
+    Publish {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Have a workflow take no new entries. Runs in progress go on.
+    Retire {
+        name: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
+}
+
+pub async fn run(config: &Config, asked: &Act, json: bool) -> anyhow::Result<()> {
+    let done = match asked {
+        Act::Start { workflow, user, anonymous, input, id, whose } => {
+            start(config, whose, (workflow, user.as_deref(), anonymous.as_deref()), input.as_deref(), id.as_deref(), json).await
+        }
+        Act::Signal { run, name, with, whose } => {
+            let with = with.as_deref().map(|text| parsed("--with", text)).transpose()?;
+            act(config, whose, run, "signal", json!({"name": name, "with": with}), json).await
+        }
+        Act::Approve(decision) => decide(config, decision, "approve", json).await,
+        Act::Reject(decision) => decide(config, decision, "reject", json).await,
+        Act::Approvals { all, workflow, whose } => approvals(config, whose, *all, workflow.as_deref(), json).await,
+        Act::Pause(which) => many(config, which, "pause", json).await,
+        Act::Resume(which) => many(config, which, "resume", json).await,
+        Act::Retry(which) => many(config, which, "retry", json).await,
+        Act::Cancel(which) => many(config, which, "cancel", json).await,
+        Act::Terminate { run, reason, whose } => act(config, whose, run, "terminate", json!({ "reason": reason }), json).await,
+        Act::Resolve { effect, done, not_done, whose } => {
+            let done = done.as_deref().map(|text| parsed("--done", text)).transpose()?;
+            let api = api(config, whose).await?;
+            let body = json!({"done": done, "not_done": not_done, "by": by(whose)});
+            let answer = api.post(&format!("/api/v1/effects/{effect}/resolve"), &waiting(), &body).await?;
+            say(&answer, json);
+            Ok(())
+        }
+        Act::Publish { files, whose } => publish(config, whose, files, json).await,
+        Act::Retire { name, whose } => retire(config, whose, name, json).await,
+    };
+    done.map_err(told)
+}
+
+async fn api(config: &Config, whose: &Whose) -> anyhow::Result<Api> {
+    Api::of(config, &whose.at.namespace, whose.tenant.as_deref()).await
+}
+
+fn by(whose: &Whose) -> String {
+    whose.by.clone().unwrap_or_else(|| "command line".to_owned())
+}
+
+fn waiting() -> [(&'static str, String); 1] {
+    [("wait", WAIT_S.to_string())]
+}
+
+fn parsed(what: &str, text: &str) -> anyhow::Result<Value> {
+    serde_json::from_str(text).with_context(|| format!("{what} is no JSON: {text:?}"))
+}
+
+/// What became of it: one line, and what the journal tells of it on standard error.
+fn say(answer: &Value, json: bool) {
+    if json {
+        return print_json(answer);
+    }
+    let text = |name: &str| answer[name].as_str().unwrap_or_default();
+    let status = match text("status") {
+        "accepted" => "accepted, not decided yet",
+        "already_started" => "started already, by the same key",
+        other => other,
+    };
+    outln!("{} {status}", text("run"));
+    for line in answer["story"].as_array().into_iter().flatten() {
+        note!("  {} {}", line["at"].as_str().unwrap_or_default(), line["line"].as_str().unwrap_or_default());
+    }
+}
+
+async fn start(
+    config: &Config,
+    whose: &Whose,
+    (workflow, user, anonymous): (&str, Option<&str>, Option<&str>),
+    input: Option<&str>,
+    id: Option<&str>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let input = input.map(|text| parsed("--input", text)).transpose()?;
+    let mut body = json!({"workflow": workflow, "input": input, "id": id});
+    if let Some(user) = user {
+        body["user_id"] = json!(user);
+    }
+    if let Some(anonymous) = anonymous {
+        body["anonymous_id"] = json!(anonymous);
+    }
+    let answer = api(config, whose).await?.post("/api/v1/campaigns/create", &waiting(), &body).await?;
+    say(&answer, json);
+    Ok(())
+}
+
+async fn act(config: &Config, whose: &Whose, run: &str, action: &str, mut body: Value, json: bool) -> anyhow::Result<()> {
+    body["by"] = json!(by(whose));
+    let answer = api(config, whose).await?.post(&format!("/api/v1/campaigns/{run}/{action}"), &waiting(), &body).await?;
+    say(&answer, json);
+    Ok(())
+}
+
+async fn decide(config: &Config, decision: &Decision, action: &str, json: bool) -> anyhow::Result<()> {
+    let body = json!({"node": decision.node, "comment": decision.comment});
+    act(config, &decision.whose, &decision.run, action, body, json).await
+}
+
+async fn many(config: &Config, which: &Which, action: &str, json: bool) -> anyhow::Result<()> {
+    if let Some(run) = &which.run {
+        return act(config, &which.whose, run, action, json!({ "reason": which.reason }), json).await;
+    }
+    let api = api(config, &which.whose).await?;
+    let body = json!({
+        "action": action, "workflow": which.workflow, "status": which.status, "error": which.error,
+        "by": by(&which.whose), "reason": which.reason, "dry_run": which.dry_run,
+    });
+    let answer = api.post("/api/v1/campaigns/actions", &[], &body).await?;
+    if json {
+        print_json(&answer);
+        return Ok(());
+    }
+    let (runs, told) = (&answer["runs"], if which.dry_run { "would be told" } else { "told" });
+    outln!("{runs} runs {told} to {action}");
+    if answer["more"] == true {
+        note!("there are more: the same command goes on with them");
+    }
+    Ok(())
+}
+
+async fn approvals(config: &Config, whose: &Whose, all: bool, workflow: Option<&str>, json: bool) -> anyhow::Result<()> {
+    let mut query = vec![("status", if all { "all" } else { "open" }.to_owned()), ("limit", "1000".to_owned())];
+    query.extend(workflow.map(|workflow| ("workflow", workflow.to_owned())));
+    let answer = api(config, whose).await?.get("/api/v1/approvals", &query).await?;
+    if json {
+        print_json(&answer);
+        return Ok(());
+    }
+    let mut rows = Rows::new(&["workflow", "run", "node", "for", "who", "until", "decided", "link"]);
+    for one in answer["approvals"].as_array().into_iter().flatten() {
+        let decided = one["decided"].as_object().map(|decided| {
+            let word = if decided["approved"] == true { "approved" } else { "rejected" };
+            format!("{word} by {}", decided["by"].as_str().unwrap_or_default())
+        });
+        let text = |name: &str| one[name].clone();
+        rows.push(vec![
+            text("workflow"),
+            text("run"),
+            text("node"),
+            text("subject"),
+            text("who"),
+            text("until"),
+            json!(decided),
+            text("link"),
+        ]);
+    }
+    rows.print(false);
+    Ok(())
+}
+
+async fn publish(config: &Config, whose: &Whose, files: &[PathBuf], json: bool) -> anyhow::Result<()> {
+    let mut read = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        read.push(json!({"file": file.display().to_string(), "text": text}));
+    }
+    let published = api(config, whose).await?.post("/api/v1/workflows", &[], &json!({ "files": read })).await;
+    let answer = match published {
+        Ok(answer) => answer,
+        Err(error) => return Err(with_problems(error)),
+    };
+    if json {
+        print_json(&answer);
+        return Ok(());
+    }
+    for one in answer["workflows"].as_array().into_iter().flatten() {
+        let (name, digest) = (one["name"].as_str().unwrap_or_default(), one["digest"].as_str().unwrap_or_default());
+        let word = if one["published"] == true { "published" } else { "in force already" };
+        outln!("{name} {word}, {} tests passed, digest {}", one["tests"], digest.get(..12).unwrap_or(digest));
+    }
+    if answer["in_force"] == false {
+        note!("it is stored, and the fold has not heard of it everywhere yet: new entries go to it in a moment");
+    }
+    Ok(())
+}
+
+/// A refused publication with every mistake on a line of its own.
+fn with_problems(error: anyhow::Error) -> anyhow::Error {
+    let Some(refused) = error.downcast_ref::<Refused>().filter(|refused| refused.status == 422) else { return error };
+    let mut message = String::new();
+    for problem in refused.body["problems"].as_array().into_iter().flatten() {
+        let text = |name: &str| problem[name].as_str().unwrap_or_default();
+        let place = format!("{}:{}", text("file"), problem["line"]);
+        if problem["test"].is_string() {
+            message.push_str(&format!("{place}: test {:?} failed\n", text("test")));
+            for failure in problem["failures"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                message.push_str(&format!("  {failure}\n"));
+            }
+            continue;
+        }
+        message.push_str(&format!("{place}:{}: {}\n", problem["column"], text("reason")));
+        if let Some(hint) = problem["hint"].as_str() {
+            message.push_str(&format!("  hint: {hint}\n"));
+        }
+    }
+    message.push_str(&refused.message);
+    Exit::check_failed(message)
+}
+
+async fn retire(config: &Config, whose: &Whose, name: &str, json: bool) -> anyhow::Result<()> {
+    let answer = api(config, whose).await?.post(&format!("/api/v1/workflows/{name}/retire"), &[], &json!({})).await?;
+    if json {
+        print_json(&answer);
+    } else {
+        outln!("{name} takes no new entries; runs in progress go on");
+    }
+    Ok(())
+}

@@ -1,0 +1,372 @@
+//! Whether a definition would have decided what a recorded journal says: the gate for whoever edits a campaign that people are in.
+//!
+//! A journal holds what came from outside (a start, what a wait was for, answers, people's decisions, time) and what was decided of it. What
+//! came is given to the definition again, turn by turn, and what it decides is held against what is recorded; the first difference of
+//! each run is told. Permits, and approvals by a rule, are the policy's and not the definition's: they are taken as recorded.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::context::{Clock, Context};
+use super::decide::{apply, moves};
+use super::definition::{Definition, EntryBy, Library};
+use super::evolve::evolve;
+use super::fact::{Ending, Fact, What, digest_text};
+use super::ids::RunId;
+use super::input::{Input, Outcome};
+use super::policy::Policy;
+use super::state::Subject;
+use super::story::Story;
+use crate::domain::Millis;
+
+/// The first place where a run would have gone another way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Divergence {
+    /// The subject's key as text.
+    pub subject: String,
+    pub run: RunId,
+    /// Which of the run's facts, from 1.
+    pub fact: usize,
+    pub at: Millis,
+    /// What the definition would have decided there.
+    pub expected: String,
+    /// What was recorded.
+    pub got: String,
+}
+
+/// What a whole history says of a definition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verified {
+    pub runs: usize,
+    pub facts: usize,
+    pub divergences: Vec<Divergence>,
+}
+
+const NOTHING: &str = "nothing";
+
+impl Verified {
+    /// Holds one subject's whole journal against the definition.
+    pub fn add(&mut self, definition: &Arc<Definition>, policy: &Policy, subject: &str, journal: &[Fact]) {
+        let started = journal.iter().filter_map(|fact| match &fact.what {
+            What::RunStarted { workflow, .. } if *workflow == definition.name => fact.run,
+            _ => None,
+        });
+        let mut library = Library::default();
+        library.activate(Arc::clone(definition));
+        let context = Context { subject, library: &library, policy, clock: Clock::Wall };
+        for run in started {
+            self.runs += 1;
+            let replay = Replay { definition, context, run, state: Subject::default(), story: Story::default(), number: 0 };
+            let (facts, divergence) = replay.run(journal);
+            self.facts += facts;
+            self.divergences.extend(divergence);
+        }
+    }
+}
+
+struct Replay<'r> {
+    definition: &'r Definition,
+    context: Context<'r>,
+    run: RunId,
+    state: Subject,
+    story: Story,
+    /// Facts of the run so far.
+    number: usize,
+}
+
+impl Replay<'_> {
+    fn run(mut self, journal: &[Fact]) -> (usize, Option<Divergence>) {
+        let own: Vec<Fact> =
+            journal.iter().filter(|fact| fact.run.is_none_or(|run| run == self.run)).map(|fact| self.renamed(fact)).collect();
+        let mut rest = &own[..];
+        while let Some(fact) = rest.first() {
+            if fact.run.is_none() {
+                evolve(&mut self.state, fact);
+                rest = &rest[1..];
+                continue;
+            }
+            match self.turn(rest) {
+                Ok(taken) => rest = &rest[taken..],
+                Err(divergence) => return (self.number, Some(divergence)),
+            }
+        }
+        (self.number, None)
+    }
+
+    /// A start as it would be under this definition: on its digest.
+    fn renamed(&self, fact: &Fact) -> Fact {
+        let mut fact = fact.clone();
+        if let What::RunStarted { digest, .. } = &mut fact.what {
+            *digest = digest_text(&self.definition.digest);
+        }
+        fact
+    }
+
+    /// One turn: what came, and everything that was decided of it. Says how many of the facts it was.
+    fn turn(&mut self, rest: &[Fact]) -> Result<usize, Divergence> {
+        let head = &rest[0];
+        let mut best: Option<Mismatch> = None;
+        for input in self.inputs_of(head) {
+            let mut state = self.state.clone();
+            let decided = apply(&mut state, self.context, &input, head.at).unwrap_or_default();
+            match self.compared(&decided, rest) {
+                Ok(taken) if taken > 0 => {
+                    self.take(&rest[..taken]);
+                    return Ok(taken);
+                }
+                // It would have decided nothing.
+                Ok(_) => {}
+                Err(mismatch) => {
+                    if best.as_ref().is_none_or(|best| best.at < mismatch.at) {
+                        best = Some(mismatch);
+                    }
+                }
+            }
+        }
+        if let Some(mismatch) = best.take_if(|mismatch| mismatch.at > 0 || !is_given(&head.what)) {
+            return Err(self.divergence(rest, mismatch));
+        }
+        if !is_given(&head.what) {
+            return Err(self.divergence(rest, Mismatch { at: 0, expected: None }));
+        }
+        // Taken as recorded; what follows of it is the definition's again.
+        self.take(&rest[..1]);
+        let mut state = self.state.clone();
+        let decided = moves(&mut state, self.context, head.at);
+        match self.compared(&decided, &rest[1..]) {
+            Ok(taken) => {
+                self.take(&rest[1..=taken]);
+                Ok(taken + 1)
+            }
+            Err(mismatch) => Err(self.divergence(&rest[1..], mismatch)),
+        }
+    }
+
+    fn take(&mut self, facts: &[Fact]) {
+        for fact in facts {
+            evolve(&mut self.state, fact);
+            if fact.run.is_some() {
+                self.story.line(fact);
+                self.number += 1;
+            }
+        }
+    }
+
+    /// How many recorded facts (those of nobody between them included) are what was decided, or where they are not.
+    fn compared(&self, decided: &[Fact], recorded: &[Fact]) -> Result<usize, Mismatch> {
+        let mut at = 0;
+        for expected in decided.iter().filter(|fact| fact.run == Some(self.run)) {
+            // From here on it is the policy's word, which the journal has.
+            if is_of_policy(&expected.what) {
+                return Ok(at);
+            }
+            while recorded.get(at).is_some_and(|fact| fact.run.is_none()) {
+                at += 1;
+            }
+            match recorded.get(at) {
+                Some(fact) if fact.what == expected.what => at += 1,
+                _ => return Err(Mismatch { at, expected: Some(expected.clone()) }),
+            }
+        }
+        Ok(at)
+    }
+
+    fn divergence(&mut self, rest: &[Fact], mismatch: Mismatch) -> Divergence {
+        let Mismatch { at, expected } = mismatch;
+        let before: Vec<Fact> = rest[..at].to_vec();
+        self.take(&before);
+        let got = rest.get(at);
+        let time = got.or(expected.as_ref()).or(rest.first()).map_or(Millis(0), |fact| fact.at);
+        let (mut expected_text, mut got_text) = (self.told(expected.as_ref()), self.told(got));
+        if expected_text == got_text {
+            // The line leaves out what differs.
+            (expected_text, got_text) = (in_full(expected.as_ref()), in_full(got));
+        }
+        Divergence {
+            subject: self.context.subject.to_owned(),
+            run: self.run,
+            fact: self.number + 1,
+            at: time,
+            expected: expected_text,
+            got: got_text,
+        }
+    }
+
+    fn told(&mut self, fact: Option<&Fact>) -> String {
+        fact.map_or_else(|| NOTHING.to_owned(), |fact| self.story.line(fact))
+    }
+
+    /// What may have come from outside, for a fact that begins a turn.
+    fn inputs_of(&self, head: &Fact) -> Vec<Input> {
+        let run = self.run;
+        let finished = |effect, attempt, outcome| Input::EffectFinished { effect, attempt, outcome };
+        match &head.what {
+            What::RunStarted { cause, entry, profile, .. } => vec![self.entry(cause, entry, profile, head)],
+            What::WaitMatched { name, cause, payload, .. } => self.happened(name, cause, payload),
+            What::GoalReached { goal, cause, .. } => {
+                let goal = self.definition.goals.iter().find(|known| known.name == *goal);
+                goal.map(|goal| self.event(&goal.event, cause, &Json::Null)).into_iter().collect()
+            }
+            What::TimerFired { .. } => vec![Input::Due],
+            What::ProfileSeen { profile } => vec![Input::Answer { run, profile: profile.clone() }],
+            What::ApprovalDecided { node, approved, by, comment, .. } => {
+                let (node, by, comment) = (node.clone(), by.clone(), comment.clone());
+                vec![Input::Due, Input::Approval { run, node, approved: *approved, by, comment }]
+            }
+            What::EffectCompleted { effect, attempt, result, .. } => {
+                vec![finished(*effect, *attempt, Outcome::Done { result: result.clone() }), Input::Due]
+            }
+            What::LookedUp { effect, attempt } => vec![finished(*effect, *attempt, Outcome::NotDone)],
+            What::AttemptUnknown { effect, attempt, error } => {
+                vec![Input::Due, finished(*effect, *attempt, Outcome::Unknown { error: error.clone() })]
+            }
+            What::AttemptFailed { effect, attempt, category, error, retry_at, .. } => {
+                // How long to wait, or that there is no use, may have been the other side's word.
+                let after = retry_at.map(|at| at.since_ms(head.at));
+                let failed = |permanent, retry_after_ms| {
+                    let (category, error) = (*category, error.clone());
+                    finished(*effect, *attempt, Outcome::Failed { category, error, permanent, retry_after_ms })
+                };
+                vec![Input::Due, failed(false, None), failed(true, None), failed(false, after)]
+            }
+            What::AttemptMinted { .. } => vec![Input::Due, Input::Retry { run, by: String::new() }],
+            What::StartEnded { visit, ending, result } => {
+                vec![Input::StartEnded { run, visit: *visit, ending: *ending, result: result.clone() }]
+            }
+            What::RunPaused { by, reason } => vec![Input::Due, Input::Pause { run, by: by.clone(), reason: reason.clone() }],
+            What::RunResumed { by } => vec![Input::Resume { run, by: by.clone() }, Input::Retry { run, by: by.clone() }],
+            _ => Vec::new(),
+        }
+    }
+
+    fn entry(&self, cause: &str, entry: &Json, profile: &Json, head: &Fact) -> Input {
+        let (cause, profile, late) = (cause.to_owned(), profile.clone(), false);
+        match &self.definition.entry.by {
+            EntryBy::Event(name) => Input::Event { cause, name: name.clone(), properties: entry.clone(), profile, late },
+            EntryBy::Segment(name) => Input::SegmentChange { cause, segment: name.clone(), entered: true, profile, late },
+            EntryBy::Command | EntryBy::Schedule { .. } | EntryBy::Broadcast { .. } => {
+                let What::RunStarted { workflow, depth, parent, .. } = &head.what else { return Input::Due };
+                let (workflow, entry, parent) = (workflow.clone(), entry.clone(), parent.clone());
+                Input::Start { workflow, cause, entry, profile, depth: *depth, parent }
+            }
+        }
+    }
+
+    /// What ended a wait was an event, a change of a segment, or a signal: the journal has its name only.
+    fn happened(&self, name: &str, cause: &str, payload: &Json) -> Vec<Input> {
+        let (cause_text, name_text) = (cause.to_owned(), name.to_owned());
+        let signal = Input::Signal { run: self.run, cause: cause_text, name: name_text, payload: payload.clone() };
+        let segment = [true, false].map(|entered| {
+            let (cause, segment, profile) = (cause.to_owned(), name.to_owned(), self.profile());
+            Input::SegmentChange { cause, segment, entered, profile, late: true }
+        });
+        std::iter::once(self.event(name, cause, payload)).chain(segment).chain([signal]).collect()
+    }
+
+    fn event(&self, name: &str, cause: &str, properties: &Json) -> Input {
+        // Late, so that it begins nothing: what it began has a journal of its own.
+        Input::Event { cause: cause.to_owned(), name: name.to_owned(), properties: properties.clone(), profile: self.profile(), late: true }
+    }
+
+    /// The newest profile that the journal has: what came with an event is not in it.
+    fn profile(&self) -> Json {
+        self.state.runs.get(&self.run).map_or(Json::Null, |run| run.profile.clone())
+    }
+}
+
+/// Where decided and recorded facts part, counted from the turn's first.
+struct Mismatch {
+    at: usize,
+    expected: Option<Fact>,
+}
+
+/// What came from outside or from the policy, and cannot be decided again: it is taken as recorded.
+fn is_given(what: &What) -> bool {
+    match what {
+        What::EffectStarted { .. } | What::GoalReached { .. } | What::ApprovalLate { .. } | What::EffectFailed { .. } => true,
+        // By a person, or by the identity's tie.
+        What::RunEnded { ending, .. } => matches!(ending, Ending::Cancelled | Ending::Terminated | Ending::Merged),
+        What::EffectCompleted { .. } | What::AttemptMinted { by_hand: true, .. } => true,
+        what => is_of_policy(what),
+    }
+}
+
+fn is_of_policy(what: &What) -> bool {
+    match what {
+        What::PermitGranted { .. } | What::PermitRefused { .. } => true,
+        What::ApprovalDecided { by, .. } => by.starts_with("rule: "),
+        _ => false,
+    }
+}
+
+fn in_full(fact: Option<&Fact>) -> String {
+    fact.map_or_else(|| NOTHING.to_owned(), |fact| fact.parts().1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::harness;
+    use super::*;
+
+    fn shipped(name: &str) -> (String, Arc<Definition>) {
+        let text = super::super::SHIPPED.iter().find(|(known, _)| *known == name).expect("shipped").1;
+        (text.to_owned(), parse(text))
+    }
+
+    fn parse(text: &str) -> Arc<Definition> {
+        Arc::new(Definition::parse("w.toml", text).unwrap_or_else(|problems| panic!("{problems}")))
+    }
+
+    /// Holds `newer` against the journals that the tests of `recorded` give.
+    fn verified(recorded: &Definition, newer: &Arc<Definition>) -> Verified {
+        let mut verified = Verified::default();
+        for case in &recorded.tests {
+            verified.add(newer, &Policy::shipped(), &case.subject, &harness::run(recorded, case));
+        }
+        verified
+    }
+
+    #[test]
+    fn what_a_definition_decided_itself_it_would_decide_again() {
+        for (name, text) in super::super::SHIPPED {
+            let definition = parse(text);
+            let found = verified(&definition, &definition);
+            assert!(found.runs >= definition.tests.len() && found.facts > 20, "{name}: {found:?}");
+            assert_eq!(found.divergences, [], "{name}");
+        }
+    }
+
+    #[test]
+    fn comments_and_layout_and_what_nobody_came_to_change_nothing() {
+        let (text, recorded) = shipped("winback");
+        let found = verified(&recorded, &parse(&format!("# a comment\n{text}")));
+        assert_eq!(found.divergences, []);
+    }
+
+    #[test]
+    fn the_first_difference_of_each_run_is_told_with_its_fact() {
+        let (text, recorded) = shipped("winback");
+        let newer = parse(&text.replace("who = \"marketing\"", "who = \"legal\""));
+        let found = verified(&recorded, &newer);
+        let first = found.divergences.iter().find(|one| one.expected == "review asks legal").expect("told");
+        assert_eq!(first.got, "review asks marketing");
+        assert!(first.fact > 3 && first.subject == "ann", "{first:?}");
+        assert!(found.divergences.len() < found.runs, "who was held out was never asked about: {found:?}");
+    }
+
+    #[test]
+    fn a_run_that_would_go_on_or_end_earlier_diverges_there() {
+        let (text, recorded) = shipped("winback");
+        let sooner = parse(&text.replace("wait = \"6d\"", "wait = \"5d\"").replace("6d run ended", "5d run ended"));
+        let found = verified(&recorded, &sooner);
+        assert_eq!(found.divergences.len(), 1, "{:?}", found.divergences);
+        assert!(found.divergences[0].expected.starts_with("watch until") && found.divergences[0].got.starts_with("watch until"));
+        assert_ne!(found.divergences[0].expected, found.divergences[0].got);
+        let other_entry =
+            parse(&text.replace("segment = \"lapsing\"", "segment = \"lost\"").replace("enters = \"lapsing\"", "enters = \"lost\""));
+        let found = verified(&recorded, &other_entry);
+        assert_eq!(found.divergences.len(), found.runs, "none of them would have begun");
+        assert!(found.divergences.iter().all(|one| one.fact == 1), "{:?}", found.divergences.first());
+    }
+}
