@@ -214,7 +214,8 @@ async fn who_falls_too_far_behind_is_told_how_far_and_goes_on_from_there() {
     assert!(last["records"].as_u64().is_some_and(|records| records > 1_000), "{last}");
     let from = last["position"].as_str().unwrap();
     let (mut again, hello) = watch(&running, &format!("?from={from}")).await;
-    assert_eq!(hello["behind"], last["records"], "from far behind one may catch up");
+    // More may have come meanwhile.
+    assert!(hello["behind"].as_u64() >= last["records"].as_u64(), "from far behind one may catch up: {hello}");
     messages.extend(take(&mut again, 16_000 - messages.len()).await);
     let wanted: Vec<u64> = (0..8_000).collect();
     assert!(seen(&messages).values().all(|numbers| *numbers == wanted), "nothing is lost and nothing comes twice");
