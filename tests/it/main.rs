@@ -5,6 +5,7 @@ mod command_line;
 mod configuration;
 mod crash;
 mod digest;
+mod effects;
 mod features;
 mod full_disk;
 mod http_api;

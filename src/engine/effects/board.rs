@@ -16,7 +16,7 @@ use super::schedule::{self, LaneIx, Limits, Schedule, Ticket, Turn};
 use super::told::{self, Told};
 use crate::domain::{Millis, SubjectKey};
 use crate::permit::{Executor, Grant};
-use crate::workflow::{Category, CodecError, Input, Outcome, Performer, RESULT_BYTES_MAX, RunId};
+use crate::workflow::{Category, CodecError, EffectId, Input, Outcome, Performer, RESULT_BYTES_MAX, RunId, Severity};
 
 /// Messages that may wait for their permits for each that can be sent at once: permits take as long as partition time does.
 const ASKED_AHEAD: u32 = 64;
@@ -30,6 +30,19 @@ pub struct Command {
     pub partition: u32,
     pub subject: SubjectKey,
     pub input: Input,
+}
+
+/// That an effect was given up, for those who run the place.
+#[derive(Debug, Clone)]
+pub struct Notice {
+    pub subject: SubjectKey,
+    pub run: RunId,
+    pub effect: EffectId,
+    pub node: String,
+    pub category: Category,
+    pub severity: Severity,
+    pub text: String,
+    pub at: Millis,
 }
 
 /// An attempt for its performer; it comes back to [`Board::finished`].
@@ -80,6 +93,7 @@ pub struct Board {
     ready: VecDeque<Job>,
     changes: Vec<Change>,
     orphans: Vec<Slot>,
+    notices: Vec<Notice>,
     /// Lanes whose breaker opened or closed since someone asked.
     switched: Vec<LaneIx>,
 }
@@ -98,6 +112,7 @@ impl Board {
             ready: VecDeque::new(),
             changes: Vec::new(),
             orphans: Vec::new(),
+            notices: Vec::new(),
             switched: Vec::new(),
         }
     }
@@ -127,6 +142,14 @@ impl Board {
     }
 
     fn told(&mut self, partition: u32, key: &SubjectKey, at: Millis, run: RunId, told: Told<'_>, now: u64) {
+        if let Told::Notified { effect, node, category, severity, text } = told {
+            // What was decided before this instance came was told by the one before, or is old news.
+            if self.has_begun {
+                let (subject, node, text) = (key.clone(), node.into_owned(), text.into_owned());
+                self.notices.push(Notice { subject, run, effect, node, category, severity, text, at });
+            }
+            return;
+        }
         let mut changes = std::mem::take(&mut self.changes);
         self.pending.apply(key, partition, at, run, told, &mut changes);
         if self.has_begun {
@@ -345,6 +368,10 @@ impl Board {
             self.switched.push(turn.lane);
         }
         self.send_granted(turn.lane, now);
+    }
+
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
     }
 
     /// Destinations that were cut off or taken up again since this was last asked, and whether they are cut off.

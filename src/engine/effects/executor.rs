@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::append::{self, Appender};
-use super::board::{Board, Job, LimitsOf};
-use super::call::Port;
+use super::board::{Board, Job, LimitsOf, Notice};
+use super::call::{Call, Port, Request};
 use super::pending::Slot;
 use super::registry::{Registry, nobody};
 use super::schedule::{self, Turn};
@@ -23,11 +23,11 @@ use super::{Error, metrics};
 use crate::domain::{Incarnation, Millis, Namespace, Offset, PartitionId, SubjectKey};
 use crate::env::{Clock, Patience};
 use crate::log::{Group, LogReader, LogWriter, RecordRef, TopicId, TopicPartition};
-use crate::permit::Executor as Instance;
+use crate::permit::{Executor as Instance, Priority};
 use crate::schema::records::JournalRecord;
 use crate::state::StateStore;
 use crate::stream::{Stopping, Topic, Topics};
-use crate::workflow::{Category, Outcome};
+use crate::workflow::{Category, EffectId, Outcome, Performer, Severity, Unknown};
 
 const FETCH_BYTES: usize = 1 << 20;
 /// The longest wait without looking whether to stop.
@@ -39,6 +39,10 @@ const HELD_MS: i64 = 1_000;
 const TURNS_MAX: usize = 512;
 /// Appends that may wait for the disk before no more attempts begin.
 const UNSETTLED_MAX: usize = 4_096;
+/// How often and how long it is tried to tell of an effect that was given up.
+const NOTICE_ATTEMPTS: u32 = 3;
+const NOTICE_DEADLINE: Duration = Duration::from_secs(10);
+const NOTICE_PAUSE: Duration = Duration::from_secs(5);
 /// What a stop waits for after that is cut off; its outcome is unknown, or it is done again under its key.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -64,6 +68,8 @@ pub struct Settings {
     pub flush_bytes_max: usize,
     /// Threads for what takes its time.
     pub threads: usize,
+    /// The webhook that hears of effects that were given up; empty for none.
+    pub notify: String,
 }
 
 /// A running executor.
@@ -91,6 +97,7 @@ struct Shared {
     board: Mutex<Board>,
     appender: Appender,
     registry: Registry,
+    notify: String,
     tables: Tables,
     clock: Arc<dyn Clock>,
     runtime: tokio::runtime::Handle,
@@ -115,13 +122,14 @@ pub fn start(setup: Setup) -> Result<Handle, Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::Runtime(error.to_string()))?;
-    let Settings { schedule, limits, request_bytes_max, flush_age, flush_bytes_max, .. } = settings;
+    let Settings { schedule, limits, request_bytes_max, flush_age, flush_bytes_max, notify, .. } = settings;
     let stopping = Arc::new(Stopping::default());
     let shared = Arc::new(Shared {
         namespace: topics.namespace.clone(),
         board: Mutex::new(Board::new(me, schedule, limits)),
         appender,
         registry,
+        notify,
         tables,
         clock,
         runtime: runtime.handle().clone(),
@@ -262,7 +270,10 @@ impl Shared {
     /// Starts what may start, until nothing more may: hands commands in, performs what is answered at once, spawns the rest.
     fn drive(self: &Arc<Self>) -> Result<(), Error> {
         loop {
-            let (jobs, commands, switched) = self.take(TURNS_MAX)?;
+            let Taken { jobs, commands, switched, notices } = self.take(TURNS_MAX)?;
+            for notice in notices {
+                self.notify(notice);
+            }
             for (destination, is_open) in switched {
                 metrics::breaker(&self.namespace, &destination, is_open);
                 match is_open {
@@ -296,8 +307,37 @@ impl Shared {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "three things taken under one lock")]
-    fn take(&self, most: usize) -> Result<(VecDeque<Job>, Vec<super::board::Command>, Vec<(String, bool)>), Error> {
+    /// Tells whoever runs the place: in the log, and through the webhook that is named for it.
+    fn notify(self: &Arc<Self>, notice: Notice) {
+        let (namespace, tenant) = (&self.namespace, notice.subject.tenant_str());
+        match notice.severity {
+            Severity::Critical => {
+                tracing::error!(%namespace, tenant, run = %notice.run, node = notice.node, text = notice.text, "an effect was given up");
+            }
+            Severity::Warning => {
+                tracing::warn!(%namespace, tenant, run = %notice.run, node = notice.node, text = notice.text, "an effect was given up");
+            }
+        }
+        let Some(Port::Remote(_)) = self.registry.find(Performer::Webhook, &self.notify).filter(|_| !self.notify.is_empty()) else {
+            return;
+        };
+        let shared = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let Some(Port::Remote(port)) = shared.registry.find(Performer::Webhook, &shared.notify) else { return };
+            let request = Arc::new(said(&notice, &shared.notify));
+            for attempt in 1..=NOTICE_ATTEMPTS {
+                let call = Call { request: Arc::clone(&request), attempt, look_up: false, deadline: NOTICE_DEADLINE };
+                match port.perform(call, None).await {
+                    Outcome::Done { .. } => return,
+                    Outcome::Failed { permanent: false, .. } | Outcome::Unknown { .. } => tokio::time::sleep(NOTICE_PAUSE).await,
+                    _ => break,
+                }
+            }
+            tracing::error!(webhook = shared.notify, text = notice.text, "that an effect was given up could not be told");
+        });
+    }
+
+    fn take(&self, most: usize) -> Result<Taken, Error> {
         let mut board = self.board.lock();
         let now = self.now();
         if !self.stopping.is_asked() && self.appender.unsettled() < UNSETTLED_MAX {
@@ -314,7 +354,8 @@ impl Shared {
                 }
             }
         }
-        Ok((board.take_ready(), board.take_commands(), board.take_switched()))
+        let (jobs, commands) = (board.take_ready(), board.take_commands());
+        Ok(Taken { jobs, commands, switched: board.take_switched(), notices: board.take_notices() })
     }
 
     /// Brings the requests of these into memory.
@@ -372,6 +413,43 @@ impl Shared {
             shared.landed.notify_all();
         };
         self.runtime.spawn(task);
+    }
+}
+
+/// What is taken under one lock.
+struct Taken {
+    jobs: VecDeque<Job>,
+    commands: Vec<super::board::Command>,
+    switched: Vec<(String, bool)>,
+    notices: Vec<Notice>,
+}
+
+/// A notice as a webhook's call; its key is its own, and the same for every attempt to tell.
+fn said(notice: &Notice, to: &str) -> Request {
+    let input = serde_json::json!({
+        "type": "workflow.effect_given_up",
+        "tenant": notice.subject.tenant_str(),
+        "subject": notice.subject.subject().to_string(),
+        "run": notice.run,
+        "node": notice.node,
+        "category": notice.category,
+        "severity": notice.severity,
+        "text": notice.text,
+    });
+    Request {
+        subject: notice.subject.clone(),
+        run: notice.run,
+        effect: EffectId(notice.effect.0 ^ u128::MAX),
+        workflow: String::new(),
+        node: notice.node.clone(),
+        by: Performer::Webhook,
+        target: to.to_owned(),
+        input: serde_json::value::to_raw_value(&input).expect("plain data"),
+        timeout_ms: NOTICE_DEADLINE.as_millis() as i64,
+        unknown: Unknown::Retry,
+        purpose: String::new(),
+        priority: Priority::High,
+        requested_at: notice.at,
     }
 }
 

@@ -32,6 +32,7 @@ pub struct Options {
     pub workers: BTreeMap<String, WorkerOptions>,
     pub breaker: BreakerSettings,
     pub threads: usize,
+    pub notify: String,
     pub request_bytes_max: usize,
     pub flush_age_ms_max: u64,
     pub flush_bytes_max: usize,
@@ -142,6 +143,7 @@ impl Default for Options {
             workers: BTreeMap::new(),
             breaker: BreakerSettings::default(),
             threads: 1,
+            notify: String::new(),
             request_bytes_max: 64 << 20,
             flush_age_ms_max: 5_000,
             flush_bytes_max: 64 << 20,
@@ -191,6 +193,7 @@ impl Options {
             flush_age: Duration::from_millis(self.flush_age_ms_max),
             flush_bytes_max: self.flush_bytes_max,
             threads: self.threads,
+            notify: self.notify.clone(),
         }
     }
 

@@ -276,6 +276,7 @@ impl Pending {
                     self.remove(slot, changes);
                 }
             }
+            Told::Notified { .. } => {}
             Told::RunPaused {} => self.pause(run, changes),
             Told::RunResumed {} => self.resume(run, changes),
         }

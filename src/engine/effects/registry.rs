@@ -52,5 +52,5 @@ impl Registry {
 pub(super) fn nobody(call: &Call) -> Outcome {
     let (by, target) = (call.request.by.as_str(), &call.request.target);
     let error = format!("nobody here performs {by} {target:?}; a worker for it is configured as [effects.workers.{target}]");
-    Outcome::Failed { category: Category::Integration, error, permanent: true, retry_after_ms: None }
+    Outcome::Failed { category: Category::System, error, permanent: true, retry_after_ms: None }
 }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::Millis;
 use crate::permit::{Grant, Priority};
-use crate::workflow::{CodecError, EffectId, Performer, Unknown};
+use crate::workflow::{Category, CodecError, EffectId, Performer, Severity, Unknown};
 
 /// The part of [`workflow::What`](crate::workflow::What) that concerns performing, borrowed from the fact's body.
 #[derive(Debug, Deserialize)]
@@ -75,6 +75,15 @@ pub(super) enum Told<'a> {
     StepCancelled {
         effect: Option<EffectId>,
     },
+    Notified {
+        effect: EffectId,
+        #[serde(borrow)]
+        node: Cow<'a, str>,
+        category: Category,
+        severity: Severity,
+        #[serde(borrow)]
+        text: Cow<'a, str>,
+    },
     Redirected {},
     RunEnded {},
     RunPaused {},
@@ -82,7 +91,7 @@ pub(super) enum Told<'a> {
 }
 
 /// The kinds above, as they stand in a body: `{"KIND":`.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 16] = [
     "effect_requested",
     "attempt_minted",
     "effect_started",
@@ -94,6 +103,7 @@ const KINDS: [&str; 15] = [
     "effect_completed",
     "effect_failed",
     "step_cancelled",
+    "notified",
     "redirected",
     "run_ended",
     "run_paused",

@@ -46,7 +46,7 @@ fn unsent(failure: &Failure) -> Outcome {
         Failure::Permit(_) => passing(Category::System, error),
         Failure::Passing(_) => passing(Category::Integration, error),
         Failure::Refused { is_address: true, .. } => refusal(Category::Data, error),
-        Failure::Refused { .. } => refusal(Category::Integration, error),
+        Failure::Refused { .. } => refusal(Category::Api, error),
         Failure::Unknown(_) => Outcome::Unknown { error },
     }
 }

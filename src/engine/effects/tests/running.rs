@@ -66,6 +66,7 @@ impl World {
             flush_age: Duration::from_secs(5),
             flush_bytes_max: 1 << 20,
             threads: 1,
+            notify: String::new(),
         };
         let (log, state) = (Arc::clone(&self.log), Arc::clone(&self.state));
         let registry = registry.remote(Performer::Agent, "slow", slow());
