@@ -6,6 +6,7 @@ use super::Error;
 use super::world::Plan;
 use crate::config::{Config, NamespaceConfig};
 use crate::domain::Namespace;
+use crate::engine::effects::Registry;
 use crate::log::LogReader;
 use crate::stream::topology::Topology;
 use crate::stream::{self, NamespaceClock, Partitions, Topic, Topics, topology};
@@ -47,6 +48,7 @@ fn plan(namespace: Namespace, clock: NamespaceClock, name: &str, partitions: u32
         partitions: Partitions { intake: partitions, events: partitions },
         workflows: Vec::new(),
         policy: None,
+        performers: Registry::default(),
     })
 }
 
@@ -62,7 +64,7 @@ fn as_it_was(log: &dyn LogReader, namespace: Namespace) -> Result<Option<Plan>, 
     let (Some(clock), Some(text)) = (stream::clock_of(log, &topics)?, stream::topology_text(log, &topics)?) else { return Ok(None) };
     let topology = Topology::parse(&format!("definitions of {namespace}"), &text).map_err(topology::Error::from)?;
     let partitions = Partitions { intake: topics.count(Topic::Intake), events: topics.count(Topic::Events) };
-    Ok(Some(Plan { namespace, clock, topology, partitions, workflows: Vec::new(), policy: None }))
+    Ok(Some(Plan { namespace, clock, topology, partitions, workflows: Vec::new(), policy: None, performers: Registry::default() }))
 }
 
 /// What counts as an order and the like in a namespace, as its topology in force says.

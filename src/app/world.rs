@@ -30,6 +30,8 @@ pub struct Plan {
     pub workflows: Vec<workflow::Definition>,
     /// In place of the one in force, if any is.
     pub policy: Option<workflow::Policy>,
+    /// In place of those of the configuration that have the same names.
+    pub performers: engine::effects::Registry,
 }
 
 pub struct World {
@@ -51,7 +53,7 @@ impl World {
         config: &Config,
         copied: Option<Incarnation>,
     ) -> Result<Self, Error> {
-        let Plan { namespace, clock: kind, topology, partitions, workflows, policy } = plan;
+        let Plan { namespace, clock: kind, topology, partitions, workflows, policy, performers } = plan;
         let rules = Arc::new(topology.rules.clone());
         let setup = stream::Setup {
             log: Arc::clone(log) as _,
@@ -75,7 +77,7 @@ impl World {
         engine::join(&mut spine, kind)?;
         let topics = spine.topics().clone();
         let spine = spine.run();
-        let effects = if config.effects.enabled { Some(effects(config, folder, log, state, clock, topics, copied)?) } else { None };
+        let effects = if config.effects.enabled { Some(effects(config, folder, performers, (log, state, clock), topics, copied)?) } else { None };
         let watch = spine.watch();
         let pins: Arc<dyn projections::Pins> = Arc::clone(log) as Arc<dyn projections::Pins>;
         let options = projections::Options { clock: Arc::clone(clock), rules, pins: Some(pins) };
@@ -117,9 +119,8 @@ impl World {
 fn effects<L: LogWriter + 'static>(
     config: &Config,
     folder: &super::Folder,
-    log: &Arc<L>,
-    state: &Arc<dyn StateStore>,
-    clock: &Arc<dyn Clock>,
+    performers: engine::effects::Registry,
+    (log, state, clock): (&Arc<L>, &Arc<dyn StateStore>, &Arc<dyn Clock>),
     topics: stream::Topics,
     copied: Option<Incarnation>,
 ) -> Result<engine::effects::Handle, Error> {
@@ -132,7 +133,7 @@ fn effects<L: LogWriter + 'static>(
         outbox: &folder.outbox(&topics.namespace),
         links: engine::effects::performers::Links { base: links.base, keys: links.keys },
     };
-    let registry = config.effects.registry(&config.channels, around)?;
+    let registry = config.effects.registry(&config.channels, around)?.with(performers);
     let fold = Some(engine::group(&topics.namespace));
     let (log, state, clock) = (Arc::clone(log) as _, Arc::clone(state), Arc::clone(clock));
     Ok(engine::effects::start(engine::effects::Setup {

@@ -11,6 +11,7 @@ mod logs;
 mod recovery;
 mod sleepers;
 mod spine;
+mod workflows;
 
 use std::future::Future;
 use std::path::Path;
@@ -74,6 +75,7 @@ pub async fn run(config: &Config, asked: &args::Bench) -> anyhow::Result<()> {
     if any("recovery.") {
         recovery::run(scratch.path("recovery")?.as_path(), &Figure::print).await?;
     }
+    workflows::run(scratch.path("workflows")?.as_path(), &only, time.min(PHASE_MAX), &Figure::print).await?;
     if any("workflows.sleeping") {
         sleepers::sleeping(scratch.path("sleeping")?.as_path(), &Figure::print).await?;
     }

@@ -107,6 +107,7 @@ fn shop(dir: &Path, workflow: &str, change: impl FnOnce(&mut Config)) -> Shop {
         partitions: Partitions { intake: 1, events: 2 },
         workflows: vec![Definition::parse("test.toml", workflow).unwrap_or_else(|problems| panic!("{problems}"))],
         policy: None,
+        performers: Default::default(),
     };
     let engine = Engine::start_with(&config, Some(plan)).unwrap();
     let topics = Topics::find(&*engine.log, &Namespace::new("main").unwrap()).unwrap().unwrap();

@@ -84,6 +84,7 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
         partitions: Partitions { intake: config.topology.partitions, events: config.topology.partitions },
         workflows: Vec::new(),
         policy: None,
+        performers: Default::default(),
     };
     match left {
         Left::AllButTheTime => note!("{root} already holds every event of this history; what is missing is the word that it has ended"),

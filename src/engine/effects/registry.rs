@@ -32,6 +32,13 @@ impl Registry {
         self.ports.insert((by, target.into()), port);
     }
 
+    /// These too; theirs take the place of ours.
+    #[must_use]
+    pub fn with(mut self, others: Registry) -> Self {
+        self.ports.extend(others.ports);
+        self
+    }
+
     pub fn has(&self, by: Performer, target: &str) -> bool {
         self.find(by, target).is_some()
     }
@@ -45,6 +52,14 @@ impl Registry {
         let mut targets: Vec<&str> = self.ports.keys().filter(|(kind, _)| *kind == by).map(|(_, target)| &**target).collect();
         targets.sort_unstable();
         targets
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut names: Vec<String> = self.ports.keys().map(|(by, target)| format!("{} {target}", by.as_str())).collect();
+        names.sort_unstable();
+        f.debug_list().entries(names).finish()
     }
 }
 
