@@ -60,9 +60,29 @@ struct Turn<'t, 'c> {
 
 impl Turn<'_, '_> {
     fn fact(&mut self, run: RunId, what: What) {
+        self.hold_promises(run, &what);
         let fact = Fact { at: self.at, run: Some(run), what };
         evolve(self.state, &fact);
         self.facts.push(fact);
+    }
+
+    /// What is cheap to see is seen in operation too: a decision that would break a promise fails, and its run is set aside.
+    fn hold_promises(&self, id: RunId, what: &What) {
+        let Some(run) = self.state.runs.get(&id) else {
+            assert!(matches!(what, What::RunStarted { .. }), "no fact of a run after its terminal one: {what:?}");
+            return;
+        };
+        let effect = match what {
+            What::AttemptMinted { effect, .. } | What::PermitGranted { effect, .. } | What::EffectStarted { effect, .. } => *effect,
+            _ => return,
+        };
+        assert!(run.paused.is_none(), "paused never sends: {what:?}");
+        let pending = run.effect(effect).map(|(_, pending)| pending);
+        let Some(pending) = pending else { panic!("no effect without its request: {what:?}") };
+        if let What::PermitGranted { attempt, .. } = what {
+            let is_begun = pending.open.as_ref().is_some_and(|open| open.attempt == *attempt && open.started.is_some());
+            assert!(is_begun, "no permit for what was not begun: {what:?}");
+        }
     }
 
     fn input(&mut self, input: &Input) -> Result<(), Rejection> {
