@@ -25,6 +25,9 @@ pub const FOLD_VERSION: u32 = 1;
 
 pub const STAGE: &str = "workflows";
 
+/// What one decision may write: with a commit as full as commits may be, less than an append may hold.
+const DECISION_BYTES_MAX: usize = 4 << 20;
+
 /// How a record of the platform itself is counted.
 const CONTROL: Applied = Applied::Done(Outcome::Filtered(FilterReason::Control));
 
@@ -170,7 +173,12 @@ impl WorkflowFold {
             return Ok(rejected);
         }
         self.subjects.changed(slot);
+        let before = out.bytes();
         for fact in &facts {
+            if out.bytes() - before > DECISION_BYTES_MAX {
+                let detail = format!("what it comes to is more than {DECISION_BYTES_MAX} bytes");
+                return Err(Error::Record(Fault::new(DeadReason::TooLarge, detail)));
+            }
             let (run, body) = fact.parts();
             let record = JournalRecord::Fact(JournalFact { at: fact.at.0, run: &run, body: &body });
             self.journal(key.as_bytes(), fact.at, &record, out)?;
@@ -321,7 +329,7 @@ impl Fold for WorkflowFold {
         let Ok(input) = serde_json::from_str::<Input>(command.body) else { return Ok(()) };
         let Some(slot) = self.subjects.load(std::iter::once(record.key))?.pop().flatten() else { return Ok(()) };
         let at = self.time_of(command.at, slot);
-        self.isolate(slot, &input, at, out)
+        self.set_aside(slot, &input, at, out)
     }
 
     fn undo(&mut self) {

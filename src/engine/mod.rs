@@ -7,12 +7,15 @@
 //! It runs on the partition loop of `stream`, which it extends by one more stage; they share nothing but the log. Leaves what commands
 //! mean to `workflow`, and read models to `projections`.
 
+mod aside;
 pub mod effects;
 mod fold;
 mod library;
 mod outward;
 mod recover;
 mod subjects;
+#[cfg(test)]
+mod tests;
 mod wakes;
 
 use std::sync::Arc;

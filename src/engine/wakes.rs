@@ -1,12 +1,10 @@
-//! Timers: whom a tick wakes, in order and in bounded commits, and a run that cannot be decided any more.
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
+//! Timers: whom a tick wakes, in order and in bounded commits.
 
 use super::fold::WorkflowFold;
 use crate::domain::Millis;
 use crate::state::Wake;
 use crate::stream::{Cursor, Error, Outputs, Slot, Window};
-use crate::workflow::{self, Context, Driven, Fact, Input, RunId, Subject, What};
+use crate::workflow::{self, Context, Input, Subject};
 
 /// How many index entries are read at a time.
 const PAGE: usize = 1_000;
@@ -47,43 +45,9 @@ impl WorkflowFold {
         }
     }
 
-    /// Wakes one subject. If that panics, the run that did is paused: a tick that became a dead letter would reach nobody else.
+    /// Wakes one subject; what fails is set aside: a tick that became a dead letter would reach nobody else.
     fn wake(&mut self, slot: Slot, time: Millis, out: &mut Outputs) -> Result<(), Error> {
-        let place = out.checkpoint();
-        let before = self.subjects.get(slot).subject.clone();
-        let woken =
-            catch_unwind(AssertUnwindSafe(|| self.decide(slot, |subject, context| workflow::drive_due(subject, context, time), out)));
-        match woken {
-            Ok(Err(error)) if !matches!(error, Error::Record(_)) => return Err(error),
-            Ok(Ok(_)) => return Ok(()),
-            _ => {}
-        }
-        out.rewind(&place);
-        self.subjects.put_back(slot, before);
-        self.isolate(slot, &Input::Due, time, out)
+        let decide = |subject: &mut Subject, context: Context<'_>| workflow::drive_due(subject, context, time);
+        if self.attempt(slot, decide, out)? { Ok(()) } else { self.set_aside(slot, &Input::Due, time, out) }
     }
-
-    /// Pauses the runs of a subject that cannot take this input without panicking; the others have taken no notice of it.
-    pub(super) fn isolate(&mut self, slot: Slot, input: &Input, at: Millis, out: &mut Outputs) -> Result<(), Error> {
-        tracing::error!(partition = self.partition.0, subject = ?self.subjects.key(slot), "a run cannot be decided and is paused");
-        self.decide(slot, |subject, context| pause_failing(subject, context, input, at), out).map(drop)
-    }
-}
-
-/// Pauses each run that panics when it alone is given the input.
-fn pause_failing(subject: &mut Subject, context: Context<'_>, input: &Input, at: Millis) -> Driven {
-    let at = at.max(subject.now);
-    let fails = |run: &RunId| {
-        let mut alone = subject.clone();
-        alone.runs.retain(|id, _| id == run);
-        catch_unwind(AssertUnwindSafe(|| drop(workflow::drive(&mut alone, context, input, at)))).is_err()
-    };
-    let failing: Vec<RunId> = subject.runs.iter().filter(|(_, run)| run.paused.is_none()).map(|(id, _)| *id).filter(fails).collect();
-    let pause = |run| {
-        let what = What::RunPaused { reason: "deciding what comes next fails: a defect".to_owned(), by: "flywheel".to_owned() };
-        Fact { at, run: Some(run), what }
-    };
-    let facts: Vec<Fact> = failing.into_iter().map(pause).collect();
-    facts.iter().for_each(|fact| workflow::evolve(subject, fact));
-    Driven { facts, rejected: None }
 }

@@ -18,6 +18,9 @@ use super::input::{Input, Rejection};
 use super::state::{Doing, HELD_MAX, Kept, Pending, Step, Subject};
 use crate::domain::Millis;
 
+/// How often one wake-up is followed by another of the same time. What goes on beyond that goes on with the next tick.
+const AGAIN_MAX: usize = 100;
+
 /// What came of an input: facts, also where the input itself was rejected, since time may have passed before it.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[must_use = "the state has moved by these facts already"]
@@ -99,7 +102,14 @@ impl Drive<'_, '_> {
     fn pass(&mut self, time: Millis) {
         match self.context.clock {
             Clock::Wall => {
-                self.apply(&Input::Due, time);
+                // Whoever is woken wants nothing before this time any more: else what comes of a tick would depend on its commits.
+                for _ in 0..AGAIN_MAX {
+                    let before = self.driven.facts.len();
+                    self.apply(&Input::Due, time);
+                    if self.driven.facts.len() == before || self.state.runs_wake(Clock::Wall).is_none_or(|due| due > time) {
+                        break;
+                    }
+                }
                 self.take_all();
             }
             Clock::Event => self.run_up_to(None),

@@ -328,11 +328,11 @@ impl Pending {
         }
     }
 
-    /// A kind that honours its key is timed from when it was asked; any other only once it began something irrevocable, and from when it
-    /// said so: partition time may be behind that, and who is given up early may still begin beside the next attempt.
+    /// Timed from when it was begun, as its executor counts: from when it said so, since partition time may be behind that, and who is given
+    /// up early may still begin beside the next attempt. Until then a kind that honours its key is timed from when it was asked for.
     pub(super) fn times_out(&self, open: &Open) -> Option<Millis> {
         let said = open.started.map(|started| started.max(open.appended.unwrap_or(started)));
-        let from = if self.unknown == Unknown::Retry || open.look_up { Some(open.minted) } else { said };
+        let from = said.or_else(|| (self.unknown == Unknown::Retry || open.look_up).then_some(open.minted));
         from.map(|from| from + self.timeout_ms)
     }
 

@@ -15,6 +15,10 @@ impl Turn<'_, '_> {
     /// Whether the open attempt asks for a permit and time has come to decide.
     pub(super) fn permit_is_due(&self, pending: &Pending) -> bool {
         let Some(asked) = pending.asks() else { return false };
+        // Whoever asked has no time left to use it.
+        if pending.open.as_ref().and_then(|open| pending.times_out(open)).is_some_and(|given_up| given_up <= self.at) {
+            return false;
+        }
         let purpose = self.context.policy.permits.purpose(&pending.purpose);
         let is_transactional = purpose.is_some_and(|purpose| purpose.basis == Basis::Transactional);
         is_transactional || self.context.clock == Clock::Event || self.at >= asked

@@ -235,7 +235,8 @@ fn a_run_whose_decision_fails_is_paused_alone_and_the_others_go_on() {
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drive(&mut scene.state, context, &input, scene.now)));
     assert!(panicked.is_err());
     scene.state = before;
-    let driven = isolate(&mut scene.state, context, &input, scene.now).unwrap();
+    let poisoned = RunId::of("w", "t\0u:ann", "m2");
+    let driven = isolate(&mut scene.state, context, &[poisoned], &input, scene.now);
     scene.journal.extend(driven.facts);
     scene.tells(&["run paused by isolation: a decision about event failed", "w saw Go", "run ended completed", "run ended completed"]);
     assert_eq!(scene.state.runs.len(), 1);

@@ -1,0 +1,264 @@
+//! Runs that cannot be decided any more: each is paused alone, whatever brought it up, and everyone else goes on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value as Json, json};
+
+use crate::domain::{HOUR_MS, Millis, Namespace, Offset, PartitionId, Subject as Who, TenantId};
+use crate::engine;
+use crate::env::ManualClock;
+use crate::log::{BatchBuilder, LogReader, LogWriter, MemoryLog, Transaction};
+use crate::schema;
+use crate::schema::records::{Command, CommandsRecord, DeadLetter, JournalRecord};
+use crate::state::MemoryStore;
+use crate::stream::topology::Topology;
+use crate::stream::{NamespaceClock, Options, Partitions, Setup, Spine, Topic, activate_workflow, drive};
+use crate::workflow::{Definition, Fact, Input, What};
+
+const START: Millis = Millis(1_704_067_200_000);
+
+const TOPOLOGY: &str = r#"
+[topology]
+name = "test"
+[[processor]]
+name = "intake"
+kind = "intake"
+reads = ["intake"]
+writes = ["identities", "events", "dead_letters", "outcomes"]
+[[processor]]
+name = "profiles"
+kind = "profiles"
+reads = ["events"]
+writes = ["events", "profiles", "segment_changes", "corrections", "dead_letters"]
+"#;
+
+/// One partition of everything, so that whoever fails has neighbours.
+struct World {
+    log: MemoryLog,
+    clock: ManualClock,
+    spine: Spine,
+}
+
+impl World {
+    fn new(workflow: &str) -> Self {
+        let clock = ManualClock::at(START);
+        let log = MemoryLog::new(Arc::new(clock.clone()));
+        let topology = Topology::parse("test.toml", TOPOLOGY).unwrap_or_else(|problems| panic!("{problems}"));
+        let setup = Setup {
+            log: Arc::new(log.clone()),
+            state: Arc::new(MemoryStore::new()),
+            clock: Arc::new(clock.clone()),
+            namespace: Namespace::new("t").unwrap(),
+            time: NamespaceClock::Wall,
+            partitions: Partitions { intake: 1, events: 1 },
+            topology: Arc::new(topology),
+            options: Options { linger_ms: 0, ..Options::default() },
+            copied: None,
+        };
+        let mut spine = Spine::open(setup).unwrap();
+        let definition = Definition::parse("test.toml", workflow).unwrap_or_else(|problems| panic!("{problems}"));
+        activate_workflow(&log, spine.topics(), &definition, START).unwrap();
+        engine::join(&mut spine, NamespaceClock::Wall).unwrap();
+        let mut world = Self { log, clock, spine };
+        world.drive();
+        world
+    }
+
+    fn drive(&mut self) {
+        drive(self.spine.workers()).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn pass(&mut self, ms: i64) {
+        for ms in [ms, 1_100, 1_100] {
+            self.clock.advance(ms);
+            self.drive();
+        }
+    }
+
+    fn send(&mut self, who: &str, input: &Input) {
+        let body = serde_json::to_string(input).unwrap();
+        self.put(who, &CommandsRecord::Command(Command { kind: input.kind(), at: None, depth: 0, body: &body }));
+    }
+
+    fn put(&mut self, who: &str, record: &CommandsRecord<'_>) {
+        let key = Who::user(who).key(&TenantId::new("acme").unwrap());
+        let mut batch = BatchBuilder::new();
+        batch.push_with(key.as_bytes(), START, |buffer| schema::encode(record, buffer)).unwrap();
+        let partition = self.spine.topics().partition(Topic::Commands, PartitionId(0));
+        let transaction = Transaction { batches: vec![(partition, batch.build())], commits: Vec::new() };
+        self.log.append(transaction).and_then(|ticket| ticket.wait()).unwrap();
+        self.drive();
+    }
+
+    fn start(&mut self, who: &str, cause: &str, entry: Json) {
+        let (workflow, cause) = ("w".to_owned(), cause.to_owned());
+        self.send(who, &Input::Start { workflow, cause, entry, profile: json!({}), depth: 0, parent: None });
+    }
+
+    fn values(&self, topic: Topic) -> Vec<(Bytes, Bytes)> {
+        let partition = self.spine.topics().partition(topic, PartitionId(0));
+        let fetched = self.log.fetch(partition, Offset(0), usize::MAX).unwrap();
+        fetched
+            .records()
+            .map(|record| (Bytes::copy_from_slice(record.key), Bytes::copy_from_slice(record.value.unwrap_or_default())))
+            .collect()
+    }
+
+    /// Who was paused by isolation, and how many runs have ended.
+    fn outcome(&self) -> (Vec<String>, usize) {
+        let (mut paused, mut ended) = (Vec::new(), 0);
+        for (key, value) in self.values(Topic::Journal) {
+            let JournalRecord::Fact(fact) = schema::decode(&value).unwrap() else { continue };
+            let fact = Fact::from_parts(Millis(fact.at), fact.run, fact.body).unwrap();
+            match fact.what {
+                What::RunPaused { by, .. } if by == "isolation" => paused.push(String::from_utf8_lossy(&key[7..]).into_owned()),
+                What::RunEnded { .. } => ended += 1,
+                _ => {}
+            }
+        }
+        (paused, ended)
+    }
+
+    fn dead_letters(&self) -> Vec<String> {
+        let reason = |value: &Bytes| schema::decode::<DeadLetter<'_>>(value).unwrap().reason.to_owned();
+        self.values(Topic::DeadLetters).iter().map(|(_, value)| reason(value)).collect()
+    }
+}
+
+/// A node of this name panics when it is decided, in builds for tests only.
+const PANICS: &str = r#"
+[workflow]
+name = "w"
+entry = { command = true, reenter = "always" }
+[[node]]
+name = "rest"
+kind = "wait_for"
+any = [{ event = "Go" }]
+timeout = "1h"
+next = "which"
+[[node]]
+name = "which"
+kind = "branch"
+cases = [{ when = "entry.bad == true", next = "poison" }]
+otherwise = "end"
+[[node]]
+name = "poison"
+kind = "delay"
+wait = "1h"
+next = "end"
+[[node]]
+name = "end"
+kind = "exit"
+"#;
+
+fn three_runs_of_two(world: &mut World) {
+    for (who, cause, bad) in [("ann", "1", false), ("ann", "2", true), ("ann", "3", false), ("bob", "4", false)] {
+        world.start(who, cause, json!({ "bad": bad }));
+    }
+}
+
+#[test]
+fn a_run_that_panics_at_a_command_is_paused_alone_and_the_command_kept() {
+    let mut world = World::new(PANICS);
+    three_runs_of_two(&mut world);
+    for who in ["ann", "bob"] {
+        let (cause, name) = ("m".to_owned(), "Go".to_owned());
+        world.send(who, &Input::Event { cause, name, properties: json!({}), profile: json!({}), late: false });
+    }
+    assert_eq!(world.outcome(), (vec!["ann".to_owned()], 3));
+    assert_eq!(world.dead_letters(), ["panicked"]);
+}
+
+#[test]
+fn a_run_that_panics_at_a_tick_is_paused_alone_and_the_tick_reaches_everyone() {
+    let mut world = World::new(PANICS);
+    three_runs_of_two(&mut world);
+    world.pass(HOUR_MS);
+    assert_eq!(world.outcome(), (vec!["ann".to_owned()], 3));
+    assert!(world.dead_letters().is_empty());
+    world.pass(HOUR_MS);
+    assert_eq!(world.outcome().0.len(), 1, "it is not tried again and again");
+}
+
+#[test]
+fn a_start_that_panics_at_once_is_a_dead_letter_and_leaves_nothing_behind() {
+    let mut world = World::new(
+        &PANICS
+            .replace("[[node]]\nname = \"rest\"", "[[node]]\nname = \"poison_first\"")
+            .replace("name = \"w\"\n", "name = \"w\"\nfirst = \"which\"\n")
+            .replace(
+                "kind = \"wait_for\"\nany = [{ event = \"Go\" }]\ntimeout = \"1h\"\nnext = \"which\"",
+                "kind = \"goal\"\nevent = \"Go\"",
+            ),
+    );
+    three_runs_of_two(&mut world);
+    assert_eq!((world.outcome(), world.dead_letters()), ((Vec::new(), 3), vec!["panicked".to_owned()]));
+}
+
+/// Emits its input so often that it becomes more than a record may hold.
+const GROWS: &str = r#"
+[workflow]
+name = "w"
+entry = { command = true, reenter = "always" }
+[[node]]
+name = "rest"
+kind = "delay"
+wait = "1h"
+next = "say"
+[[node]]
+name = "say"
+kind = "emit"
+event = "Said"
+properties = { a = "entry.text", b = "entry.text", c = "entry.text" }
+next = "end"
+[[node]]
+name = "end"
+kind = "exit"
+"#;
+
+#[test]
+fn a_run_that_says_more_than_a_record_may_hold_is_paused_alone() {
+    let mut world = World::new(GROWS);
+    for (who, cause, len) in [("ann", "1", 10), ("ann", "2", 400_000), ("bob", "3", 10)] {
+        world.start(who, cause, json!({ "text": "x".repeat(len) }));
+    }
+    world.pass(HOUR_MS);
+    assert_eq!((world.outcome(), world.dead_letters()), ((vec!["ann".to_owned()], 2), Vec::new()));
+}
+
+#[test]
+fn a_start_that_says_too_much_at_once_is_a_dead_letter_and_the_partition_goes_on() {
+    let mut world = World::new(&GROWS.replace("wait = \"1h\"", "wait = \"0s\""));
+    for (who, cause, len) in [("ann", "1", 10), ("ann", "2", 400_000), ("bob", "3", 10)] {
+        world.start(who, cause, json!({ "text": "x".repeat(len) }));
+    }
+    assert_eq!((world.outcome(), world.dead_letters()), ((Vec::new(), 2), vec!["too_large".to_owned()]));
+}
+
+#[test]
+fn a_loop_that_says_more_than_a_commit_may_hold_is_paused_alone() {
+    let again = "next = \"again\"\n[[node]]\nname = \"again\"\nkind = \"loop\"\nmost = 200\nbody = \"say\"\nnext = \"end\"\n[[node]]\nname = \"say\"";
+    let grows = GROWS
+        .replace("next = \"say\"\n[[node]]\nname = \"say\"", again)
+        .replace("c = \"entry.text\" }\nnext = \"end\"", "c = \"entry.text\" }\nnext = \"again\"");
+    let mut world = World::new(&grows);
+    for (who, cause, len) in [("ann", "1", 10), ("ann", "2", 100_000), ("bob", "3", 10)] {
+        world.start(who, cause, json!({ "text": "x".repeat(len) }));
+    }
+    world.pass(HOUR_MS);
+    assert_eq!((world.outcome(), world.dead_letters()), ((vec!["ann".to_owned()], 2), Vec::new()));
+}
+
+#[test]
+fn what_nobody_can_read_is_a_dead_letter_and_counted() {
+    let mut world = World::new(PANICS);
+    world.put("ann", &CommandsRecord::Command(Command { kind: "signal", at: None, depth: 0, body: "{\"signal\":" }));
+    world.put("ann", &CommandsRecord::Command(Command { kind: "new", at: None, depth: 0, body: "{\"of a later build\":{}}" }));
+    world.start("ann", "1", json!({ "bad": false }));
+    world.pass(HOUR_MS);
+    assert_eq!((world.outcome().1, world.dead_letters()), (1, vec!["undecodable".to_owned(), "undecodable".to_owned()]));
+    let status: Vec<_> =
+        world.spine.workers().iter().map(|worker| worker.shared().status()).filter(|status| status.stage == "workflows").collect();
+    assert_eq!(status.iter().map(|status| status.dead_lettered).sum::<u64>(), 2);
+}
