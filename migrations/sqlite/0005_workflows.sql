@@ -6,7 +6,9 @@
 CREATE TABLE wf_definitions (
     definition_ref INTEGER PRIMARY KEY,
     workflow       TEXT NOT NULL,
-    digest         TEXT NOT NULL
+    digest         TEXT NOT NULL,
+    -- Whether new entries go to it.
+    is_active      INTEGER NOT NULL DEFAULT 0
 );
 
 CREATE TABLE wf_runs (
@@ -40,7 +42,7 @@ CREATE TABLE wf_runs (
 CREATE INDEX wf_runs_open ON wf_runs (run_id) WHERE ended_at IS NULL;
 CREATE INDEX wf_runs_by_id ON wf_runs (bucket, run_id);
 CREATE INDEX wf_runs_by_subject ON wf_runs (bucket, subject);
-CREATE INDEX wf_runs_paused ON wf_runs (paused_at) WHERE paused_at IS NOT NULL;
+CREATE INDEX wf_runs_paused ON wf_runs (run_ref) WHERE paused_at IS NOT NULL;
 
 -- One row per step that is open: where runs are, what they do there, and until when.
 CREATE TABLE wf_steps (
@@ -178,6 +180,17 @@ CREATE TABLE wf_skips (
     bucket    INTEGER AS (skip_ref >> 29) VIRTUAL
 );
 CREATE INDEX wf_skips_by_subject ON wf_skips (bucket, subject);
+
+-- What someone should be told: effects that were given up and will fail for everyone until somebody acts.
+CREATE TABLE wf_notifications (
+    notification_ref INTEGER PRIMARY KEY,
+    run_ref          INTEGER NOT NULL,
+    node             TEXT NOT NULL,
+    at               INTEGER NOT NULL,
+    category         TEXT NOT NULL,
+    severity         TEXT NOT NULL,
+    text             TEXT NOT NULL
+);
 
 -- Addresses of people that nothing is sent to, by a hash: bounces, complaints, an operator's word.
 CREATE TABLE wf_suppressions (

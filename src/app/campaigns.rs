@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::Error;
 use super::folder::Folder;
-use crate::domain::{Millis, Namespace, Offset, PartitionId};
+use super::runs::{self, Readers};
+use crate::domain::{Millis, Namespace, Offset, PartitionId, Subject};
 use crate::engine;
 use crate::env::Clock;
-use crate::gateway::{Asking, Campaigns, ReadError, WorkflowFound};
+use crate::gateway::{Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, ReadError, RunFound, RunsAsked, RunsPage, WorkflowFound};
 use crate::log::{Group, LogWriter};
+use crate::projections::{self, Reader};
 use crate::stream::{self, NamespaceClock, Topic, Topics};
-use crate::workflow::Definition;
+use crate::workflow::{Definition, EffectId, RunId};
 
 /// One namespace as campaigns need it.
 #[derive(Clone)]
@@ -25,13 +29,14 @@ pub struct Runs {
     log: Arc<dyn LogWriter>,
     clock: Arc<dyn Clock>,
     places: BTreeMap<Namespace, Place>,
+    readers: Readers,
 }
 
 impl Runs {
     pub fn of(
         log: &Arc<impl LogWriter + 'static>,
         clock: &Arc<dyn Clock>,
-        _folder: &Folder,
+        folder: &Folder,
         namespaces: &[(Namespace, NamespaceClock)],
     ) -> Result<Self, Error> {
         let mut places = BTreeMap::new();
@@ -40,11 +45,17 @@ impl Runs {
             let group = Group(format!("{namespace}.{}", engine::STAGE).into());
             places.insert(namespace.clone(), Place { topics, clock: *kind, group });
         }
-        Ok(Self { log: Arc::clone(log) as _, clock: Arc::clone(clock), places })
+        let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Arc::new(Reader::new(&folder.read(), namespace)));
+        let readers = namespaces.iter().map(reader).collect();
+        Ok(Self { log: Arc::clone(log) as _, clock: Arc::clone(clock), places, readers })
     }
 
     fn place(&self, namespace: &Namespace) -> Result<Place, ReadError> {
         self.places.get(namespace).cloned().ok_or_else(|| failed(format!("namespace {namespace} is not served")))
+    }
+
+    fn reader(&self, namespace: &Namespace) -> Result<Arc<Reader>, ReadError> {
+        self.readers.get(namespace).cloned().ok_or_else(|| failed(format!("namespace {namespace} is not served")))
     }
 
     /// Runs what waits for the log on a thread that may.
@@ -74,6 +85,36 @@ fn failed(error: impl std::fmt::Display) -> ReadError {
 }
 
 impl Campaigns for Runs {
+    fn run<'a>(&'a self, of: &'a Access, run: RunId) -> Asking<'a, Option<RunFound>> {
+        Box::pin(async move { Ok(runs::run(&*self.reader(&of.namespace)?, &of.tenant, run).await?.map(|(found, _)| found)) })
+    }
+
+    fn runs<'a>(&'a self, of: &'a Access, asked: &'a RunsAsked) -> Asking<'a, RunsPage> {
+        Box::pin(async move { runs::runs(&*self.reader(&of.namespace)?, &of.tenant, asked).await })
+    }
+
+    fn story<'a>(&'a self, of: &'a Access, found: &'a RunFound, from: u64, limit: u32) -> Asking<'a, Vec<Value>> {
+        Box::pin(async move {
+            let Some((_, detail)) = runs::run(&*self.reader(&of.namespace)?, &of.tenant, found.run).await? else { return Ok(Vec::new()) };
+            let (place, log) = (self.place(&of.namespace)?, Arc::clone(&self.log));
+            let (key, run, begins) = (found.subject.key(&of.tenant), found.run, detail.run.begins());
+            let lines = tokio::task::spawn_blocking(move || {
+                let journal = place.topics.partition(Topic::Journal, begins.0);
+                projections::runs::story(&*log, journal, key.as_bytes(), Some(run), begins.1, (from, limit as usize))
+            });
+            let lines = lines.await.map_err(failed)?.map_err(failed)?;
+            Ok(lines.iter().map(|line| serde_json::to_value(line).unwrap_or_default()).collect())
+        })
+    }
+
+    fn approvals<'a>(&'a self, of: &'a Access, asked: &'a ApprovalsAsked) -> Asking<'a, Vec<ApprovalFound>> {
+        Box::pin(async move { runs::approvals(&*self.reader(&of.namespace)?, &of.tenant, asked).await })
+    }
+
+    fn effect<'a>(&'a self, of: &'a Access, effect: EffectId) -> Asking<'a, Option<(RunId, Subject)>> {
+        Box::pin(async move { runs::effect(&*self.reader(&of.namespace)?, &of.tenant, effect).await })
+    }
+
     fn workflows<'a>(&'a self, namespace: &'a Namespace) -> Asking<'a, Vec<WorkflowFound>> {
         self.blocking(namespace, |log, place| {
             let found = stream::workflows(log, &place.topics)?;

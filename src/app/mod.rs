@@ -5,6 +5,7 @@ mod campaigns;
 mod folder;
 mod links;
 mod plans;
+mod runs;
 mod server;
 mod world;
 

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use super::output::note;
 use crate::{log, projections};
 
+/// The command line is wrong.
+const USAGE: u8 = 2;
 /// What was asked for is not there.
 pub const NOT_FOUND: u8 = 3;
 /// A check did not pass.
@@ -22,6 +24,11 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// The command line does not say what is meant.
+    pub fn usage(message: impl Into<String>) -> anyhow::Error {
+        Exit { code: USAGE, message: message.into() }.into()
+    }
+
     pub fn not_found(message: impl Into<String>) -> anyhow::Error {
         Exit { code: NOT_FOUND, message: message.into() }.into()
     }

@@ -5,7 +5,7 @@
 //! the truth: a file of another incarnation, or ahead of the log, is refused and built anew beside the old one, then swapped in.
 //!
 //! Order to read in: `generation` (files), `store` (schema and connections), `bulk` (multi-row statements), `tables/` (records
-//! to rows), `tail` (one step: fetch, apply, commit), `checkpoint`, `projector` (the thread), `rebuild`, then `query` and `reader`.
+//! to rows), `tail` (one step: fetch, apply, commit), `checkpoint`, `projector` (the thread), `rebuild`, then `query`, `reader` and `runs`.
 //! Leaves to others: what records mean (`schema`), features (`features`), serving over HTTP (`gateway`).
 
 mod bulk;
@@ -18,6 +18,7 @@ mod projector;
 mod query;
 mod reader;
 mod rebuild;
+pub mod runs;
 mod store;
 mod tables;
 mod tail;

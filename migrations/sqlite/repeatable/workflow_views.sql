@@ -37,6 +37,12 @@ SELECT r.tenant_id,
 FROM wf_runs r
 JOIN wf_definitions d ON d.definition_ref = r.definition_ref;
 
+-- Every version of a workflow that had a run or took entries.
+DROP VIEW IF EXISTS workflow_versions;
+CREATE VIEW workflow_versions AS
+SELECT workflow, digest, is_active
+FROM wf_definitions;
+
 -- Where open runs are, what they do there and until when.
 DROP VIEW IF EXISTS workflow_nodes;
 CREATE VIEW workflow_nodes AS
@@ -193,6 +199,14 @@ CREATE VIEW workflow_skips AS
 SELECT tenant_id, subject, workflow, reason, cause, datetime(at / 1000.0, 'unixepoch') AS at
 FROM wf_skips;
 
+-- What someone should be told, because it fails for everyone until somebody acts.
+DROP VIEW IF EXISTS workflow_notifications;
+CREATE VIEW workflow_notifications AS
+SELECT r.tenant_id, datetime(n.at / 1000.0, 'unixepoch') AS at, r.run_id, d.workflow, r.subject, n.node, n.category, n.severity, n.text
+FROM wf_notifications n
+JOIN wf_runs r ON r.run_ref = n.run_ref
+JOIN wf_definitions d ON d.definition_ref = r.definition_ref;
+
 DROP VIEW IF EXISTS workflow_suppressions;
 CREATE VIEW workflow_suppressions AS
 SELECT tenant_id, subject, channel, address, reason, datetime(since / 1000.0, 'unixepoch') AS since, datetime(until / 1000.0, 'unixepoch') AS until
@@ -239,3 +253,48 @@ FROM wf_approvals a
 JOIN wf_runs r ON r.run_ref = a.run_ref
 JOIN wf_definitions d ON d.definition_ref = r.definition_ref
 WHERE a.status = 'open' AND a.deadline < (SELECT ms FROM workflow_now) AND r.paused_at IS NULL;
+
+-- Why somebody did not get something: entries that were skipped, holdouts, pauses, what approvals said no to, permits that were refused,
+-- attempts that failed, addresses that nothing is sent to.
+DROP VIEW IF EXISTS workflow_why_not;
+CREATE VIEW workflow_why_not AS
+SELECT tenant_id, subject, workflow, datetime(at / 1000.0, 'unixepoch') AS at, 'not entered' AS what, reason AS why
+FROM wf_skips
+UNION ALL
+SELECT r.tenant_id, r.subject, d.workflow, datetime(a.assigned_at / 1000.0, 'unixepoch'), 'held out', a.node
+FROM wf_runs r
+JOIN wf_arms a ON a.run_ref = r.run_ref
+JOIN wf_definitions d ON d.definition_ref = r.definition_ref
+WHERE a.arm IN ('holdout', 'control')
+UNION ALL
+SELECT r.tenant_id, r.subject, d.workflow, datetime(r.paused_at / 1000.0, 'unixepoch'), 'paused', r.pause_reason
+FROM wf_runs r
+JOIN wf_definitions d ON d.definition_ref = r.definition_ref
+WHERE r.paused_at IS NOT NULL
+UNION ALL
+SELECT r.tenant_id, r.subject, d.workflow, datetime(r.ended_at / 1000.0, 'unixepoch'), r.status, coalesce(r.outcome, '')
+FROM wf_runs r
+JOIN wf_definitions d ON d.definition_ref = r.definition_ref
+WHERE r.status IN ('goal', 'failed', 'cancelled', 'terminated', 'merged')
+UNION ALL
+SELECT r.tenant_id, r.subject, d.workflow, datetime(coalesce(a.decided_at, a.requested_at) / 1000.0, 'unixepoch'), 'approval ' || a.status,
+       a.node || coalesce(' by ' || a.decided_by, '') || coalesce(': ' || a.comment, '')
+FROM wf_runs r
+JOIN wf_approvals a ON a.run_ref = r.run_ref
+JOIN wf_definitions d ON d.definition_ref = r.definition_ref
+WHERE a.status <> 'approved'
+UNION ALL
+SELECT r.tenant_id, r.subject, d.workflow, datetime(e.requested_at / 1000.0, 'unixepoch'), 'not permitted', e.node || ': ' || e.refusal
+FROM wf_runs r
+JOIN wf_effects e ON e.run_ref = r.run_ref
+JOIN wf_definitions d ON d.definition_ref = r.definition_ref
+WHERE e.refusal IS NOT NULL
+UNION ALL
+SELECT r.tenant_id, r.subject, d.workflow, datetime(e.failed_at / 1000.0, 'unixepoch'), e.status, e.node || ': ' || e.last_error
+FROM wf_runs r
+JOIN wf_effects e ON e.run_ref = r.run_ref
+JOIN wf_definitions d ON d.definition_ref = r.definition_ref
+WHERE e.last_error IS NOT NULL AND e.status <> 'done'
+UNION ALL
+SELECT tenant_id, subject, NULL, datetime(since / 1000.0, 'unixepoch'), 'suppressed', channel || ': ' || reason
+FROM wf_suppressions;

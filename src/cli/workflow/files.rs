@@ -7,15 +7,12 @@ use serde_json::json;
 
 use super::super::exit::Exit;
 use super::super::output::{note, out, outln, print_json};
-use super::super::{run, topic};
+use super::super::run;
 use super::Drawing;
 use crate::config::Config;
-use crate::schema;
-use crate::schema::records;
+use crate::domain::{Digest, Namespace};
+use crate::stream::{self, Topics};
 use crate::workflow::{self, Definition, SHIPPED};
-
-/// What definitions of workflows are stored as.
-const KIND: &str = "workflow";
 
 /// A workflow's text and what problems call it.
 struct Text {
@@ -125,21 +122,14 @@ fn mistakes(problems: crate::segments::Problems) -> anyhow::Error {
     Exit::check_failed(problems.to_string())
 }
 
-/// The newest text under that name in the namespace's `definitions`, if there is a log and it has one.
+/// The text in force under that name in the namespace, or the one of that digest, if there is a log and it has one.
 fn published(config: &Config, namespace: &str, named: &str) -> anyhow::Result<Option<String>> {
     let Ok(log) = run::reader(config) else { return Ok(None) };
-    let Ok(topic) = topic::find(&*log, &format!("{namespace}.definitions")) else { return Ok(None) };
-    let mut newest = None;
-    topic::scan(&*log, &topic, topic::Range::default(), |_, record| {
-        if let Some(value) = record.value {
-            let definition: records::Definition<'_> = schema::decode(value)?;
-            if definition.kind == KIND && (definition.name == named || definition.digest == named) {
-                newest = Some(definition.body.to_owned());
-            }
-        }
-        Ok(())
-    })?;
-    Ok(newest)
+    let Some(topics) = Topics::find(&*log, &Namespace::new(namespace)?)? else { return Ok(None) };
+    let stored = stream::workflows(&*log, &topics)?;
+    let by_digest = Digest::from_hex(named).filter(|digest| stored.known.contains_key(digest));
+    let digest = stored.active.get(named).copied().or(by_digest);
+    Ok(digest.and_then(|digest| stored.known.get(&digest)).map(|(_, text)| text.clone()))
 }
 
 pub fn test(named: &[String], stories: bool, json: bool) -> anyhow::Result<()> {

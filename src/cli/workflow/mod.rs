@@ -3,13 +3,18 @@
 
 mod act;
 mod api;
+mod figures;
 mod files;
+mod runs;
 mod verify;
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::args::InNamespace;
+use super::people;
 use crate::config::Config;
+use crate::domain::{Namespace, TenantId};
+use crate::projections::Reader;
 
 #[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
 pub enum Drawing {
@@ -17,12 +22,104 @@ pub enum Drawing {
     Mermaid,
 }
 
+/// Whose runs.
+#[derive(Debug, Args, Clone)]
+pub struct Whose {
+    #[command(flatten)]
+    pub at: InNamespace,
+    /// Tenant; the only one there is, or `default`, if absent.
+    #[arg(long)]
+    pub tenant: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    #[arg(long, short)]
+    pub workflow: Option<String>,
+    /// open, running, waiting, paused, completed, goal, failed, cancelled, terminated or merged.
+    #[arg(long, short)]
+    pub status: Option<String>,
+    /// A user id, or `u:ID` / `a:ID`.
+    #[arg(long)]
+    pub subject: Option<String>,
+    /// Paused runs whose reason contains this.
+    #[arg(long)]
+    pub reason: Option<String>,
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+    /// Go on behind this page: the `next` that it ended with.
+    #[arg(long)]
+    pub after: Option<String>,
+    #[command(flatten)]
+    pub whose: Whose,
+}
+
+#[derive(Debug, Args)]
+pub struct Story {
+    /// A run's id, a user id, or `u:ID` / `a:ID`.
+    pub of: String,
+    /// Leave out so many lines.
+    #[arg(long, default_value_t = 0)]
+    pub skip: u64,
+    #[arg(long, default_value_t = 1_000)]
+    pub limit: usize,
+    #[command(flatten)]
+    pub whose: Whose,
+}
+
+#[derive(Debug, Args)]
+pub struct Funnel {
+    pub workflow: String,
+    /// Only runs on the definition whose digest begins so.
+    #[arg(long)]
+    pub digest: Option<String>,
+    /// From this day on (UTC), such as 2024-03-01.
+    #[arg(long)]
+    pub from: Option<String>,
+    /// Before this day.
+    #[arg(long)]
+    pub to: Option<String>,
+    #[command(flatten)]
+    pub whose: Whose,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Workflow {
-    #[command(flatten)]
-    Act(act::Act),
     /// Hold recorded journals against a changed workflow: where would people who are in it have gone another way? Exit code 1 if anyone.
     Verify(verify::Verify),
+    /// Runs, newest first.
+    List(List),
+    /// How many runs each workflow has in each status.
+    Status(Whose),
+    /// One run: where it is, since when, what it waits for, its effects.
+    #[command(alias = "show-run")]
+    Get {
+        run: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Everything that was decided about a run or a person, line by line, from the journal.
+    Story(Story),
+    /// Arrivals at and departures from each node, as bars in the order of the definition.
+    Funnel(Funnel),
+    /// Conversions by arm of each split, with how sure one may be of them.
+    Results {
+        workflow: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// What fires by itself next.
+    Timers {
+        /// Until then: an RFC 3339 instant, or a length from now such as `1h` or `3d`.
+        #[arg(long)]
+        until: Option<String>,
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    #[command(flatten)]
+    Act(act::Act),
     /// Refuse mistakes, with file, line, reason and a hint.
     Check {
         /// Files, folders of them, or names of shipped ones; all shipped ones if absent.
@@ -53,6 +150,13 @@ pub async fn run(config: &Config, asked: &Workflow, json: bool) -> anyhow::Resul
     match asked {
         Workflow::Act(asked) => act::run(config, asked, json).await,
         Workflow::Verify(asked) => verify::run(config, asked, json),
+        Workflow::List(asked) => runs::list(config, asked, json).await,
+        Workflow::Status(whose) => runs::status(config, whose, json).await,
+        Workflow::Get { run, whose } => runs::get(config, run, whose, json).await,
+        Workflow::Story(asked) => runs::story(config, asked, json).await,
+        Workflow::Funnel(asked) => figures::funnel(config, asked, json).await,
+        Workflow::Results { workflow, whose } => figures::results(config, workflow, whose, json).await,
+        Workflow::Timers { until, limit, whose } => figures::timers(config, until.as_deref(), *limit, whose, json).await,
         Workflow::Check { files } => files::check(files, json),
         Workflow::Show { file, at, format, mermaid } => {
             let format = if *mermaid { Drawing::Mermaid } else { *format };
@@ -60,4 +164,12 @@ pub async fn run(config: &Config, asked: &Workflow, json: bool) -> anyhow::Resul
         }
         Workflow::Test { files, stories } => files::test(files, *stories, json),
     }
+}
+
+/// The read model that is meant, and whose rows of it.
+async fn readable(config: &Config, whose: &Whose) -> anyhow::Result<(Reader, TenantId)> {
+    let namespace = Namespace::new(&whose.at.namespace)?;
+    let reader = people::reader(config, namespace.as_str())?;
+    let tenant = people::tenant(config, &reader, namespace.as_str(), whose.tenant.as_deref()).await?;
+    Ok((reader, tenant))
 }

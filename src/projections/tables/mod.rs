@@ -14,6 +14,7 @@ mod segments;
 mod workflow;
 
 pub use profiles::add_columns;
+pub use workflow::place_of;
 
 use std::sync::Arc;
 

@@ -68,6 +68,7 @@ fn small_shop() -> World {
     }
     people(&world, at);
     lost(&world, at("02T13:00:00"));
+    super::campaign::campaign(&world);
     world.project();
     world
 }

@@ -1,5 +1,6 @@
 //! The projector against a log in memory and real SQLite files: exactly once, whatever runs beside it or crashes.
 
+mod campaign;
 mod docs;
 mod failing;
 mod reading;

@@ -40,7 +40,7 @@ fn journals() -> Vec<(String, Vec<Fact>)> {
 /// Every row of every table that `journal` is folded into.
 fn dump(world: &World) -> Vec<String> {
     let tables = world.sql("SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'wf\\_%' ESCAPE '\\' ORDER BY name");
-    assert_eq!(tables.len(), 13);
+    assert_eq!(tables.len(), 14);
     let rows = tables.iter().flat_map(|table| {
         let rows = world.sql(&format!("SELECT * FROM {table}"));
         rows.into_iter().map(move |row| format!("{table} {row}"))

@@ -20,7 +20,7 @@ use self::rows::{Cells, Statements, Suppression};
 use self::run::{Effect, Run};
 use self::told::Told;
 use super::Who;
-use crate::domain::{Digest, Offset};
+use crate::domain::{Digest, Offset, PartitionId};
 use crate::projections::Error;
 use crate::projections::bulk::Cell;
 use crate::schema::records::{JournalFact, JournalRecord};
@@ -31,6 +31,12 @@ const KEPT_MAX: usize = 8_192;
 
 /// A place in the log as one number that rises with time: the partition in the low bits.
 const PARTITION_BITS: u32 = 12;
+const PARTITION_MASK: i64 = (1 << PARTITION_BITS) - 1;
+
+/// Where in `journal` the record is that a row has its number from.
+pub fn place_of(place: i64) -> (PartitionId, Offset) {
+    (PartitionId((place & PARTITION_MASK) as u32), Offset((place >> PARTITION_BITS) as u64))
+}
 
 #[derive(Debug)]
 pub struct Workflows {
@@ -84,6 +90,12 @@ impl Workflows {
                 self.time.insert(partition, time.time);
                 Ok(true)
             }
+            JournalRecord::Activated(activated) if activated.kind == "workflow" => {
+                let name = activated.name.to_owned();
+                let definition = (!activated.digest.is_empty()).then(|| self.definition(name.clone(), activated.digest.to_owned()));
+                self.cells.activated.push((name, definition));
+                Ok(true)
+            }
             JournalRecord::Activated(_) => Ok(false),
             JournalRecord::Fact(fact) => self.add_fact(key, fact, partition, offset),
         }
@@ -102,7 +114,7 @@ impl Workflows {
             }
             _ => None,
         };
-        let place = (offset.0 as i64) << PARTITION_BITS | i64::from(partition) & ((1 << PARTITION_BITS) - 1);
+        let place = (offset.0 as i64) << PARTITION_BITS | i64::from(partition) & PARTITION_MASK;
         let is_row = run.is_some() || !matches!(told, Told::Nothing {});
         if is_row {
             self.facts.push(Fact { at: fact.at, place, run, told, who });
@@ -111,7 +123,7 @@ impl Workflows {
     }
 
     pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
-        if self.facts.is_empty() && self.time.is_empty() {
+        if self.facts.is_empty() && self.time.is_empty() && self.cells.activated.is_empty() {
             return Ok(());
         }
         self.load(connection).await?;

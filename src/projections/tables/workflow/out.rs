@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::counts::Counts;
 use super::told::Visit;
+use crate::projections::bulk::Cell;
 
 /// A run's place, and the visit of the step that asks.
 pub type ApprovalKey = (i64, Visit);
@@ -12,6 +13,7 @@ pub type ApprovalKey = (i64, Visit);
 pub struct Out {
     pub counts: Counts,
     pub approvals: BTreeMap<ApprovalKey, Approval>,
+    pub notifications: Vec<Cell>,
     /// Steps that a row has and that are over.
     pub gone_steps: Vec<(i64, Visit)>,
 }

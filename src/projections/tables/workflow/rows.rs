@@ -21,6 +21,7 @@ pub struct Statements {
     ways: Statement,
     errors: Statement,
     skips: Statement,
+    notifications: Statement,
     suppressions: Statement,
     time: Statement,
 }
@@ -36,6 +37,8 @@ pub struct Suppression {
 #[derive(Debug, Default)]
 pub struct Cells {
     pub definitions: Vec<Cell>,
+    /// Workflows, each with the definition that new entries go to, or none. In order: the last word counts.
+    pub activated: Vec<(String, Option<i64>)>,
     pub runs: Vec<Cell>,
     pub steps: Vec<Cell>,
     pub effects: Vec<Cell>,
@@ -169,6 +172,12 @@ impl Statements {
                 &["skip_ref", "tenant_id", "subject", "workflow", "reason", "cause", "at"],
                 "",
             ),
+            notifications: Statement::new(
+                "wf_notifications",
+                "INSERT INTO",
+                &["notification_ref", "run_ref", "node", "at", "category", "severity", "text"],
+                "",
+            ),
             suppressions: Statement::new(
                 "wf_suppressions",
                 "INSERT OR REPLACE INTO",
@@ -180,8 +189,13 @@ impl Statements {
     }
 
     pub async fn write(&self, connection: &mut SqliteConnection, cells: Cells, out: Out) -> Result<(), Error> {
-        let Out { mut counts, approvals, mut gone_steps } = out;
+        let Out { mut counts, approvals, notifications, mut gone_steps } = out;
         self.definitions.write(connection, cells.definitions).await?;
+        for (workflow, definition) in cells.activated {
+            let active = sqlx::query("UPDATE wf_definitions SET is_active = (definition_ref IS ?) WHERE workflow = ?");
+            let active = active.bind(definition).bind(workflow).execute(&mut *connection).await;
+            active.map_err(Error::sql("wf_definitions"))?;
+        }
         self.runs.write(connection, cells.runs).await?;
         gone_steps.sort_unstable();
         let gone = gone_steps.into_iter().flat_map(|(run, visit)| [Cell::Int(run), Cell::Int(visit)]).collect();
@@ -190,6 +204,7 @@ impl Statements {
         self.effects.write(connection, cells.effects).await?;
         self.messages.write(connection, cells.messages).await?;
         self.arms.write(connection, cells.arms).await?;
+        self.notifications.write(connection, notifications).await?;
         let mut asked = Vec::new();
         for (key, mut approval) in approvals {
             match approval.asked.take() {

@@ -4,6 +4,7 @@
 
 use super::out::{ApprovalKey, Asked, Out};
 use super::told::{Told, Visit};
+use crate::projections::bulk::Cell;
 use crate::workflow::{EffectId, RunId};
 
 /// Longest result, error or comment that a row keeps, in characters. The journal has all of it.
@@ -359,6 +360,10 @@ impl Run {
             Told::LookedUp { effect } => {
                 let Some(known) = self.effect(effect) else { return };
                 known.status = "retrying";
+            }
+            Told::Notified { node, category, severity, text } => {
+                let numbers = [Cell::Int(place), Cell::Int(self.place), Cell::Text(node), Cell::Int(at)];
+                out.notifications.extend(numbers.into_iter().chain([category, severity, cut(&text, TEXT_CHARS_MAX)].map(Cell::Text)));
             }
             Told::EffectFailed { effect, error } => {
                 let Some(known) = self.effect(effect) else { return };

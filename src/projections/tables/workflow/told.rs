@@ -69,6 +69,7 @@ kinds! {
     AttemptUnknown "attempt_unknown" { effect: EffectId, error: String, }
     LookedUp "looked_up" { effect: EffectId, }
     EffectFailed "effect_failed" { effect: EffectId, error: String, }
+    Notified "notified" { node: String, category: String, severity: String, text: String, }
     EffectSettled "effect_settled" { run: RunId, effect: EffectId, outcome: String, #[serde(default)] result: Option<Box<RawValue>>, }
     ApprovalRequested "approval_requested" {
         visit: Visit,

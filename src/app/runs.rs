@@ -1,0 +1,83 @@
+//! Runs, approvals and stories for the gateway, as the read models have them: a moment behind the journal.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::domain::{Namespace, Subject, TenantId};
+use crate::gateway::{ApprovalFound, ApprovalsAsked, Decided, ReadError, RunFound, RunsAsked, RunsPage};
+use crate::projections::runs::{Approval, ApprovalQuery, Run, RunDetail, RunQuery};
+use crate::projections::{self, Reader};
+use crate::workflow::{EffectId, RunId};
+
+pub(super) fn failed(error: projections::Error) -> ReadError {
+    match error {
+        projections::Error::Missing(_) => ReadError::NotYet,
+        error => ReadError::Failed(error.to_string()),
+    }
+}
+
+/// `u:ID` or `a:ID`, as rows have it.
+fn subject(text: &str) -> Subject {
+    match text.split_once(':') {
+        Some(("a", id)) => Subject::anonymous(id),
+        Some((_, id)) => Subject::user(id),
+        None => Subject::user(text),
+    }
+}
+
+fn found(run: &Run, json: serde_json::Value) -> Option<RunFound> {
+    let ended = run.ended_at.map(|at| format!("{} at {at}", run.status));
+    let is_paused = run.paused.is_some();
+    Some(RunFound { run: run.id()?, subject: subject(&run.subject), workflow: run.workflow.clone(), is_paused, ended, json })
+}
+
+fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+pub(super) async fn run(reader: &Reader, tenant: &TenantId, id: RunId) -> Result<Option<(RunFound, RunDetail)>, ReadError> {
+    let Some(detail) = reader.run(tenant, id).await.map_err(failed)? else { return Ok(None) };
+    Ok(found(&detail.run, json(&detail)).map(|found| (found, detail)))
+}
+
+pub(super) async fn runs(reader: &Reader, tenant: &TenantId, asked: &RunsAsked) -> Result<RunsPage, ReadError> {
+    let RunsAsked { workflow, status, subject, error, after, limit } = asked.clone();
+    let query = RunQuery { workflow, status, subject, reason: error, after, limit };
+    let page = reader.runs(tenant, &query).await.map_err(failed)?;
+    Ok(RunsPage { runs: page.runs.iter().filter_map(|run| found(run, json(run))).collect(), next: page.next })
+}
+
+pub(super) async fn approvals(reader: &Reader, tenant: &TenantId, asked: &ApprovalsAsked) -> Result<Vec<ApprovalFound>, ReadError> {
+    let query = ApprovalQuery { run: asked.run, workflow: asked.workflow.clone(), open_only: asked.open_only, limit: asked.limit };
+    let approvals = reader.approvals(tenant, &query).await.map_err(failed)?;
+    Ok(approvals.into_iter().filter_map(approval).collect())
+}
+
+fn approval(row: Approval) -> Option<ApprovalFound> {
+    let decided = row.decided_at.filter(|_| row.status != "cancelled").map(|at| Decided {
+        approved: row.status == "approved",
+        by: row.decided_by.unwrap_or_default(),
+        comment: row.comment.unwrap_or_default(),
+        at,
+    });
+    Some(ApprovalFound {
+        run: RunId::parse(&row.run)?,
+        subject: subject(&row.subject),
+        workflow: row.workflow,
+        node: row.node,
+        visit: row.visit.unsigned_abs(),
+        who: row.who,
+        shows: row.shows,
+        asked_at: row.requested_at,
+        until: row.deadline,
+        decided,
+    })
+}
+
+pub(super) async fn effect(reader: &Reader, tenant: &TenantId, effect: EffectId) -> Result<Option<(RunId, Subject)>, ReadError> {
+    let found = reader.effect_of(tenant, effect).await.map_err(failed)?;
+    Ok(found.and_then(|(run, of)| Some((RunId::parse(&run)?, subject(&of)))))
+}
+
+/// Readers by namespace; each keeps a few connections.
+pub(super) type Readers = BTreeMap<Namespace, Arc<Reader>>;

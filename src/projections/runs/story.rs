@@ -1,0 +1,98 @@
+//! A run's or a subject's story: the lines of its journal, read from the topic itself.
+//!
+//! A partition holds many subjects' facts, so a story is looked for from where its run begins; a subject's own from the partition's start.
+
+use serde::Serialize;
+
+use super::text;
+use crate::domain::{Millis, Offset};
+use crate::log::{LogReader, TopicPartition};
+use crate::projections::Error;
+use crate::schema;
+use crate::schema::records::JournalRecord;
+use crate::workflow::{Fact, RunId, Story, What};
+
+/// Bytes per fetch.
+const FETCH_BYTES: usize = 1 << 20;
+
+/// One fact as a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    #[serde(serialize_with = "text")]
+    pub at: Millis,
+    /// The run that it is about; none for what belongs to the subject.
+    pub run: Option<String>,
+    pub line: String,
+    /// The fact's name, such as `effect_completed`.
+    pub kind: String,
+    pub offset: u64,
+}
+
+/// Facts to lines; of one run only, or of all of its subject.
+#[derive(Debug, Default)]
+pub struct Teller {
+    story: Story,
+    run: Option<RunId>,
+}
+
+impl Teller {
+    pub fn of(run: Option<RunId>) -> Self {
+        Self { story: Story::default(), run }
+    }
+
+    /// `None` if it is about another run.
+    pub fn line(&mut self, fact: &Fact, kind: &str, offset: Offset) -> Option<Line> {
+        let line = self.story.line(fact);
+        let about = match &fact.what {
+            What::EffectSettled { run, .. } => Some(*run),
+            _ => fact.run,
+        };
+        if self.run.is_some() && about != self.run {
+            return None;
+        }
+        Some(Line { at: fact.at, run: about.map(|run| run.to_string()), line, kind: kind.to_owned(), offset: offset.0 })
+    }
+}
+
+/// The lines of `key`'s journal from `from` on, oldest first, at most `limit` after leaving out `skip`.
+pub fn story(
+    log: &dyn LogReader,
+    journal: TopicPartition,
+    key: &[u8],
+    run: Option<RunId>,
+    from: Offset,
+    (skip, limit): (u64, usize),
+) -> Result<Vec<Line>, Error> {
+    let marks = log.watermarks(journal)?;
+    let mut next = from.max(marks.start);
+    let (mut teller, mut lines, mut left) = (Teller::of(run), Vec::new(), skip);
+    while next < marks.end && lines.len() < limit {
+        let fetched = log.fetch(journal, next, FETCH_BYTES)?;
+        for record in fetched.records().filter(|record| record.key == key) {
+            let JournalRecord::Fact(fact) = schema::decode(record.value.unwrap_or_default())? else { continue };
+            let kind = fact.body.split('"').nth(1).unwrap_or_default();
+            let line = match Fact::from_parts(Millis(fact.at), fact.run, fact.body) {
+                Ok(told) => teller.line(&told, kind, record.offset),
+                // A later build's: that it is there is worth a line.
+                Err(error) => Some(Line {
+                    at: Millis(fact.at),
+                    run: (!fact.run.is_empty()).then(|| fact.run.to_owned()),
+                    line: format!("{} ({error})", kind.replace('_', " ")),
+                    kind: kind.to_owned(),
+                    offset: record.offset.0,
+                }),
+            };
+            let Some(line) = line else { continue };
+            if left > 0 {
+                left -= 1;
+            } else if lines.len() < limit {
+                lines.push(line);
+            }
+        }
+        if fetched.next <= next {
+            break;
+        }
+        next = fetched.next;
+    }
+    Ok(lines)
+}

@@ -1,0 +1,259 @@
+//! A small campaign in March with one person for each thing that may happen, for docs/sql.md and what reads the tables.
+
+use super::workflows::{append_fact, time};
+use super::*;
+use crate::schema::records::{Activated, JournalRecord};
+use crate::workflow::{Definition, Fact};
+
+/// The last moment that anything is known of.
+pub const NOW: &str = "2024-03-04T10:00:00Z";
+
+const WINBACK: &str = r#"
+[workflow]
+name = "winback"
+entry = { segment = "lapsing", reenter = "never" }
+
+[[node]]
+name = "bought"
+kind = "goal"
+event = "Order Completed"
+
+[[node]]
+name = "arm"
+kind = "split"
+arms = [{ name = "treatment", weight = 3, next = "write" }, { name = "holdout", weight = 1, next = "watch" }]
+
+[[node]]
+name = "watch"
+kind = "delay"
+wait = "6d"
+next = "held_out"
+
+[[node]]
+name = "write"
+kind = "effect"
+agent = "copywriter"
+returns = { subject = "string" }
+timeout = "10d"
+retry = { attempts = 2, first = "1m" }
+next = "review"
+
+[[node]]
+name = "review"
+kind = "approval"
+who = "marketing"
+shows = { subject = "results.write.subject" }
+deadline = "3d 30m"
+silence = "rejects"
+on_approve = "send"
+on_reject = "turned_down"
+
+[[node]]
+name = "send"
+kind = "effect"
+channel = "email"
+input = { template = "'winback'", subject = "results.write.subject" }
+timeout = "1m"
+retry = { attempts = 9, first = "2h", most = "2h", factor = 1.0 }
+on_refused = "may_not"
+next = "response"
+
+[[node]]
+name = "response"
+kind = "wait_for"
+any = [{ signal = "reply" }]
+timeout = "5d"
+on_timeout = "over"
+next = "over"
+
+[[node]]
+name = "over"
+kind = "exit"
+
+[[node]]
+name = "held_out"
+kind = "exit"
+
+[[node]]
+name = "turned_down"
+kind = "exit"
+outcome = "turned down"
+
+[[node]]
+name = "may_not"
+kind = "exit"
+outcome = "not permitted"
+"#;
+
+/// Three days of one person each; `#` stands for the effects that answer well.
+const PEOPLE: [(&str, &str); 10] = [
+    (
+        "ann",
+        r#"given = [{ enters = "lapsing" }, { at = "1h", approve = "review", by = "bo" }, { at = "2d", event = "Order Completed" }]
+           for = "1d" #"#,
+    ),
+    (
+        "ben",
+        r#"given = [{ enters = "lapsing" }, { at = "1h", approve = "review", by = "bo" }]
+           for = "2d 23h" #"#,
+    ),
+    (
+        "bud",
+        r#"given = [{ enters = "lapsing" }]
+           for = "3d"
+           effects = [{ node = "write", fails = "401: the key has expired", category = "api" }]"#,
+    ),
+    (
+        "cid",
+        r#"given = [{ enters = "lapsing" }]
+           for = "3d" #"#,
+    ),
+    (
+        "cyd",
+        r#"given = [{ enters = "lapsing" }, { at = "1d", event = "Order Completed" }]
+           for = "2d" #"#,
+    ),
+    (
+        "eve",
+        r#"given = [{ enters = "lapsing" }, { at = "1h", consent = { marketing = false } }, { at = "2h", approve = "review", by = "bo" }]
+           for = "2d 22h" #"#,
+    ),
+    (
+        "gus",
+        r#"given = [{ enters = "lapsing" }, { at = "2d 23h 10m", approve = "review", by = "bo" }]
+           for = "50m"
+           effects = [{ node = "write", result = { subject = "Gus!" } }, { node = "send", fails = "503", category = "integration" }]"#,
+    ),
+    (
+        "hal",
+        r#"given = [{ enters = "lapsing" }]
+           for = "3d" #"#,
+    ),
+    (
+        "jim",
+        r#"given = [{ enters = "lapsing" }, { at = "1h", reject = "review", by = "bo" }, { at = "2d", enters = "lapsing" }]
+           for = "1d" #"#,
+    ),
+    (
+        "joe",
+        r#"given = [{ enters = "lapsing" }]
+           for = "3d"
+           effects = [{ node = "write", lost = true }]"#,
+    ),
+];
+
+/// What a person's part gives, on the campaign as it is or was before.
+fn journal(name: &str, part: &str, text: &str) -> (Definition, Vec<Fact>) {
+    let well = r#"
+effects = [{ node = "write", result = { subject = "We miss you" } }, { node = "send", result = { id = 7 } }]"#;
+    let part = part.replace('#', well).replace("given", "\ngiven").replace("for =", "\nfor =");
+    let part: String = part.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    let text = format!(
+        "{text}\n[[test]]\nname = \"{name}\"\nsubject = \"{name}\"\nstart = \"2024-03-01T10:00:00Z\"\nnever = [\"nothing\"]\n{part}\n"
+    );
+    let definition = Definition::parse("winback.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+    let facts = crate::workflow::run(&definition, &definition.tests[0]);
+    (definition, facts)
+}
+
+/// Appends the whole campaign.
+pub fn campaign(world: &World) {
+    // Ben came in before the holdout was watched for as long as it is now.
+    let before = WINBACK.replace("6d", "5d");
+    for (name, part) in PEOPLE {
+        let text = if name == "ben" { &before } else { WINBACK };
+        let (definition, facts) = journal(name, part, text);
+        for fact in &facts {
+            append_fact(world, 0, &format!("u:{name}"), fact);
+        }
+        let digest = definition.digest.to_hex();
+        let activated = Activated { kind: "workflow", name: "winback", digest: &digest, from: 0 };
+        world.append("journal", 0, "", &JournalRecord::Activated(activated));
+    }
+    for partition in [0, 1] {
+        time(world, partition, Millis::parse(NOW).unwrap().0);
+    }
+}
+
+#[test]
+fn the_reader_answers_what_the_command_line_and_the_api_ask() {
+    use crate::projections::runs::{ApprovalQuery, RunQuery};
+    let world = World::new();
+    campaign(&world);
+    world.project();
+    let reader = Reader::new(world.dir.path(), &world.namespace);
+    let acme = TenantId::new("acme").unwrap();
+    let subjects = |query: RunQuery| {
+        let page = block_on(reader.runs(&acme, &RunQuery { limit: 20, ..query })).unwrap();
+        page.runs.into_iter().map(|run| run.subject).collect::<Vec<_>>().join(" ")
+    };
+    let all = RunQuery::default;
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(subjects(all()), "u:joe u:jim u:hal u:gus u:eve u:cyd u:cid u:bud u:ben u:ann");
+    assert_eq!(subjects(RunQuery { status: some("open"), ..all() }), "u:joe u:hal u:gus u:cid u:bud u:ben");
+    assert_eq!(subjects(RunQuery { status: some("waiting"), ..all() }), "u:hal u:cid u:ben");
+    assert_eq!(subjects(RunQuery { status: some("paused"), reason: some("401"), ..all() }), "u:bud");
+    assert_eq!(subjects(RunQuery { status: some("goal"), workflow: some("winback"), ..all() }), "u:cyd u:ann");
+    assert_eq!(subjects(RunQuery { subject: some("u:eve"), ..all() }), "u:eve");
+    assert_eq!(subjects(RunQuery { workflow: some("other"), ..all() }), "");
+    let (mut pages, mut after) = (Vec::new(), None);
+    loop {
+        let page = block_on(reader.runs(&acme, &RunQuery { limit: 4, after, ..all() })).unwrap();
+        pages.push(page.runs.len());
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(pages, [4, 4, 2]);
+
+    let gus = block_on(reader.runs(&acme, &RunQuery { subject: some("u:gus"), limit: 1, ..all() })).unwrap().runs.remove(0);
+    let found = block_on(reader.run(&acme, gus.id().unwrap())).unwrap().unwrap();
+    assert_eq!((found.at.len(), found.effects.len(), found.effects[1].status.as_str()), (1, 2, "retrying"));
+    assert_eq!(found.at[0].until, found.effects[1].next_try_at);
+    let effect = crate::workflow::EffectId::parse(&found.effects[1].effect).unwrap();
+    assert_eq!(block_on(reader.effect_of(&acme, effect)).unwrap(), Some((gus.run.clone(), "u:gus".to_owned())));
+    let other = TenantId::new("other").unwrap();
+    assert_eq!(block_on(reader.run(&other, gus.id().unwrap())).unwrap(), None, "another tenant's run is not there");
+
+    let approvals = |open_only| block_on(reader.approvals(&acme, &ApprovalQuery { open_only, limit: 9, ..Default::default() })).unwrap();
+    let open = approvals(true);
+    assert_eq!((open.len(), open[0].subject.as_str(), &open[0].shows["subject"]), (1, "u:hal", &serde_json::json!("We miss you")));
+    assert_eq!(approvals(false).len(), 6);
+
+    let funnel = block_on(reader.funnel(&acme, "winback", None, None)).unwrap();
+    let told: Vec<_> = funnel.iter().map(|node| (node.node.as_str(), node.entered, node.here)).collect();
+    assert_eq!(told[..3], [("arm", 10, 0), ("write", 8, 2), ("review", 6, 1)]);
+    let first_day = block_on(reader.funnel(&acme, "winback", None, Some(("2024-03-01", "2024-03-02")))).unwrap();
+    let review = first_day.iter().find(|node| node.node == "review").unwrap();
+    assert_eq!((review.entered, review.left, review.here), (6, 4, 1), "who is there now is not a matter of the day");
+
+    let arms = block_on(reader.arms(&acme, "winback")).unwrap();
+    let told: Vec<_> = arms.iter().map(|arm| (arm.arm.as_str(), arm.converted, arm.runs, arm.is_baseline)).collect();
+    assert_eq!(told, [("holdout", 1, 2, true), ("treatment", 1, 8, false)]);
+    assert!(!arms[1].difference.unwrap().excludes_zero(), "of ten people nothing is known");
+
+    let now = block_on(reader.workflow_now()).unwrap();
+    assert_eq!(now, Millis::parse(NOW));
+    let timers = block_on(reader.timers(&acme, now.map(|now| now + 3_600_000), 10)).unwrap();
+    assert_eq!(timers.iter().map(|timer| timer.node.as_str()).collect::<Vec<_>>(), ["review", "send"]);
+    assert_eq!(block_on(reader.timers(&acme, None, 10)).unwrap().len(), 4);
+}
+
+#[test]
+fn a_story_is_read_from_the_journal_itself() {
+    let world = World::new();
+    campaign(&world);
+    let acme = TenantId::new("acme").unwrap();
+    let key = Subject::user("jim").key(&acme);
+    let journal = world.partition("journal", 0);
+    let lines = |run, place| runs::story(&*world.log, journal, key.as_bytes(), run, Offset(0), place).unwrap();
+    let all = lines(None, (0, 100));
+    let run = all.iter().find_map(|line| crate::workflow::RunId::parse(line.run.as_deref()?));
+    assert_eq!(all.last().unwrap().line, "run of winback skipped: reentry");
+    let of_the_run: Vec<_> = all.iter().filter(|line| line.run.is_some()).cloned().collect();
+    assert_eq!(of_the_run[0].line, "run of winback started");
+    assert_eq!(lines(run, (0, 100)), of_the_run, "neither what is of the subject nor the entry that was skipped is the run's");
+    assert_eq!(lines(run, (2, 3)), of_the_run[2..5]);
+    assert_eq!(lines(Some(crate::workflow::RunId(1)), (0, 100)), []);
+}
