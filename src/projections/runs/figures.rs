@@ -72,8 +72,7 @@ impl Reader {
     ) -> Result<Vec<Funnel>, Error> {
         let (from, before) = days.unwrap_or(("", "~"));
         let digest = digest.unwrap_or("");
-        let of =
-            "tenant_id = ?1 AND definition_ref IN (SELECT definition_ref FROM wf_definitions WHERE workflow = ?2 AND substr(digest, 1, length(?3)) = ?3)";
+        let of = "tenant_id = ?1 AND definition_ref IN (SELECT definition_ref FROM wf_definitions WHERE workflow = ?2 AND substr(digest, 1, length(?3)) = ?3)";
         let nodes = format!(
             "SELECT node, sum(iif(day >= ?4 AND day < ?5, entered, 0)) AS entered, sum(iif(day >= ?4 AND day < ?5, left, 0)), \
              sum(entered - left) FROM wf_funnel WHERE {of} GROUP BY node ORDER BY entered DESC, min(day), node"
