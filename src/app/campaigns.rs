@@ -8,14 +8,19 @@ use serde_json::Value;
 use super::Error;
 use super::folder::Folder;
 use super::runs::{self, Readers};
-use crate::domain::{Millis, Namespace, Offset, PartitionId, Subject};
+use super::{preferences, preview};
+use crate::domain::{Digest, Millis, Namespace, Offset, PartitionId, Subject};
 use crate::engine;
+use crate::engine::effects::Templates;
 use crate::env::Clock;
-use crate::gateway::{Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, ReadError, RunFound, RunsAsked, RunsPage, WorkflowFound};
+use crate::gateway::{
+    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Preference, Preview, ReadError, RunFound, RunsAsked, RunsPage, WorkflowFound,
+};
 use crate::log::{Group, LogWriter};
 use crate::projections::{self, Reader};
+use crate::segments::Problems;
 use crate::stream::{self, NamespaceClock, Topic, Topics};
-use crate::workflow::{Definition, EffectId, RunId};
+use crate::workflow::{Definition, EffectId, Policy, RunId};
 
 /// One namespace as campaigns need it.
 #[derive(Clone)]
@@ -30,6 +35,7 @@ pub struct Runs {
     clock: Arc<dyn Clock>,
     places: BTreeMap<Namespace, Place>,
     readers: Readers,
+    templates: Arc<Templates>,
 }
 
 impl Runs {
@@ -38,6 +44,7 @@ impl Runs {
         clock: &Arc<dyn Clock>,
         folder: &Folder,
         namespaces: &[(Namespace, NamespaceClock)],
+        templates: Templates,
     ) -> Result<Self, Error> {
         let mut places = BTreeMap::new();
         for (namespace, kind) in namespaces {
@@ -47,7 +54,7 @@ impl Runs {
         }
         let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Arc::new(Reader::new(&folder.read(), namespace)));
         let readers = namespaces.iter().map(reader).collect();
-        Ok(Self { log: Arc::clone(log) as _, clock: Arc::clone(clock), places, readers })
+        Ok(Self { log: Arc::clone(log) as _, clock: Arc::clone(clock), places, readers, templates: Arc::new(templates) })
     }
 
     fn place(&self, namespace: &Namespace) -> Result<Place, ReadError> {
@@ -134,6 +141,36 @@ impl Campaigns for Runs {
     fn publish<'a>(&'a self, namespace: &'a Namespace, workflows: Vec<Arc<Definition>>) -> Asking<'a, Vec<bool>> {
         let from = self.from(namespace);
         self.blocking(namespace, move |log, place| stream::activate_workflows(log, &place.topics, &workflows, from))
+    }
+
+    fn check(&self, file: &str, text: &str, workflow: &Definition) -> Result<(), Problems> {
+        engine::effects::check(file, text, workflow, &self.templates)
+    }
+
+    fn preferences<'a>(&'a self, of: &'a Access, subject: &'a Subject) -> Asking<'a, Vec<Preference>> {
+        Box::pin(async move {
+            let text = self.blocking(&of.namespace, |log, place| stream::policy_text(log, &place.topics)).await?;
+            let policy = match text {
+                Some(text) => Policy::parse("the policy in force", &text).map_err(failed)?,
+                None => Policy::shipped(),
+            };
+            let profile = self.reader(&of.namespace)?.profile(&of.tenant, subject).await.map_err(runs::failed)?;
+            Ok(preferences::preferences(&policy.permits, &profile.map(|mut profile| profile["consent"].take()).unwrap_or_default()))
+        })
+    }
+
+    fn preview<'a>(&'a self, of: &'a Access, approval: &'a ApprovalFound) -> Asking<'a, Option<Preview>> {
+        Box::pin(async move {
+            let reader = self.reader(&of.namespace)?;
+            let Some((_, detail)) = runs::run(&reader, &of.tenant, approval.run).await? else { return Ok(None) };
+            let known = self.blocking(&of.namespace, |log, place| stream::workflows(log, &place.topics)).await?.known;
+            let digest = Digest::from_hex(&detail.run.digest);
+            let Some((name, text)) = digest.and_then(|digest| known.get(&digest)) else { return Ok(None) };
+            let Ok(definition) = Definition::parse(name, text) else { return Ok(None) };
+            let profile = reader.profile(&of.tenant, &approval.subject).await.map_err(runs::failed)?;
+            let address = profile.as_ref().and_then(|profile| profile["traits"]["email"].as_str());
+            Ok(preview::preview(&self.templates, &definition, approval, address))
+        })
     }
 
     fn retire<'a>(&'a self, namespace: &'a Namespace, name: &'a str) -> Asking<'a, bool> {

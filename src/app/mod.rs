@@ -5,6 +5,8 @@ mod campaigns;
 mod folder;
 mod links;
 mod plans;
+mod preferences;
+mod preview;
 mod runs;
 mod server;
 mod world;
@@ -48,6 +50,8 @@ pub enum Error {
     Projections(#[from] projections::Error),
     #[error(transparent)]
     Gateway(#[from] gateway::Error),
+    #[error("channels.templates: {0}")]
+    Templates(String),
     #[error("links.keys: {0}")]
     LinkKey(#[from] crate::channels::link::KeyError),
 }

@@ -12,6 +12,7 @@ use super::ReadError;
 use super::options::Access;
 use crate::channels::link::Keys;
 use crate::domain::{Millis, Namespace, Offset, PartitionId, Subject};
+use crate::segments::Problems;
 use crate::workflow::{Definition, EffectId, RunId};
 
 pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, ReadError>> + Send + 'a>>;
@@ -130,6 +131,11 @@ pub trait Campaigns: Send + Sync {
 
     fn workflows<'a>(&'a self, _namespace: &'a Namespace) -> Asking<'a, Vec<WorkflowFound>> {
         ready(Vec::new())
+    }
+
+    /// What stands against publishing a workflow besides itself, such as a template that is not there.
+    fn check(&self, _file: &str, _text: &str, _workflow: &Definition) -> Result<(), Problems> {
+        Ok(())
     }
 
     /// Stores workflows and has new entries go to them, of all or of none; says of each whether they did not already.

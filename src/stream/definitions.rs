@@ -161,6 +161,11 @@ pub fn topology_text(log: &dyn LogReader, topics: &Topics) -> Result<Option<Stri
     Ok(newest(log, topics, KIND_TOPOLOGY)?.map(|stored| stored.body))
 }
 
+/// The policy that was activated last, as text.
+pub fn policy_text(log: &dyn LogReader, topics: &Topics) -> Result<Option<String>, Error> {
+    Ok(newest(log, topics, KIND_POLICY)?.filter(|stored| stored.digest.is_some()).map(|stored| stored.body))
+}
+
 /// Records the namespace's clock when it is created, and refuses another one later.
 pub(super) fn fix_clock(log: &dyn LogWriter, topics: &Topics, clock: NamespaceClock) -> Result<(), Error> {
     match clock_of(log, topics)? {

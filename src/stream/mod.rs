@@ -31,7 +31,7 @@ mod worker;
 pub use cache::{Cache, Slot};
 pub use definitions::{
     KIND_POLICY, KIND_WORKFLOW, Library, NamespaceClock, Workflows, activate, activate_policy, activate_workflow, activate_workflows,
-    clock_of, override_of, release, released, retire_workflow, topology_text, workflows,
+    clock_of, override_of, policy_text, release, released, retire_workflow, topology_text, workflows,
 };
 pub use error::Error;
 pub use fold::{Applied, Fault, Fold, Seal, Window};

@@ -40,7 +40,7 @@ pub use carry::Carry;
 pub use cases::Case;
 pub use context::{Clock, Context};
 pub use decide::{DEPTH_MAX, RESULT_BYTES_MAX, apply, decide};
-pub use definition::{Definition, Entry, EntryBy, Errors, Kind, Library, Node, OnError, Reenter};
+pub use definition::{Definition, Effect, Entry, EntryBy, Errors, Kind, Library, Node, OnError, Reenter};
 pub use draw::{Drawing, draw};
 pub use drive::{Driven, drive, drive_due};
 pub use evolve::evolve;

@@ -1,6 +1,7 @@
 //! One integration binary; each file is one contract or behaviour of the whole.
 
 mod campaign_world;
+mod campaigns;
 mod command_line;
 mod configuration;
 mod crash;

@@ -8,12 +8,12 @@ use utoipa::ToSchema;
 
 use super::act::{Action, simple};
 use super::{Gateway, TAKEN, by_of, read_failed, text_of};
-use crate::gateway::port::RunsAsked;
+use crate::gateway::port::{RunFound, RunsAsked};
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
 
 /// Runs of one request. More is said to be left, and the same request goes on with them.
-const RUNS_MAX: u32 = 10_000;
+const RUNS_MAX: u64 = 10_000;
 const PAGE: u32 = 500;
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -62,27 +62,37 @@ impl Gateway {
         if !matches!(action, Action::Pause | Action::Resume | Action::Retry | Action::Cancel) {
             return Err(Refusal::InvalidRequest("pause, resume, retry and cancel go to many runs at once".to_owned()));
         }
-        // What an action cannot change is not told: a paused run is not paused again.
-        let status = body.status.or_else(|| (action == Action::Resume).then(|| "paused".to_owned()));
-        let (by, reason) = (by_of(body.by)?, text_of("reason", body.reason.unwrap_or_default())?);
-        let limit = PAGE;
-        let mut asked = RunsAsked { workflow: Some(body.workflow), status, error: body.error, limit, ..RunsAsked::default() };
+        // What an action cannot change is not told: a paused run is not paused again, one that has ended is not ended.
+        let statuses = match (&body.status, action) {
+            (Some(status), _) => vec![status.as_str()],
+            (None, Action::Resume) => vec!["paused"],
+            (None, Action::Pause) => vec!["running", "waiting"],
+            (None, _) => vec!["running", "waiting", "paused"],
+        };
+        let (by, reason) = (by_of(body.by.clone())?, text_of("reason", body.reason.clone().unwrap_or_default())?);
         let mut runs = 0u64;
-        loop {
-            let page = self.app.campaigns.runs(&access, &asked).await.map_err(read_failed)?;
-            let going = page.runs.iter().filter(|run| run.ended.is_none() && (action != Action::Pause || !run.is_paused));
-            let commands: Vec<_> =
-                going.map(|found| (found.subject.key(&access.tenant), simple(action, found.run, by.clone(), reason.clone()).0)).collect();
-            runs += commands.len() as u64;
-            if !body.dry_run && !commands.is_empty() {
-                self.send_commands(&access.namespace, &commands).await?;
-            }
-            asked.after = page.next;
-            let is_full = runs >= u64::from(RUNS_MAX);
-            if asked.after.is_none() || is_full {
-                let answer = BulkAnswer { action: body.action, runs, more: asked.after.is_some() };
-                return Ok(json(if body.dry_run { StatusCode::OK } else { TAKEN }, &answer));
+        let mut more = false;
+        for status in statuses {
+            let (workflow, status, error) = (Some(body.workflow.clone()), Some(status.to_owned()), body.error.clone());
+            let mut asked = RunsAsked { workflow, status, error, limit: PAGE, ..RunsAsked::default() };
+            while !more {
+                let page = self.app.campaigns.runs(&access, &asked).await.map_err(read_failed)?;
+                let going = page.runs.iter().filter(|run| run.ended.is_none() && (action != Action::Pause || !run.is_paused));
+                let command =
+                    |found: &RunFound| (found.subject.key(&access.tenant), simple(action, found.run, by.clone(), reason.clone()).0);
+                let commands: Vec<_> = going.map(command).collect();
+                runs += commands.len() as u64;
+                if !body.dry_run && !commands.is_empty() {
+                    self.send_commands(&access.namespace, &commands).await?;
+                }
+                asked.after = page.next;
+                if asked.after.is_none() {
+                    break;
+                }
+                more = runs >= RUNS_MAX;
             }
         }
+        let answer = BulkAnswer { action: body.action, runs, more };
+        Ok(json(if body.dry_run { StatusCode::OK } else { TAKEN }, &answer))
     }
 }

@@ -10,6 +10,7 @@ use serde_json::json as value;
 use utoipa::ToSchema;
 
 use super::{Gateway, read_failed, shown};
+use crate::gateway::port::Campaigns;
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
 use crate::segments::Problems;
@@ -95,8 +96,9 @@ impl Gateway {
         if files.is_empty() || files.len() > FILES_MAX {
             return Err(Refusal::InvalidRequest(format!("`text` or 1 to {FILES_MAX} `files` are to be published")));
         }
+        let campaigns = self.app.campaigns.clone();
         // Tests may run for a while: not on a thread that serves.
-        let checked = tokio::task::spawn_blocking(move || check(&files)).await.map_err(|error| Refusal::ReadFailed(error.to_string()))?;
+        let checked = tokio::task::spawn_blocking(move || check(&files, &*campaigns)).await.map_err(|error| Refusal::ReadFailed(error.to_string()))?;
         let definitions = match checked {
             Ok(definitions) => definitions,
             Err(body) => return Ok(json(StatusCode::UNPROCESSABLE_ENTITY, &body)),
@@ -129,10 +131,11 @@ impl Gateway {
 }
 
 /// Checks every file and runs its tests; all mistakes of all files at once.
-fn check(files: &[FileBody]) -> Result<Vec<Arc<Definition>>, serde_json::Value> {
+fn check(files: &[FileBody], campaigns: &dyn Campaigns) -> Result<Vec<Arc<Definition>>, serde_json::Value> {
     let (mut definitions, mut mistakes) = (Vec::new(), Vec::new());
     for file in files {
-        match Definition::parse(&file.file, &file.text) {
+        let parsed = Definition::parse(&file.file, &file.text);
+        match parsed.and_then(|definition| campaigns.check(&file.file, &file.text, &definition).map(|()| definition)) {
             Ok(definition) => definitions.push((file, Arc::new(definition))),
             Err(problems) => mistakes.extend(mistakes_of(problems)),
         }

@@ -1,0 +1,145 @@
+//! A campaign on a real process, by its command line and the page that people get: published, started, asked about, decided once.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::http_campaigns::ASKS;
+use crate::running::{Server, flywheel, output_of};
+
+/// Longer than any read model takes, on any machine that runs tests.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("flywheel.toml"), "").expect("the folder is writable");
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).expect("the folder is writable");
+        self.path(name).to_str().expect("a path of text").to_owned()
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, String) {
+        let output = flywheel(&self.path("data"), &self.path("flywheel.toml"), args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().expect("no signal"), text)
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let all: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+        let text = output_of(&self.path("data"), &self.path("flywheel.toml"), &all);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed {text:?}: {error}"))
+    }
+
+    /// The open approvals, once there are so many in the read model.
+    fn approvals(&self, count: usize) -> Vec<Value> {
+        let begun = Instant::now();
+        loop {
+            let (code, text) = self.run(&["workflow", "approvals", "--json"]);
+            let open = if code == 0 { serde_json::from_str::<Value>(&text).unwrap_or_default() } else { Value::Null };
+            let open = open["approvals"].as_array().cloned().unwrap_or_default();
+            if open.len() == count {
+                return open;
+            }
+            assert!(begun.elapsed() < PATIENCE, "there are no {count} approvals: {text}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+async fn page(method: &str, url: &str, body: &'static str) -> (u16, String) {
+    let client = reqwest::Client::new();
+    let request = if method == "GET" { client.get(url) } else { client.post(url).body(body) };
+    let answer = request.send().await.expect("answers");
+    (answer.status().as_u16(), answer.text().await.expect("a page"))
+}
+
+#[test]
+fn a_campaign_is_published_started_decided_once_and_held_against_a_change_of_it() {
+    let place = Place::new();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let server = Server::start(&place.path("data"), &place.path("flywheel.toml"));
+    let file = place.file("asks.toml", ASKS);
+    let (code, text) = place.run(&["workflow", "publish", &file]);
+    assert!(code == 0 && text.contains("asks published, 1 tests passed"), "{code} {text}");
+    assert!(place.run(&["workflow", "publish", &file]).1.contains("in force already"));
+    let mistake = place.file("wrong.toml", &ASKS.replace("on_reject = \"over\"", "on_reject = \"ovr\""));
+    let (code, text) = place.run(&["workflow", "publish", &mistake]);
+    assert!(code == 4 && text.contains("wrong.toml:16:") && text.contains("did you mean `over`?"), "{code} {text}");
+
+    let start = |user: &str| {
+        let input = json!({"subject": "Hi", "body": format!("Dear {user}")}).to_string();
+        place.json(&["workflow", "start", "asks", "--user", user, "--id", user, "--input", &input])
+    };
+    let (ann, bob) = (start("ann"), start("bob"));
+    assert_eq!((ann["status"].as_str(), start("ann")["status"].as_str()), (Some("started"), Some("already_started")));
+    let open = place.approvals(2);
+    let link_of = |run: &Value| {
+        let one = open.iter().find(|one| one["run"] == run["run"]).expect("asked");
+        one["link"].as_str().expect("a link").to_owned()
+    };
+    let link = link_of(&ann);
+    assert!(link.starts_with(&server.url), "{link}");
+
+    // One decides on the page, the other comes later.
+    let (status, shown) = runtime.block_on(page("GET", &link, ""));
+    assert!(status == 200 && shown.contains("Dear ann") && shown.contains("Approve"), "{status} {shown}");
+    let (status, said) = runtime.block_on(page("POST", &link, "decision=approve&by=Bo"));
+    assert!(status == 200 && said.contains("You approved it"), "{status} {said}");
+    place.approvals(1);
+    let (status, said) = runtime.block_on(page("POST", &link, "decision=reject&by=Al"));
+    assert!(status == 409 && said.contains("Bo approved it"), "{status} {said}");
+    let run = ann["run"].as_str().expect("an id");
+    let (code, text) = place.run(&["workflow", "reject", run, "review"]);
+    assert!(code == 1 && text.contains("Bo approved it"), "{code} {text}");
+
+    // And by the command line.
+    let (code, text) = place.run(&["workflow", "reject", bob["run"].as_str().expect("an id"), "--comment", "not now", "--by", "cy"]);
+    assert!(code == 0 && text.contains("rejected"), "{code} {text}");
+    let (code, text) = place.run(&["workflow", "signal", run, "go", "--with", "{\"n\":1}"]);
+    assert!(code == 0 && text.contains("matched") && text.contains("run ended completed"), "{code} {text}");
+    place.approvals(0);
+    let begun = Instant::now();
+    loop {
+        let (code, text) = place.run(&["workflow", "cancel", run]);
+        if code == 1 && text.contains("the run has ended: completed") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{code} {text}");
+    }
+    assert_eq!(place.run(&["workflow", "cancel", &"7".repeat(32)]).0, 3);
+
+    // What happened, held against the same and against another definition; from the folder and from a file.
+    let exported = place.path("journal.ndjson").to_str().expect("a path of text").to_owned();
+    assert_eq!(place.run(&["topic", "export", "main.journal", "-o", &exported]).0, 0);
+    for history in ["main", "main.journal", &exported] {
+        let (code, text) = place.run(&["workflow", "verify", &file, "--against", history]);
+        assert!(code == 0 && text.contains("asks: 2 of 2 runs"), "{history}: {code} {text}");
+    }
+    let changed = place.file("changed.toml", &ASKS.replace("timeout = \"3d\"", "timeout = \"4d\""));
+    let (code, text) = place.run(&["workflow", "verify", &changed, "--against", &exported, "--json"]);
+    assert_eq!(code, 1, "{text}");
+    let told: Value = serde_json::from_str(text.lines().take_while(|line| !line.starts_with("error")).collect::<String>().as_str()).expect("JSON");
+    let divergences = told["divergences"].as_array().expect("a list");
+    assert_eq!((divergences.len(), divergences[0]["run"].as_str()), (1, Some(run)), "bob's run never came to the wait: {told}");
+
+    let (code, text) = place.run(&["workflow", "retire", "asks"]);
+    assert!(code == 0, "{code} {text}");
+    let (code, text) = place.run(&["workflow", "start", "asks", "--user", "cy"]);
+    assert!(code == 3 && text.contains("flywheel workflow publish"), "{code} {text}");
+    server.stop();
+    let (code, text) = place.run(&["workflow", "start", "asks"]);
+    assert!(code == 1 && text.contains("flywheel up"), "{code} {text}");
+}
