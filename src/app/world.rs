@@ -74,10 +74,11 @@ impl World {
         if let Some(policy) = &policy {
             stream::activate_policy(&**log, spine.topics(), policy, from)?;
         }
-        engine::join(&mut spine, kind)?;
+        engine::join(&mut spine, kind, copied)?;
         let topics = spine.topics().clone();
         let spine = spine.run();
-        let effects = if config.effects.enabled { Some(effects(config, folder, performers, (log, state, clock), topics, copied)?) } else { None };
+        let effects =
+            if config.effects.enabled { Some(effects(config, folder, performers, (log, state, clock), topics, copied)?) } else { None };
         let watch = spine.watch();
         let pins: Arc<dyn projections::Pins> = Arc::clone(log) as Arc<dyn projections::Pins>;
         let options = projections::Options { clock: Arc::clone(clock), rules, pins: Some(pins) };

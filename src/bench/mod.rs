@@ -8,6 +8,7 @@ mod folds;
 mod ingest;
 mod load;
 mod logs;
+mod long;
 mod recovery;
 mod sleepers;
 mod spine;
@@ -76,6 +77,9 @@ pub async fn run(config: &Config, asked: &args::Bench) -> anyhow::Result<()> {
         recovery::run(scratch.path("recovery")?.as_path(), &Figure::print).await?;
     }
     workflows::run(scratch.path("workflows")?.as_path(), &only, time.min(PHASE_MAX), &Figure::print).await?;
+    if any("workflows.long") {
+        long::run(scratch.path("long")?.as_path(), &Figure::print).await?;
+    }
     if any("workflows.sleeping") {
         sleepers::sleeping(scratch.path("sleeping")?.as_path(), &Figure::print).await?;
     }

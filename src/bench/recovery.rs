@@ -91,7 +91,7 @@ async fn seed(data: &Path, config: &Config) -> anyhow::Result<()> {
 }
 
 /// Starts this very binary and waits until it listens.
-fn start(data: &Path) -> anyhow::Result<(Child, SocketAddr)> {
+pub(super) fn start(data: &Path) -> anyhow::Result<(Child, SocketAddr)> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--config", "/dev/null", "--data"])
         .arg(data)

@@ -93,7 +93,8 @@ pub async fn sleeping(dir: &Path, print: &dyn Fn(&Figure)) -> anyhow::Result<()>
     let folder = Folder::new(dir);
     let topics = Topics::find(&*engine.log, &Namespace::new(NAMESPACE)?)?.context("main is always there")?;
     let definition = Definition::parse("sleep.toml", SLEEP)?;
-    activate_workflow(&*engine.log, &topics, &definition, engine.clock.now())?;
+    let (log, of, now) = (Arc::clone(&engine.log), topics.clone(), engine.clock.now());
+    tokio::task::spawn_blocking(move || activate_workflow(&*log, &of, &definition, now)).await??;
     wait::run(&config, &*engine.log, NAMESPACE, WAIT_AT_MOST).await?;
     let before = sizes(&folder);
 

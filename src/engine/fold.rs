@@ -45,6 +45,8 @@ pub struct WorkflowFold {
     pub(super) topics: Topics,
     pub(super) partition: PartitionId,
     clock: NamespaceClock,
+    /// No operator has let time pass yet.
+    is_held: bool,
     pub(super) subjects: Subjects,
     pub(super) memo: Memo,
     pub(super) definitions: Definitions,
@@ -70,6 +72,8 @@ pub struct Setup {
     pub partition: PartitionId,
     pub clock: NamespaceClock,
     pub library: Arc<Library>,
+    /// The folder is a copy of another, and no operator has let time pass in it.
+    pub is_held: bool,
 }
 
 impl WorkflowFold {
@@ -80,6 +84,7 @@ impl WorkflowFold {
             topics,
             partition: setup.partition,
             clock: setup.clock,
+            is_held: setup.is_held,
             subjects: Subjects::new(store, clock_of(setup.clock), options.cache_bytes_max),
             memo: Memo::default(),
             flush_bytes_max: options.flush_bytes_max,
@@ -161,7 +166,8 @@ impl WorkflowFold {
             .map_err(|error| Error::Record(Fault::new(DeadReason::Undecodable, error.to_string())))?;
         let name = key.as_str().to_owned();
         let clock = clock_of(self.clock);
-        let context = Context { subject: &name, library: &self.definitions.library, policy: &self.definitions.policy, clock };
+        let context =
+            Context { subject: &name, library: &self.definitions.library, policy: &self.definitions.policy, clock, is_held: self.is_held };
         let time = self.partition_time();
         let subject = self.subjects.get_mut(slot);
         let Driven { mut facts, rejected } = decide(subject, context);
@@ -212,6 +218,7 @@ impl WorkflowFold {
                 return Ok(CONTROL);
             }
             self.set_time(time, out)?;
+            self.is_held = false;
         }
         self.wake_all(window, out).map(|cursor: Option<Cursor>| cursor.map_or(CONTROL, Applied::More))
     }

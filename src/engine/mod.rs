@@ -22,8 +22,9 @@ use std::sync::Arc;
 
 pub use fold::{FOLD_VERSION, STAGE, Setup, WorkflowFold};
 
+use crate::domain::Incarnation;
 use crate::log::{Group, LogReader};
-use crate::stream::{Error, NamespaceClock, Spine, Topic, Worker};
+use crate::stream::{Error, NamespaceClock, Spine, Topic, Worker, released};
 
 /// The consumer group of the workflow processor.
 pub fn group(namespace: &crate::domain::Namespace) -> Group {
@@ -31,13 +32,17 @@ pub fn group(namespace: &crate::domain::Namespace) -> Group {
 }
 
 /// Adds the workflow processor of every partition to a spine that is not running yet.
-pub fn join(spine: &mut Spine, clock: NamespaceClock) -> Result<(), Error> {
+pub fn join(spine: &mut Spine, clock: NamespaceClock, copied: Option<Incarnation>) -> Result<(), Error> {
     let mut around = spine.surroundings().clone();
     // An effect's next step should not wait for company.
     around.options.linger_ms = 0;
+    let is_held = match copied {
+        Some(copied) if clock == NamespaceClock::Wall => released(&*around.log, &around.topics)? < Some(copied),
+        _ => false,
+    };
     for id in around.topics.partitions(Topic::Commands) {
         let log = Arc::clone(&around.log) as Arc<dyn LogReader>;
-        let setup = Setup { partition: id.partition, clock, library: Arc::clone(spine.library()) };
+        let setup = Setup { partition: id.partition, clock, library: Arc::clone(spine.library()), is_held };
         let fold = WorkflowFold::new(Arc::clone(&around.state), log, around.topics.clone(), &around.options, setup);
         spine.add(Box::new(Worker::open(around.clone(), fold)?));
     }

@@ -59,7 +59,7 @@ impl World {
         let mut spine = Spine::open(setup).unwrap();
         let definition = Definition::parse("test.toml", workflow).unwrap_or_else(|problems| panic!("{problems}"));
         activate_workflow(&log, spine.topics(), &definition, START).unwrap();
-        engine::join(&mut spine, NamespaceClock::Wall).unwrap();
+        engine::join(&mut spine, NamespaceClock::Wall, None).unwrap();
         let mut world = Self { log, clock, spine };
         world.drive();
         world

@@ -21,6 +21,8 @@ pub struct Context<'c> {
     pub library: &'c Library,
     pub policy: &'c Policy,
     pub clock: Clock,
+    /// The folder is a copy of another, and no operator has let time pass in it: nothing is permitted that would not wait for time.
+    pub is_held: bool,
 }
 
 impl<'c> Context<'c> {

@@ -54,7 +54,7 @@ impl Verified {
         });
         let mut library = Library::default();
         library.activate(Arc::clone(definition));
-        let context = Context { subject, library: &library, policy, clock: Clock::Wall };
+        let context = Context { subject, library: &library, policy, clock: Clock::Wall, is_held: false };
         for run in started {
             self.runs += 1;
             let replay = Replay { definition, context, run, state: Subject::default(), story: Story::default(), number: 0 };

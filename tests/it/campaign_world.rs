@@ -201,7 +201,13 @@ impl State {
     fn apply(&mut self, key: &SubjectKey, input: &Input, at: Millis) -> Vec<Fact> {
         let subject = self.subjects.entry(key.bytes().clone()).or_default();
         let policy = workflow::Policy::shipped();
-        let context = workflow::Context { subject: key.as_str(), library: &self.library, policy: &policy, clock: workflow::Clock::Wall };
+        let context = workflow::Context {
+            subject: key.as_str(),
+            library: &self.library,
+            policy: &policy,
+            clock: workflow::Clock::Wall,
+            is_held: false,
+        };
         workflow::drive(subject, context, input, at).facts
     }
 }

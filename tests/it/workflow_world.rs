@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use flywheel::domain::{Millis, Offset, PartitionId, SubjectKey, partition_of};
+use flywheel::domain::{Incarnation, Millis, Offset, PartitionId, SubjectKey, partition_of};
 use flywheel::engine;
 use flywheel::schema;
 use flywheel::schema::records::{Command, CommandsRecord, JournalRecord};
-use flywheel::stream::{NamespaceClock, Spine, Topic, activate_policy, activate_workflow, drive};
+use flywheel::stream::{NamespaceClock, Setup, Spine, Topic, activate_policy, activate_workflow, drive};
 use flywheel::workflow::{Definition, EffectId, Fact, Input, Outcome, Policy, RunId, What};
 use serde_json::Value as Json;
 
@@ -27,7 +27,15 @@ pub fn open(world: &World, workflows: &[&str], policy: Option<&str>) -> Spine {
         let policy = Policy::parse("policy.toml", text).unwrap_or_else(|problems| panic!("{problems}"));
         activate_policy(&world.log, spine.topics(), &policy, from).expect("activates");
     }
-    engine::join(&mut spine, world.time).expect("joins");
+    engine::join(&mut spine, world.time, None).expect("joins");
+    spine
+}
+
+/// A folder that is a copy of another, as of this incarnation.
+pub fn open_copied(world: &World, copied: Incarnation) -> Spine {
+    let setup = Setup { copied: Some(copied), ..world.setup() };
+    let mut spine = Spine::open(setup).unwrap_or_else(|error| panic!("{error}"));
+    engine::join(&mut spine, world.time, Some(copied)).expect("joins");
     spine
 }
 

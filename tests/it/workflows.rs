@@ -1,15 +1,15 @@
 //! Workflows on the stream: from an event or a segment change to facts in the journal, whatever crashes between.
 
-use flywheel::domain::{DAY_MS, HOUR_MS, Millis};
+use flywheel::domain::{DAY_MS, HOUR_MS, Incarnation, Millis};
 use flywheel::replay::redrive;
 use flywheel::state::MemoryStore;
-use flywheel::stream::{NamespaceClock, Topic, drive};
+use flywheel::stream::{self, NamespaceClock, Topic, drive};
 use flywheel::workflow::{Input, RunId};
 use serde_json::json;
 use std::sync::Arc;
 
 use crate::spine_world::{START, World, identify, track, user};
-use crate::workflow_world::{command, count, done, journal, journal_bytes, kinds, open, run_of, run_to_end};
+use crate::workflow_world::{command, count, done, journal, journal_bytes, kinds, open, open_copied, run_of, run_to_end};
 
 const WELCOME: &str = r#"
 [workflow]
@@ -272,4 +272,61 @@ fn a_login_ends_the_anonymous_runs_and_carries_what_they_left_over() {
     assert_eq!(kinds(&world, &anonymous).last().map(String::as_str), Some("run_ended"));
     let started = kinds(&world, &user("u1")).iter().filter(|kind| *kind == "run_started").count();
     assert_eq!(started, 0, "`reenter = never` holds for the same person under another name");
+}
+
+const RECEIPT: &str = r#"
+[workflow]
+name = "receipt"
+[workflow.entry]
+command = true
+
+[[node]]
+name = "send"
+kind = "effect"
+channel = "email"
+purpose = "transactional"
+input = { template = "'receipt'" }
+unknown = "look_up"
+timeout = "1m"
+next = "over"
+
+[[node]]
+name = "over"
+kind = "exit"
+"#;
+
+#[test]
+fn in_a_restored_folder_not_even_a_receipt_goes_out_before_an_operator_lets_time_pass() {
+    let world = World::new(NamespaceClock::Wall, "");
+    let mut spine = open(&world, &[RECEIPT], None);
+    world.drive(&mut spine);
+    let key = user("u1");
+    let start =
+        Input::Start { workflow: "receipt".into(), cause: "m".into(), entry: json!({}), profile: json!({}), depth: 0, parent: None };
+    command(&world, &key, &Input::Attribute { name: "email".into(), value: json!("ada@example.com") }, None);
+    command(&world, &key, &start, None);
+    world.drive(&mut spine);
+    let begin = |world: &World| {
+        let (key, effect, attempt, ..) = crate::workflow_world::open_attempts(world).remove(0);
+        let executor = "00000000000000000000000000000001".to_owned();
+        command(world, &key, &Input::EffectStarted { effect, attempt, executor, appended: START }, None);
+    };
+    drop(spine);
+    let mut spine = open_copied(&world, Incarnation(2));
+    begin(&world);
+    world.clock.advance(5_000);
+    world.drive(&mut spine);
+    assert!(!kinds(&world, &key).contains(&"permit_granted".to_owned()), "{:?}", kinds(&world, &key));
+    let topics = world.topics();
+    let (record, value) = stream::release(&topics.namespace, Incarnation(2)).unwrap();
+    let mut batch = flywheel::log::BatchBuilder::new();
+    batch.push(&record, Some(&value), START);
+    let definitions = topics.partition(Topic::Definitions, flywheel::domain::PartitionId(0));
+    let transaction = flywheel::log::Transaction { batches: vec![(definitions, batch.build())], commits: Vec::new() };
+    flywheel::log::LogWriter::append(&world.log, transaction).unwrap().wait().unwrap();
+    for _ in 0..3 {
+        world.clock.advance(2_000);
+        world.drive(&mut spine);
+    }
+    assert!(kinds(&world, &key).contains(&"permit_granted".to_owned()), "{:?}", kinds(&world, &key));
 }

@@ -4,12 +4,13 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
-use super::Scene;
 use super::dataset::History;
+use super::{Scene, campaigns};
 use crate::app::{Engine, Folder, Server};
 use crate::cli::send::state_time;
 use crate::cli::sender::{Options, Sender};
@@ -66,12 +67,19 @@ pub async fn run(
     let started = Instant::now();
     let mut sender = Sender::start(&options)?;
     let mut month = String::new();
+    let mut has_campaign = false;
     for event in &missing {
         let this = month_of(event.time);
         if this != month {
             sender.flush().await?;
             if !month.is_empty() {
                 state_time(&options.url, Some(&scene.write_key), scene.namespace.as_str(), first_of(&this)).await?;
+                if !has_campaign {
+                    // It begins where time then is.
+                    wait::run(config, &*log, scene.namespace.as_str(), WAIT_AT_MOST).await?;
+                    campaigns::start_graph(&options.url, scene).await?;
+                    has_campaign = true;
+                }
             }
             bar.set_message(this.clone());
             month = this;
@@ -88,6 +96,7 @@ pub async fn run(
     let seconds = started.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let visible = sampler.await??;
+    settle(config, scene, &server).await?;
     server.stop().await?;
     Ok(Loaded {
         seconds,
@@ -120,8 +129,14 @@ pub async fn end(config: &Config, engine: Engine, scene: &Scene, history: &Histo
     let url = format!("http://{}", server.address);
     state_time(&url, Some(&scene.write_key), scene.namespace.as_str(), history.end).await?;
     wait::run(config, &*log, scene.namespace.as_str(), WAIT_AT_MOST).await?;
+    settle(config, scene, &server).await?;
     server.stop().await?;
     Ok(())
+}
+
+async fn settle(config: &Config, scene: &Scene, server: &Server) -> anyhow::Result<()> {
+    let world = server.engine.world(scene.namespace.as_str()).context("the demonstration's namespace runs")?;
+    campaigns::settle(config, scene, world).await
 }
 
 fn month_of(time: Millis) -> String {

@@ -4,6 +4,7 @@
 //! history ends. Run again, it shows the same result; cut short, it sends what is missing, or, if nothing is, only says
 //! that the history has ended.
 
+mod campaigns;
 mod dataset;
 mod load;
 mod show;
@@ -77,13 +78,14 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
     });
     // The clock is stated with a key of its own, whatever keys the configuration has.
     config.api_keys.push(ApiKey { api_key: scene.write_key.clone(), tenant: scene.tenant.clone(), namespace: scene.namespace.clone() });
+    let (workflows, policy) = campaigns::definitions(scene.dataset)?;
     let plan = Plan {
         namespace: scene.namespace.clone(),
         clock: NamespaceClock::Event,
         topology: topology::load(scene.topology)?,
         partitions: Partitions { intake: config.topology.partitions, events: config.topology.partitions },
-        workflows: Vec::new(),
-        policy: None,
+        workflows,
+        policy,
         performers: Default::default(),
     };
     match left {

@@ -21,7 +21,7 @@ impl Turn<'_, '_> {
         }
         let purpose = self.context.policy.permits.purpose(&pending.purpose);
         let is_transactional = purpose.is_some_and(|purpose| purpose.basis == Basis::Transactional);
-        is_transactional || self.context.clock == Clock::Event || self.at >= asked
+        (is_transactional && !self.context.is_held) || self.context.clock == Clock::Event || self.at >= asked
     }
 
     pub(super) fn decide_permit(&mut self, run: RunId, pending: &Pending) {

@@ -52,7 +52,7 @@ impl Life {
     }
 
     fn give(&mut self, input: &Input, at: Millis) {
-        let context = Context { subject: SUBJECT, library: &self.library, policy: &self.policy, clock: Clock::Event };
+        let context = Context { subject: SUBJECT, library: &self.library, policy: &self.policy, clock: Clock::Event, is_held: false };
         let driven = drive(&mut self.state, context, input, at);
         for fact in &driven.facts {
             self.see(fact);

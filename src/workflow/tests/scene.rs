@@ -34,11 +34,11 @@ impl Scene {
     }
 
     pub(super) fn context(&self) -> Context<'_> {
-        Context { subject: "t\0u:ann", library: &self.library, policy: &self.policy, clock: self.clock }
+        Context { subject: "t\0u:ann", library: &self.library, policy: &self.policy, clock: self.clock, is_held: false }
     }
 
     pub(super) fn give(&mut self, input: Input) -> Result<(), Rejection> {
-        let context = Context { subject: "t\0u:ann", library: &self.library, policy: &self.policy, clock: self.clock };
+        let context = Context { subject: "t\0u:ann", library: &self.library, policy: &self.policy, clock: self.clock, is_held: false };
         let driven = drive(&mut self.state, context, &input, self.now);
         self.journal.extend(driven.facts);
         driven.rejected.map_or(Ok(()), Err)

@@ -169,7 +169,7 @@ impl Reference {
         let name = SubjectKey::from_bytes(key.clone()).expect("a subject's key");
         let shipped = (!self.has_policy).then(Policy::shipped);
         let policy = shipped.as_ref().unwrap_or(setting.policy);
-        let context = Context { subject: name.as_str(), library: &self.library, policy, clock: setting.clock };
+        let context = Context { subject: name.as_str(), library: &self.library, policy, clock: setting.clock, is_held: false };
         let facts = decide(self.subjects.entry(key.clone()).or_default(), context);
         self.items.extend(facts.into_iter().map(|fact| Item::Fact(key.clone(), fact)));
     }

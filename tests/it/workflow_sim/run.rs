@@ -206,7 +206,7 @@ impl Life {
             options: self.options.clone(),
             copied: None,
         };
-        let opened = Spine::open(setup).and_then(|mut spine| engine::join(&mut spine, self.time).map(|()| spine));
+        let opened = Spine::open(setup).and_then(|mut spine| engine::join(&mut spine, self.time, None).map(|()| spine));
         match opened {
             Ok(spine) => {
                 self.topics = Some(spine.topics().clone());
