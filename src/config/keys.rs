@@ -90,7 +90,10 @@ pub const KEYS: &[Key] = &[
         "when nothing more is sent to a destination for a while: failures in a row, percent of the last 32, and for how long, doubled up to the most",
     ),
     key("effects.threads", "threads for performers that wait for others"),
-    key("effects.notify", "a webhook of channels.webhooks that hears when an effect is given up and its workflow says that someone is to know"),
+    key(
+        "effects.notify",
+        "a webhook of channels.webhooks that hears when an effect is given up and its workflow says that someone is to know",
+    ),
     key("effects.request_bytes_max", "requests kept in memory, per namespace; the rest is on disk until its turn comes"),
     key("effects.flush_age_ms_max", "longest that pending effects stay unstored; a restart re-reads about this much of the journal"),
     key("effects.flush_bytes_max", "most changed pending effects that stay unstored"),

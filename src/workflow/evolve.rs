@@ -115,7 +115,7 @@ fn count(subject: &mut Subject, id: RunId, fact: &Fact) {
 fn pending(subject: &mut Subject, id: RunId, effect: EffectId) -> Option<&mut Pending> {
     let steps = subject.runs.get_mut(&id)?.steps.values_mut();
     steps.into_iter().find_map(|step| match &mut step.doing {
-        Doing::Effect(pending) if pending.id == effect => Some(pending),
+        Doing::Effect(pending) if pending.id == effect => Some(&mut **pending),
         _ => None,
     })
 }
@@ -160,7 +160,7 @@ fn end(subject: &mut Subject, id: RunId, at: Millis) {
     let Some(run) = subject.runs.remove(&id) else { return };
     for step in run.steps.into_values() {
         if let Doing::Effect(pending) = step.doing {
-            let_go(subject, id, pending);
+            let_go(subject, id, *pending);
         }
     }
     if let Some(mark) = subject.marks.get_mut(&Subject::mark_key(&run.workflow, run.key.as_deref()))
@@ -193,7 +193,7 @@ fn take_effect(subject: &mut Subject, id: RunId, effect: EffectId, doing: Doing)
     let visit = run.effect(effect)?.0;
     let step = run.steps.get_mut(&visit)?;
     match std::mem::replace(&mut step.doing, doing) {
-        Doing::Effect(pending) => Some(pending),
+        Doing::Effect(pending) => Some(*pending),
         _ => None,
     }
 }
@@ -222,7 +222,7 @@ fn fail(subject: &mut Subject, id: RunId, effect: EffectId, error: &str) {
 fn cancel(subject: &mut Subject, id: RunId, visit: Visit) {
     let Some(step) = subject.runs.get_mut(&id).and_then(|run| run.steps.remove(&visit)) else { return };
     if let Doing::Effect(pending) = step.doing {
-        let_go(subject, id, pending);
+        let_go(subject, id, *pending);
     }
 }
 
@@ -417,7 +417,7 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
             looking: false,
             outstanding: Vec::new(),
         };
-        return doing(run, *visit, Doing::Effect(pending));
+        return doing(run, *visit, Doing::Effect(Box::new(pending)));
     }
     let (What::AttemptMinted { effect, .. }
     | What::EffectStarted { effect, .. }

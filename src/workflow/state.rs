@@ -171,7 +171,7 @@ pub enum Doing {
     },
     /// For the profile's answer.
     Asking,
-    Effect(Pending),
+    Effect(Box<Pending>),
     Approval {
         until: Millis,
     },
@@ -377,14 +377,14 @@ impl Run {
 
     pub(super) fn effects(&self) -> impl Iterator<Item = &Pending> {
         self.steps.values().filter_map(|step| match &step.doing {
-            Doing::Effect(pending) => Some(pending),
+            Doing::Effect(pending) => Some(&**pending),
             _ => None,
         })
     }
 
     pub fn effect(&self, id: EffectId) -> Option<(Visit, &Pending)> {
         self.steps.iter().find_map(|(visit, step)| match &step.doing {
-            Doing::Effect(pending) if pending.id == id => Some((*visit, pending)),
+            Doing::Effect(pending) if pending.id == id => Some((*visit, &**pending)),
             _ => None,
         })
     }
