@@ -73,7 +73,7 @@ async fn recovered(data: &Path, signals: u64) -> anyhow::Result<Recovered> {
     let (mut child, address) = recovery::start(data)?;
     let url = format!("http://{address}");
     let client = reqwest::Client::new();
-    let published = client.post(format!("{url}/api/v1/workflows?wait=30")).body(LONG).send().await?;
+    let published = client.post(format!("{url}/api/v1/workflows?wait=30")).json(&json!({ "text": LONG })).send().await?;
     ensure!(published.status().is_success(), "{}", published.text().await?);
     let body = json!({ "workflow": "long", "subject": SUBJECT, "id": "bench" });
     let started = client.post(format!("{url}/api/v1/campaigns/create?wait=30")).json(&body).send().await?;

@@ -6,6 +6,7 @@ mod figure;
 mod floor;
 mod folds;
 mod ingest;
+mod interrupted;
 mod load;
 mod logs;
 mod long;
@@ -77,6 +78,9 @@ pub async fn run(config: &Config, asked: &args::Bench) -> anyhow::Result<()> {
         recovery::run(scratch.path("recovery")?.as_path(), &Figure::print).await?;
     }
     workflows::run(scratch.path("workflows")?.as_path(), &only, time.min(PHASE_MAX), &Figure::print).await?;
+    if any("workflows.recovery") {
+        interrupted::run(scratch.path("interrupted")?.as_path(), &Figure::print).await?;
+    }
     if any("workflows.long") {
         long::run(scratch.path("long")?.as_path(), &Figure::print).await?;
     }

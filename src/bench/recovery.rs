@@ -92,8 +92,15 @@ async fn seed(data: &Path, config: &Config) -> anyhow::Result<()> {
 
 /// Starts this very binary and waits until it listens.
 pub(super) fn start(data: &Path) -> anyhow::Result<(Child, SocketAddr)> {
+    start_with(data, Path::new("/dev/null"))
+}
+
+/// The same with a configuration.
+pub(super) fn start_with(data: &Path, config: &Path) -> anyhow::Result<(Child, SocketAddr)> {
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["--config", "/dev/null", "--data"])
+        .arg("--config")
+        .arg(config)
+        .arg("--data")
         .arg(data)
         .args(["up", "--listen", "127.0.0.1:0"])
         .env("FLYWHEEL_OBSERVE__LOG_LEVEL", std::env::var("FLYWHEEL_OBSERVE__LOG_LEVEL").unwrap_or_else(|_| "error".to_owned()))

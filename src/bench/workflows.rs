@@ -28,7 +28,7 @@ use crate::workflow::{Definition, Input, Outcome, Performer};
 
 const NAMESPACE: &str = "main";
 const IN_FLIGHT: usize = 256;
-const EFFECTS: usize = 5;
+pub(super) const EFFECTS: usize = 5;
 const RESULT_BYTES: usize = 200;
 /// Runs before anything is measured, and runs of which each is timed.
 const WARM_UP: usize = 200;
@@ -70,7 +70,7 @@ pub async fn run(dir: &Path, only: &dyn Fn(&str) -> bool, time: Duration, print:
     Ok(())
 }
 
-fn workflow() -> anyhow::Result<Definition> {
+pub(super) fn workflow() -> anyhow::Result<Definition> {
     let mut text = "[workflow]\nname = \"five\"\n[workflow.entry]\ncommand = true\n".to_owned();
     for at in 0..EFFECTS {
         let next = if at + 1 < EFFECTS { format!("step{}", at + 1) } else { "over".to_owned() };
@@ -82,7 +82,7 @@ fn workflow() -> anyhow::Result<Definition> {
     Ok(Definition::parse("five.toml", &text)?)
 }
 
-fn result() -> serde_json::Value {
+pub(super) fn result() -> serde_json::Value {
     json!({ "text": "x".repeat(RESULT_BYTES - "{\"text\":\"\"}".len()) })
 }
 
