@@ -70,6 +70,9 @@ pub enum Command {
     /// What mail servers send back.
     #[command(subcommand)]
     Mail(super::mail::Mail),
+    /// Templates of messages: look at them, send one to yourself.
+    #[command(subcommand)]
+    Template(super::template::Template),
     /// Digests of what the log holds, to compare two histories by.
     Replay(Replay),
     /// Check every byte of the data folder; declare a hole where bytes are damaged.

@@ -94,6 +94,10 @@ pub const KEYS: &[Key] = &[
         "effects.notify",
         "a webhook of channels.webhooks that hears when an effect is given up and its workflow says that someone is to know",
     ),
+    key(
+        "effects.drain_ms",
+        "how long a stop waits for attempts under way; what takes longer is cut off, and looked up or tried again after the start",
+    ),
     key("effects.request_bytes_max", "requests kept in memory, per namespace; the rest is on disk until its turn comes"),
     key("effects.flush_age_ms_max", "longest that pending effects stay unstored; a restart re-reads about this much of the journal"),
     key("effects.flush_bytes_max", "most changed pending effects that stay unstored"),

@@ -16,6 +16,8 @@ use flywheel::stream::{NamespaceClock, Partitions, Topic, Topics, topology};
 use flywheel::workflow::{Definition, Fact, Input, What};
 use serde_json::json;
 
+use crate::running::{flywheel, output_of};
+
 /// Five agents, one after the other.
 const CHAIN: &str = r#"
     [workflow]
@@ -271,6 +273,30 @@ fn a_mail_is_one_file_named_by_its_key_and_can_be_unsubscribed_from_where_its_pu
     );
     assert!(mail.contains("List-Unsubscribe: <http"), "{mail}");
     shop.engine.stop().unwrap();
+}
+
+#[test]
+fn templates_are_looked_at_and_tried_out_from_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("flywheel.toml");
+    std::fs::write(&config, "").unwrap();
+    let text = output_of(dir.path(), &config, &["template", "preview", "winback", "--with", r#"{"subject": "Hello Bob"}"#]);
+    assert!(text.starts_with("Subject: Hello Bob\n") && text.contains("https://example.com/unsubscribe_url"), "{text}");
+    let sent = output_of(dir.path(), &config, &["--json", "template", "send", "winback_reminder", "--to", "me@example.com"]);
+    let sent: serde_json::Value = serde_json::from_str(&sent).unwrap();
+    let mail = std::fs::read_to_string(sent["file"].as_str().unwrap()).unwrap();
+    assert!(mail.contains("To: me@example.com") && mail.contains("Still there?"), "{mail}");
+    let missing = flywheel(dir.path(), &config, &["template", "preview", "nothing"]);
+    assert_eq!(missing.status.code(), Some(3));
+    let unclear = LETTER.replace("'winback'", "'winbuck'");
+    std::fs::write(dir.path().join("letter.toml"), unclear).unwrap();
+    let file = dir.path().join("letter.toml").display().to_string();
+    let refused = flywheel(dir.path(), &config, &["workflow", "check", &file]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.status.code() == Some(4) && said.contains("letter.toml:8:") && said.contains("there is no template `winbuck`"),
+        "{said}"
+    );
 }
 
 #[test]

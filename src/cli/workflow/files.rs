@@ -11,6 +11,7 @@ use super::super::run;
 use super::Drawing;
 use crate::config::Config;
 use crate::domain::{Digest, Namespace};
+use crate::engine::effects::{self, Templates};
 use crate::stream::{self, Topics};
 use crate::workflow::{self, Definition, SHIPPED};
 
@@ -64,10 +65,12 @@ fn texts_of(named: &str) -> anyhow::Result<Vec<Text>> {
     files.into_iter().map(read).collect()
 }
 
-pub fn check(named: &[String], json: bool) -> anyhow::Result<()> {
+pub fn check(config: &Config, named: &[String], json: bool) -> anyhow::Result<()> {
+    let templates = Templates::load(&config.channels.templates.0).map_err(|error| Exit::check_failed(error.to_string()))?;
     let (mut problems, mut told) = (Vec::new(), Vec::new());
     for Text { file, text } in texts(named)? {
-        match Definition::parse(&file, &text) {
+        let parsed = Definition::parse(&file, &text);
+        match parsed.and_then(|definition| effects::check(&file, &text, &definition, &templates).map(|()| definition)) {
             Ok(definition) => {
                 let digest = definition.digest.to_hex();
                 let (nodes, goals, tests) = (definition.nodes.len(), definition.goals.len(), definition.tests.len());

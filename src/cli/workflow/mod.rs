@@ -157,7 +157,7 @@ pub async fn run(config: &Config, asked: &Workflow, json: bool) -> anyhow::Resul
         Workflow::Funnel(asked) => figures::funnel(config, asked, json).await,
         Workflow::Results { workflow, whose } => figures::results(config, workflow, whose, json).await,
         Workflow::Timers { until, limit, whose } => figures::timers(config, until.as_deref(), *limit, whose, json).await,
-        Workflow::Check { files } => files::check(files, json),
+        Workflow::Check { files } => files::check(config, files, json),
         Workflow::Show { file, at, format, mermaid } => {
             let format = if *mermaid { Drawing::Mermaid } else { *format };
             files::show(config, file, &at.namespace, format, json)

@@ -43,8 +43,6 @@ const UNSETTLED_MAX: usize = 4_096;
 const NOTICE_ATTEMPTS: u32 = 3;
 const NOTICE_DEADLINE: Duration = Duration::from_secs(10);
 const NOTICE_PAUSE: Duration = Duration::from_secs(5);
-/// What a stop waits for after that is cut off; its outcome is unknown, or it is done again under its key.
-const DRAIN: Duration = Duration::from_secs(10);
 
 pub struct Setup {
     pub log: Arc<dyn LogWriter>,
@@ -70,6 +68,8 @@ pub struct Settings {
     pub threads: usize,
     /// The webhook that hears of effects that were given up; empty for none.
     pub notify: String,
+    /// What a stop waits for; what takes longer is cut off, and its outcome unknown, or it is done again under its key.
+    pub drain: Duration,
 }
 
 /// A running executor.
@@ -98,6 +98,7 @@ struct Shared {
     appender: Appender,
     registry: Registry,
     notify: String,
+    drain: Duration,
     tables: Tables,
     clock: Arc<dyn Clock>,
     runtime: tokio::runtime::Handle,
@@ -122,7 +123,7 @@ pub fn start(setup: Setup) -> Result<Handle, Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::Runtime(error.to_string()))?;
-    let Settings { schedule, limits, request_bytes_max, flush_age, flush_bytes_max, notify, .. } = settings;
+    let Settings { schedule, limits, request_bytes_max, flush_age, flush_bytes_max, notify, drain, .. } = settings;
     let stopping = Arc::new(Stopping::default());
     let shared = Arc::new(Shared {
         namespace: topics.namespace.clone(),
@@ -130,6 +131,7 @@ pub fn start(setup: Setup) -> Result<Handle, Error> {
         appender,
         registry,
         notify,
+        drain,
         tables,
         clock,
         runtime: runtime.handle().clone(),
@@ -210,7 +212,7 @@ impl Handle {
         debug_assert!(joined.is_ok(), "its panics are caught");
         {
             let mut in_flight = self.shared.in_flight.lock();
-            let until = Instant::now() + DRAIN;
+            let until = Instant::now() + self.shared.drain;
             while *in_flight > 0 && !self.shared.landed.wait_until(&mut in_flight, until).timed_out() {}
         }
         if let Some(runtime) = self.runtime.take() {

@@ -33,6 +33,7 @@ pub struct Options {
     pub breaker: BreakerSettings,
     pub threads: usize,
     pub notify: String,
+    pub drain_ms: u64,
     pub request_bytes_max: usize,
     pub flush_age_ms_max: u64,
     pub flush_bytes_max: usize,
@@ -144,6 +145,7 @@ impl Default for Options {
             breaker: BreakerSettings::default(),
             threads: 1,
             notify: String::new(),
+            drain_ms: 10_000,
             request_bytes_max: 64 << 20,
             flush_age_ms_max: 5_000,
             flush_bytes_max: 64 << 20,
@@ -194,6 +196,7 @@ impl Options {
             flush_bytes_max: self.flush_bytes_max,
             threads: self.threads,
             notify: self.notify.clone(),
+            drain: Duration::from_millis(self.drain_ms),
         }
     }
 

@@ -50,6 +50,10 @@ fn world() -> World {
 
 impl World {
     fn start(&self) -> Handle {
+        self.start_with(Limits::default(), 1 << 20, Duration::from_secs(5))
+    }
+
+    fn start_with(&self, limits: Limits, request_bytes_max: usize, flush_age: Duration) -> Handle {
         let performed = Arc::clone(&self.performed);
         let echo = move |call: &Call| {
             performed.lock().push((call.request.effect.0, call.attempt));
@@ -61,12 +65,13 @@ impl World {
         let sharing = Sharing { in_flight_per_tenant: 100, breaker: Default::default() };
         let settings = Settings {
             schedule: sharing,
-            limits: Box::new(|_, _| Limits::default()),
-            request_bytes_max: 1 << 20,
-            flush_age: Duration::from_secs(5),
+            limits: Box::new(move |_, _| limits),
+            request_bytes_max,
+            flush_age,
             flush_bytes_max: 1 << 20,
             threads: 1,
             notify: String::new(),
+            drain: Duration::from_millis(200),
         };
         let (log, state) = (Arc::clone(&self.log), Arc::clone(&self.state));
         let registry = registry.remote(Performer::Agent, "slow", slow());
@@ -213,6 +218,59 @@ fn what_does_not_answer_by_its_deadline_is_unknown() {
     let commands = world.until(1);
     let Input::EffectFinished { outcome: Outcome::Unknown { error }, .. } = &commands[0].1 else { panic!("{commands:?}") };
     assert_eq!(error, "no answer to the attempt within 20 ms");
+    executor.stop().unwrap();
+}
+
+#[test]
+fn what_waits_is_on_disk_and_is_read_when_its_turn_comes() {
+    let world = world();
+    let executor = world.start_with(Limits { concurrency: 1, per_second: 0 }, 0, Duration::ZERO);
+    // Holds the lane until its deadline.
+    let first = Effect { target: "slow", ..AGENT }.of(14);
+    let mut requested = first.requested();
+    requested["effect_requested"]["timeout_ms"] = json!(500);
+    world.facts(first, &[requested, first.minted(1)]);
+    let others: Vec<Effect> = (20..60).map(|number| Effect { target: "slow", ..AGENT }.of(number)).collect();
+    for other in &others {
+        world.facts(*other, &[other.requested(), other.minted(1)]);
+    }
+    let begun = Instant::now();
+    while executor.status().pending < 41 || executor.status().request_bytes > 1_000 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", executor.status());
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    let commands = world.until(41);
+    let done = |effect: &Effect| {
+        let is_it =
+            |input: &Input| matches!(input, Input::EffectFinished { effect: id, outcome: Outcome::Done { .. }, .. } if *id == effect.id());
+        commands.iter().any(|(_, input)| is_it(input))
+    };
+    assert!(others.iter().all(done));
+    executor.stop().unwrap();
+}
+
+#[test]
+fn after_a_restart_what_was_only_on_disk_is_performed() {
+    let world = world();
+    let executor = world.start_with(Limits { concurrency: 1, per_second: 0 }, 0, Duration::ZERO);
+    let stuck = Effect { target: "slow", ..AGENT }.of(14);
+    let waiting = Effect { target: "slow", ..AGENT }.of(16);
+    let (mail, gone) = (MAIL.of(18), Executor([8; 16]).to_string());
+    world.facts(stuck, &[stuck.requested(), stuck.minted(1)]);
+    world.facts(waiting, &[waiting.requested(), waiting.minted(1)]);
+    world.facts(mail, &[mail.requested(), mail.minted(1), mail.started(1, &gone), mail.granted(1, &gone)]);
+    let begun = Instant::now();
+    while executor.status().pending < 3 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", executor.status());
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    drop(executor);
+    world.facts(stuck, &[stuck.cancelled()]);
+    let before = world.commands().len();
+    let executor = world.start();
+    let commands = world.until(before + 2);
+    let said = commands.iter().map(|(_, input)| serde_json::to_string(input).unwrap()).collect::<Vec<_>>().join("\n");
+    assert!(said.contains(&waiting.id().to_string()) && said.contains(&mail.id().to_string()), "{said}");
     executor.stop().unwrap();
 }
 
