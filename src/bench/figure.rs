@@ -72,6 +72,9 @@ pub const CATALOGUE: &[(&str, &str)] = &[
     ("workflows.sleeping", "a million runs in a delay: resident memory"),
     ("workflows.sleeping.disk", "the same: bytes on disk per run, in log, state and read model"),
     ("workflows.sleeping.lag", "their timers fire within one minute: from the last one's time until every end is in SQL"),
+    ("read_models.runs", "`journal` to SQL rows: runs of 5 effects a second from a journal that lies there"),
+    ("read_models.cpu", "CPU milliseconds per run of the same load"),
+    ("read_models.cpu.live", "the same where 2,500 runs a second come in, so that transactions are small"),
     ("memory.profile", "bytes per profile on disk, median and most"),
     ("memory.rss", "resident memory after folding 10 million users"),
 ];

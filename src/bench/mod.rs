@@ -10,6 +10,7 @@ mod interrupted;
 mod load;
 mod logs;
 mod long;
+mod read_models;
 mod recovery;
 mod sleepers;
 mod spine;
@@ -68,6 +69,9 @@ pub async fn run(config: &Config, asked: &args::Bench) -> anyhow::Result<()> {
     }
     if only("features.cold") || any("memory.") {
         folds.push(("cold", folds::cold));
+    }
+    if any("read_models.") {
+        folds.push(("read_models", read_models::run));
     }
     for (name, measure) in folds {
         let dir = scratch.path(name)?;

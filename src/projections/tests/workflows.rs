@@ -84,6 +84,54 @@ fn what_the_batches_and_restarts_were_does_not_show_in_the_rows() {
     assert_eq!(dump(&in_pieces), rows, "a rebuild gives the same");
 }
 
+/// Where a subject's runs are as the core's own state has it: `run visit node doing until status`.
+fn open_steps(facts: &[Fact]) -> Vec<String> {
+    use crate::workflow::{Doing, Subject};
+    let mut subject = Subject::default();
+    facts.iter().for_each(|fact| crate::workflow::evolve(&mut subject, fact));
+    let steps = subject.runs.iter().flat_map(|(id, run)| {
+        run.steps.iter().map(move |(visit, step)| {
+            let (doing, until) = match &step.doing {
+                Doing::Arriving => ("arriving", None),
+                Doing::Delay { until } => ("delay", Some(*until)),
+                Doing::Wait { until } => ("wait", Some(*until)),
+                Doing::Asking => ("ask", None),
+                Doing::Effect(pending) => ("effect", pending.retry_at.filter(|_| pending.failures > 0)),
+                Doing::Approval { until } => ("approval", Some(*until)),
+                Doing::Child { until } => ("start", *until),
+                Doing::Ready(_) => ("ready", None),
+            };
+            let until = until.map_or("-".to_owned(), |until| until.0.to_string());
+            format!("{id}|{visit}|{}|{doing}|{until}|{}|{}", step.node, step.since.0, i64::from(run.paused.is_some()))
+        })
+    });
+    steps.collect()
+}
+
+#[test]
+fn where_runs_are_is_what_the_core_says_wherever_the_journal_is_cut() {
+    let journals = journals();
+    for quarter in 1..=4 {
+        let world = World::new();
+        let mut expected = Vec::new();
+        for (subject, facts) in &journals {
+            let cut = &facts[..facts.len() * quarter / 4];
+            cut.iter().for_each(|fact| append_fact(&world, 0, subject, fact));
+            expected.extend(open_steps(cut));
+        }
+        world.project();
+        expected.sort();
+        let mut steps = world.sql(
+            "SELECT r.run_id, s.visit, s.node, s.doing, s.until, s.since, r.paused_at IS NOT NULL \
+             FROM wf_steps s JOIN wf_runs r USING (run_ref)",
+        );
+        steps.sort();
+        assert_eq!(steps, expected, "{quarter} quarters of each journal");
+        let here = "SELECT sum(entered) - sum(left), (SELECT count(*) FROM wf_steps) FROM wf_funnel";
+        assert_eq!(world.sql(here), [format!("{0}|{0}", expected.len())], "the funnel and the steps agree");
+    }
+}
+
 #[test]
 fn a_run_is_told_from_its_start_to_its_end() {
     let world = World::new();
