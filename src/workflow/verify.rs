@@ -166,7 +166,7 @@ impl Replay<'_> {
             }
             match recorded.get(at) {
                 Some(fact) if fact.what == expected.what => at += 1,
-                _ => return Err(Mismatch { at, expected: Some(expected.clone()) }),
+                _ => return Err(Mismatch { at, expected: Some(Box::new(expected.clone())) }),
             }
         }
         Ok(at)
@@ -177,11 +177,11 @@ impl Replay<'_> {
         let before: Vec<Fact> = rest[..at].to_vec();
         self.take(&before);
         let got = rest.get(at);
-        let time = got.or(expected.as_ref()).or(rest.first()).map_or(Millis(0), |fact| fact.at);
-        let (mut expected_text, mut got_text) = (self.told(expected.as_ref()), self.told(got));
+        let time = got.or(expected.as_deref()).or(rest.first()).map_or(Millis(0), |fact| fact.at);
+        let (mut expected_text, mut got_text) = (self.told(expected.as_deref()), self.told(got));
         if expected_text == got_text {
             // The line leaves out what differs.
-            (expected_text, got_text) = (in_full(expected.as_ref()), in_full(got));
+            (expected_text, got_text) = (in_full(expected.as_deref()), in_full(got));
         }
         Divergence {
             subject: self.context.subject.to_owned(),
@@ -278,7 +278,7 @@ impl Replay<'_> {
 /// Where decided and recorded facts part, counted from the turn's first.
 struct Mismatch {
     at: usize,
-    expected: Option<Fact>,
+    expected: Option<Box<Fact>>,
 }
 
 /// What came from outside or from the policy, and cannot be decided again: it is taken as recorded.

@@ -22,6 +22,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const IN_FORCE_WAIT: Duration = Duration::from_secs(10);
 const FETCH_BYTES: usize = 1 << 20;
 
+/// A partition, up to where it was read, and the definitions (name and digest) that it has not heard of.
+type Lacking = (TopicPartition, Offset, Vec<(String, String)>);
+
 /// A command that is in the log.
 #[derive(Debug, Clone)]
 pub(in crate::gateway) struct Sent {
@@ -133,8 +136,7 @@ impl Gateway {
     /// ends on; false if the time is up first.
     pub(super) async fn in_force(&self, ends: Vec<(TopicPartition, Offset)>, what: &[(String, String)]) -> Result<bool, Refusal> {
         let until = Instant::now() + IN_FORCE_WAIT;
-        let mut lacking: Vec<(TopicPartition, Offset, Vec<(String, String)>)> =
-            ends.into_iter().map(|(partition, end)| (partition, end, what.to_vec())).collect();
+        let mut lacking: Vec<Lacking> = ends.into_iter().map(|(partition, end)| (partition, end, what.to_vec())).collect();
         loop {
             for (partition, from, what) in &mut lacking {
                 *from = self.read_activated(*partition, *from, what).await?;

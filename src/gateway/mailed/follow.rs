@@ -108,7 +108,7 @@ fn choices(known: &[Preference], said: &str) -> String {
         let label = format!("<label><input type=\"checkbox\" name=\"yes\" value=\"{name}\"{checked}> {purpose} by {channel}</label>\n");
         html.push_str(&label);
         // What was shown is what is decided: a choice that came up since stays as it is.
-        write!(html, "<input type=\"hidden\" name=\"of\" value=\"{name}\">\n").expect("a string takes everything");
+        writeln!(html, "<input type=\"hidden\" name=\"of\" value=\"{name}\">").expect("a string takes everything");
     }
     html.push_str("</fieldset>\n<button type=\"submit\">Save</button>\n</form>");
     html
