@@ -133,12 +133,12 @@ mod tests {
         for campaign in 0..200 {
             let words = ask("content", json!({ "brief": format!("shoes {campaign}"), "leads": 10 }));
             let mut change = json!("first placement");
-            for round in 1..=3 {
+            for round in 1..=3u8 {
                 let ad =
                     ask("ad_manager", json!({ "headline": words["headline"], "text": words["text"], "change": change, "round": round }));
                 let seen = ask("analytics", json!({ "ad": ad["ad"], "hour": 24 }));
                 if seen["performance"].as_f64().unwrap() >= 0.7 {
-                    ended_in[round] += 1;
+                    ended_in[usize::from(round)] += 1;
                     break;
                 }
                 change =

@@ -63,7 +63,8 @@ async fn measured(data: &Path, is_cut: bool) -> anyhow::Result<Measured> {
     std::fs::write(&config, format!("[effects.workers.bench]\nurl = {}\n", json!(url)))?;
     let (mut child, address) = recovery::start_with(data, &config)?;
     let client = reqwest::Client::new();
-    let published = client.post(format!("http://{address}/api/v1/workflows?wait=30")).json(&json!({ "text": workflow()?.canonical })).send().await?;
+    let published =
+        client.post(format!("http://{address}/api/v1/workflows?wait=30")).json(&json!({ "text": workflow()?.canonical })).send().await?;
     ensure!(published.status().is_success(), "{}", published.text().await?);
     let begun = Instant::now();
     let mut starting = tokio::task::JoinSet::new();

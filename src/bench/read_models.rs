@@ -54,7 +54,7 @@ pub fn run(dir: &Path) -> anyhow::Result<Vec<Figure>> {
             fed += 1;
         }
         journal.flush()?;
-        std::thread::sleep(FEED_EVERY);
+        std::thread::park_timeout(FEED_EVERY);
     }
     journal.wait(&handle)?;
     let cpu = (cpu_seconds() - cpu) * 1e3 / (fed as f64 / facts as f64);

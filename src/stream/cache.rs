@@ -74,6 +74,10 @@ impl<V> Cache<V> {
         self.entries.len() - self.free.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub fn find(&mut self, key: &[u8]) -> Option<Slot> {
         let mut at = *self.index.get(&xxh3_64_with_seed(key, self.seed))?;
         while at != NONE {

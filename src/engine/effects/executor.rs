@@ -216,7 +216,8 @@ impl Handle {
             while *in_flight > 0 && !self.shared.landed.wait_until(&mut in_flight, until).timed_out() {}
         }
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(Duration::from_millis(200));
+            // What is still under way has had its time. Not waited for: whoever drops this may be on a runtime's thread, which must not wait.
+            runtime.shutdown_background();
         }
         self.shared.appender.close();
         if let Some(settler) = self.settler.take() {

@@ -98,7 +98,9 @@ impl Gateway {
         }
         let campaigns = self.app.campaigns.clone();
         // Tests may run for a while: not on a thread that serves.
-        let checked = tokio::task::spawn_blocking(move || check(&files, &*campaigns)).await.map_err(|error| Refusal::ReadFailed(error.to_string()))?;
+        let checked = tokio::task::spawn_blocking(move || check(&files, &*campaigns))
+            .await
+            .map_err(|error| Refusal::ReadFailed(error.to_string()))?;
         let definitions = match checked {
             Ok(definitions) => definitions,
             Err(body) => return Ok(json(StatusCode::UNPROCESSABLE_ENTITY, &body)),

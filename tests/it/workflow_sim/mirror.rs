@@ -17,6 +17,7 @@ use flywheel::workflow::{Clock, Context, DEPTH_MAX, Definition, Fact, Input, Lib
 const FETCH_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are facts")]
 pub enum Item {
     Time(i64),
     Activated(String, String),

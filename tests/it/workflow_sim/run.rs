@@ -518,11 +518,11 @@ impl Life {
 
     pub(super) fn stuck(&self, key: &Bytes) -> Option<EffectId> {
         let steps = self.journal.subjects[key].runs.values().flat_map(|run| run.steps.values());
-        let pending = steps.filter_map(|step| match &step.doing {
+        let mut pending = steps.filter_map(|step| match &step.doing {
             Doing::Effect(pending) if pending.stuck.is_some() && !self.executor.is_on(pending.id) => Some(pending.id),
             _ => None,
         });
-        pending.last()
+        pending.next_back()
     }
 
     /// A person found out, and does not lie.
