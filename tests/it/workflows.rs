@@ -305,8 +305,8 @@ fn in_a_restored_folder_not_even_a_receipt_goes_out_before_an_operator_lets_time
     };
     drop(spine);
     let mut spine = open_copied(&world, Incarnation(2));
-    begin(&world);
     world.clock.advance(5_000);
+    begin(&world);
     world.drive(&mut spine);
     assert!(!kinds(&world, &key).contains(&"permit_granted".to_owned()), "{:?}", kinds(&world, &key));
     let topics = world.topics();
