@@ -15,7 +15,7 @@ use super::input::Input;
 use super::isolate::ISOLATION;
 use super::packed;
 use crate::consent::Consent;
-use crate::domain::{HOUR_MS, Millis};
+use crate::domain::{DAY_MS, HOUR_MS, Millis};
 use crate::permit::{Ledger, Priority, Suppressions};
 
 /// Runs in progress of one subject. A campaign of campaigns starts runs of other subjects; a person in more journeys than this is a mistake.
@@ -26,6 +26,8 @@ pub const MARKS_MAX: usize = 4_096;
 pub const RECENT_MAX: usize = 64;
 /// Effects that nobody waits for and that may still answer.
 pub const SETTLING_MAX: usize = 1_024;
+/// How long an attempt may wait for its turn: behind a rate, a destination that fails, the attempts of others. None of that is its failure.
+pub const TURN_MS_MAX: i64 = DAY_MS;
 /// Attempts of one effect that may still answer.
 pub const OUTSTANDING_MAX: usize = 64;
 /// Arms of splits that a person keeps. A person in more splits than this is drawn anew in the others, to the same arm as ever.
@@ -329,10 +331,12 @@ impl Pending {
     }
 
     /// Timed from when it was begun, as its executor counts: from when it said so, since partition time may be behind that, and who is given
-    /// up early may still begin beside the next attempt. Until then a kind that honours its key is timed from when it was asked for.
+    /// up early may still begin beside the next attempt. A kind that honours its key is begun without a word, after it waited for its turn,
+    /// and its executor says when it got no answer: one that says nothing is given up long after.
     pub(super) fn times_out(&self, open: &Open) -> Option<Millis> {
         let said = open.started.map(|started| started.max(open.appended.unwrap_or(started)));
-        let from = said.or_else(|| (self.unknown == Unknown::Retry || open.look_up).then_some(open.minted));
+        let is_silent = self.unknown == Unknown::Retry || open.look_up;
+        let from = said.or_else(|| is_silent.then_some(open.minted + TURN_MS_MAX));
         from.map(|from| from + self.timeout_ms)
     }
 

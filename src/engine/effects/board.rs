@@ -331,8 +331,19 @@ impl Board {
         if open.standing == Standing::Performed {
             return;
         }
+        let timeout = Duration::from_millis(request.timeout_ms.max(1).unsigned_abs());
+        // What was started on record is given up by its subject's fold in that time from then: whoever began later, or took longer, could
+        // do so beside the next attempt.
+        let waited = open.asked_at.map_or(Duration::ZERO, |asked| Duration::from_millis(now.saturating_sub(asked)));
+        let deadline = timeout.saturating_sub(waited);
+        if deadline.is_zero() {
+            self.report(slot, failed("its time was over before its turn came"));
+            if let Some((_, turn)) = self.turns.remove(&slot) {
+                let _ = self.schedule.release(turn.lane, turn.tenant, Health::Nothing, now);
+            }
+            return;
+        }
         open.standing = Standing::Performed;
-        let deadline = Duration::from_millis(request.timeout_ms.max(1).unsigned_abs());
         let call = Call { attempt: open.attempt, look_up: open.look_up, deadline, request };
         let ticket = Ticket { slot, generation: entry.generation, attempt: open.attempt };
         let (lane, partition) = (entry.lane, entry.partition);

@@ -66,6 +66,11 @@ impl std::fmt::Debug for Registry {
 /// What an attempt comes to that nobody here performs: it can be tried again once somebody does.
 pub(super) fn nobody(call: &Call) -> Outcome {
     let (by, target) = (call.request.by.as_str(), &call.request.target);
-    let error = format!("nobody here performs {by} {target:?}; a worker for it is configured as [effects.workers.{target}]");
+    let how = match call.request.by {
+        Performer::Agent => format!("a worker for it is configured as [effects.workers.{target}]"),
+        Performer::Webhook => format!("its receiver is configured as [channels.webhooks.{target}]"),
+        Performer::Channel => "`email` is the one there is".to_owned(),
+    };
+    let error = format!("nobody here performs {by} {target:?}; {how}");
     Outcome::Failed { category: Category::System, error, permanent: true, retry_after_ms: None }
 }

@@ -144,6 +144,18 @@ fn a_permit_of_another_instance_or_one_that_ran_out_is_not_used() {
 }
 
 #[test]
+fn what_is_on_record_as_started_has_its_time_from_then_and_is_not_begun_after_it() {
+    let mut world = world();
+    world.minted(AD).now = 20_000;
+    world.fact(AD, AD.started(1, &ME.to_string()));
+    assert_eq!(world.jobs[0].call.deadline.as_millis(), 40_000, "of a minute");
+    world.answer(done()).said();
+    world.minted(AD.of(4)).now = 80_000;
+    world.fact(AD.of(4), AD.of(4).started(1, &ME.to_string()));
+    assert_eq!((world.performing(), world.said()), (vec![], vec!["start 4 1".to_owned(), "failed 4 1".into()]));
+}
+
+#[test]
 fn a_refused_permit_ends_the_attempt_and_for_good_the_effect() {
     let mut world = world();
     world.minted(MAIL).fact(MAIL, MAIL.started(1, &ME.to_string())).fact(MAIL, MAIL.refused(1, Some(9))).said();
