@@ -1,7 +1,8 @@
 -- Workflows: what `journal` says, folded. Read them through the views workflow_* (views.sql), which join and name everything.
 --
 -- Ids of our own are places in the log (offset << 12 | partition), so that rows lie in the order in which they began, neighbours share
--- pages, and a rebuild gives the same. Only what is open is looked up while projecting, by small partial indexes.
+-- pages, and a rebuild gives the same. Only what is open is looked up while projecting, by small partial indexes. The others begin with a
+-- bucket (see `events`) of some ten thousand rows: ids are hashes, and a transaction writes every page of the newest bucket anew.
 
 CREATE TABLE wf_definitions (
     definition_ref INTEGER PRIMARY KEY,
@@ -37,7 +38,7 @@ CREATE TABLE wf_runs (
     goal_at        INTEGER,
     visits         INTEGER NOT NULL,
     facts          INTEGER NOT NULL,
-    bucket         INTEGER AS (run_ref >> 29) VIRTUAL
+    bucket         INTEGER AS (run_ref >> 28) VIRTUAL
 );
 CREATE INDEX wf_runs_open ON wf_runs (run_id) WHERE ended_at IS NULL;
 CREATE INDEX wf_runs_by_id ON wf_runs (bucket, run_id);
@@ -90,7 +91,7 @@ CREATE TABLE wf_effects (
     assumed       INTEGER NOT NULL,
     settled       TEXT,
     result        TEXT,
-    bucket        INTEGER AS (effect_ref >> 29) VIRTUAL
+    bucket        INTEGER AS (effect_ref >> 26) VIRTUAL
 );
 CREATE INDEX wf_effects_by_run ON wf_effects (run_ref);
 CREATE INDEX wf_effects_by_id ON wf_effects (bucket, effect_id);
@@ -211,12 +212,12 @@ CREATE TABLE wf_time (
 );
 
 INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
-    ('wf_runs', 'wf_runs_by_id', '100000000 32768 1'),
-    ('wf_runs', 'wf_runs_by_subject', '100000000 32768 20'),
+    ('wf_runs', 'wf_runs_by_id', '100000000 8192 1'),
+    ('wf_runs', 'wf_runs_by_subject', '100000000 8192 20'),
     ('wf_runs', 'wf_runs_open', '100000 1'),
     ('wf_runs', 'wf_runs_paused', '1000 1'),
     ('wf_steps', 'wf_steps', '100000 1 1'),
     ('wf_steps', 'wf_steps_due', '100000 1'),
     ('wf_effects', 'wf_effects_by_run', '100000000 5'),
-    ('wf_effects', 'wf_effects_by_id', '100000000 32768 1'),
+    ('wf_effects', 'wf_effects_by_id', '100000000 8192 1'),
     ('wf_skips', 'wf_skips_by_subject', '100000000 32768 20');

@@ -257,3 +257,30 @@ fn a_story_is_read_from_the_journal_itself() {
     assert_eq!(lines(run, (2, 3)), of_the_run[2..5]);
     assert_eq!(lines(Some(crate::workflow::RunId(1)), (0, 100)), []);
 }
+
+#[test]
+fn one_run_one_person_and_one_key_are_found_without_reading_everything() {
+    let world = World::new();
+    campaign(&world);
+    world.project();
+    let plans = [
+        ("SELECT * FROM workflow_runs WHERE run_id = 'x'", "SEARCH r USING INDEX wf_runs_by_id (ANY(bucket) AND run_id=?)"),
+        ("SELECT * FROM workflow_runs WHERE subject = 'u:ann'", "SEARCH r USING INDEX wf_runs_by_subject (ANY(bucket) AND subject=?)"),
+        ("SELECT * FROM workflow_effects WHERE effect_id = 'x'", "SEARCH e USING INDEX wf_effects_by_id (ANY(bucket) AND effect_id=?)"),
+        ("SELECT * FROM workflow_effects WHERE run_id = 'x'", "SEARCH e USING INDEX wf_effects_by_run (run_ref=?)"),
+        ("SELECT * FROM workflow_messages WHERE subject = 'u:ann'", "SEARCH e USING INDEX wf_effects_by_run (run_ref=?)"),
+        ("SELECT * FROM workflow_timers WHERE due_ms < 5", "SEARCH s USING INDEX wf_steps_due (until>? AND until<?)"),
+        (
+            "SELECT * FROM workflow_why_not WHERE subject = 'u:ann'",
+            "SEARCH wf_skips USING INDEX wf_skips_by_subject (ANY(bucket) AND subject=?)",
+        ),
+        (
+            "SELECT run_ref FROM wf_runs WHERE run_id IN ('x', 'y') AND ended_at IS NULL",
+            "SEARCH wf_runs USING INDEX wf_runs_open (run_id=?)",
+        ),
+    ];
+    for (sql, step) in plans {
+        let plan = world.sql(&format!("EXPLAIN QUERY PLAN {sql}"));
+        assert!(plan.iter().any(|line| line.ends_with(step)), "{sql}: {plan:#?}");
+    }
+}
