@@ -44,7 +44,7 @@ pub struct WorkflowFold {
     pub(super) log: Arc<dyn LogReader>,
     pub(super) topics: Topics,
     pub(super) partition: PartitionId,
-    clock: NamespaceClock,
+    pub(super) clock: NamespaceClock,
     /// No operator has let time pass yet.
     is_held: bool,
     pub(super) subjects: Subjects,
@@ -217,8 +217,10 @@ impl WorkflowFold {
             if time <= self.partition_time() {
                 return Ok(CONTROL);
             }
+            let before = self.partition_time();
             self.set_time(time, out)?;
             self.is_held = false;
+            self.start_scheduled(before, out)?;
         }
         self.wake_all(window, out).map(|cursor: Option<Cursor>| cursor.map_or(CONTROL, Applied::More))
     }
@@ -365,7 +367,8 @@ impl Fold for WorkflowFold {
     }
 
     fn next_due(&self) -> Result<Option<Millis>, Error> {
-        self.subjects.first_due(self.partition_time())
+        let due = self.subjects.first_due(self.partition_time())?;
+        Ok(due.into_iter().chain(self.next_scheduled()).min())
     }
 
     fn dirty_bytes(&self) -> usize {

@@ -13,6 +13,7 @@ mod fold;
 mod library;
 mod outward;
 mod recover;
+mod schedule;
 mod subjects;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::fold::WorkflowFold;
 use crate::domain::{DeadReason, Millis, Subject as Who, SubjectKey};
-use crate::schema::records::{Ask, Command, CommandsRecord, EventsRecord, IntakeItem, IntakeRecord};
+use crate::schema::records::{Ask, Broadcast, Command, CommandsRecord, EventsRecord, IntakeItem, IntakeRecord};
 use crate::stream::{Error, Fault, Outputs, Slot, Topic};
 use crate::workflow::{Fact, Input, Parent, RunId, What};
 
@@ -33,6 +33,13 @@ impl WorkflowFold {
             }
             (What::MergedInto { user, carry }, None) => {
                 self.send(&Who::user(user).key(&key.tenant()), fact.at, 0, &Input::Carry(carry.clone()), out)
+            }
+            (What::BroadcastBegun { broadcast, workflow, segment, throttle_ms, entry, .. }, None) => {
+                let (id, tenant, entry) = (broadcast.to_string(), key.tenant(), entry.to_string());
+                let (tenant, throttle_ms, at) = (tenant.as_str(), *throttle_ms, fact.at.0);
+                let record = Broadcast { id: &id, tenant, workflow, segment, throttle_ms, entry: &entry, at };
+                let mut partitions = self.topics.partitions(Topic::Events);
+                partitions.try_for_each(|id| out.push_to(Topic::Events, id.partition, b"", fact.at, &EventsRecord::Broadcast(record.clone())))
             }
             _ => Ok(()),
         }

@@ -124,6 +124,15 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
             })),
             bytes_of(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9, by_operator: false })),
             bytes_of(&EventsRecord::Activated(Activated { kind: "segment", name: "lapsing", digest: "ab", from: 3 })),
+            bytes_of(&EventsRecord::Broadcast(Broadcast {
+                id: "b1",
+                tenant: "acme",
+                workflow: "news",
+                segment: "vip",
+                throttle_ms: 60_000,
+                entry: r#"{"n":1}"#,
+                at: 5,
+            })),
             bytes_of(&EventsRecord::Ask(Ask { run: "ab", fields: vec!["orders", "traits.plan"], at: 5, redriven_from: Some(ORIGIN) })),
         ],
         "commands" => vec![

@@ -70,6 +70,8 @@ pub enum EventsRecord<'a> {
     Activated(Activated<'a>),
     #[serde(borrow)]
     Ask(Ask<'a>),
+    #[serde(borrow)]
+    Broadcast(Broadcast<'a>),
 }
 
 impl EventsRecord<'_> {
@@ -81,7 +83,7 @@ impl EventsRecord<'_> {
             EventsRecord::Expect(expect) => expect.redriven_from,
             EventsRecord::Absorb(absorb) => absorb.redriven_from,
             EventsRecord::Ask(ask) => ask.redriven_from,
-            EventsRecord::Tick(_) | EventsRecord::Activated(_) => None,
+            EventsRecord::Tick(_) | EventsRecord::Activated(_) | EventsRecord::Broadcast(_) => None,
         }
     }
 
@@ -93,7 +95,7 @@ impl EventsRecord<'_> {
             EventsRecord::Expect(expect) => &mut expect.redriven_from,
             EventsRecord::Absorb(absorb) => &mut absorb.redriven_from,
             EventsRecord::Ask(ask) => &mut ask.redriven_from,
-            EventsRecord::Tick(_) | EventsRecord::Activated(_) => return false,
+            EventsRecord::Tick(_) | EventsRecord::Activated(_) | EventsRecord::Broadcast(_) => return false,
         };
         *mark = Some(origin);
         true
@@ -109,6 +111,7 @@ impl EventsRecord<'_> {
             EventsRecord::Tick(tick) => tick.time,
             EventsRecord::Activated(activated) => activated.from,
             EventsRecord::Ask(ask) => ask.at,
+            EventsRecord::Broadcast(broadcast) => broadcast.at,
         }
     }
 }
@@ -207,6 +210,20 @@ pub struct Ask<'a> {
     /// As an event's.
     #[serde(default)]
     pub redriven_from: Option<Origin>,
+}
+
+/// To every member of a segment: begin a run, each at a time of its own within the throttle. One in each partition; an empty key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Broadcast<'a> {
+    /// Whoever says it twice says it once: with the subject it is what a run is caused by.
+    pub id: &'a str,
+    pub tenant: &'a str,
+    pub workflow: &'a str,
+    pub segment: &'a str,
+    pub throttle_ms: i64,
+    /// JSON object: what each run begins with.
+    pub entry: &'a str,
+    pub at: i64,
 }
 
 /// `commands`: everything a workflow fold reads. Keyed by subject, except control records, which have an empty key.

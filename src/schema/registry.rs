@@ -137,10 +137,11 @@ macro_rules! topics {
 topics! {
     INTAKE: IntakeRecord<'a>, "intake", 1, &[];
     IDENTITIES: IdentityRecord, "identities", 1, &[];
-    EVENTS: EventsRecord<'a>, "events", 4, &[
+    EVENTS: EventsRecord<'a>, "events", 5, &[
         (1, include_str!("../../schemas/history/events.1.avsc")),
         (2, include_str!("../../schemas/history/events.2.avsc")),
         (3, include_str!("../../schemas/history/events.3.avsc")),
+        (4, include_str!("../../schemas/history/events.4.avsc")),
     ];
     PROFILES: ProfileRecord<'a>, "profiles", 1, &[], put_body;
     SEGMENT_CHANGES: SegmentChange<'a>, "segment_changes", 2, &[(1, include_str!("../../schemas/history/segment_changes.1.avsc"))];

@@ -35,6 +35,7 @@ pub fn drive(state: &mut Subject, context: Context<'_>, input: &Input, at: Milli
     let mut drive = Drive { state, context, driven: Driven::default(), upto };
     match (context.clock, input) {
         (_, Input::Due) => drive.pass(at),
+        (_, Input::Later { at: later, input }) if *later > drive.upto => drive.hold(*later, input),
         (Clock::Wall, _) => drive.wall(input),
         (Clock::Event, _) => drive.event(input, at),
     }
@@ -92,9 +93,9 @@ impl Drive<'_, '_> {
         self.take_all();
     }
 
-    /// Under the wall's clock: what was held for a login.
+    /// Under the wall's clock: what was held for a login, or for its time.
     fn take_all(&mut self) {
-        while !self.state.is_merging() && !self.state.held.is_empty() {
+        while !self.state.is_merging() && self.state.held.front().is_some_and(|kept| kept.at <= self.upto) {
             self.take(self.upto);
         }
     }
@@ -260,10 +261,11 @@ impl Subject {
     /// The next time at which a decision falls due by itself: the timers are the state. `None` also while an answer is missing first.
     pub fn next_wake(&self, clock: Clock) -> Option<Millis> {
         let wake = self.runs_wake(clock);
-        if clock == Clock::Wall {
-            return wake;
-        }
         let merging = self.is_merging();
+        if clock == Clock::Wall {
+            let held = self.held.front().filter(|_| !merging).map(|kept| kept.at);
+            return wake.into_iter().chain(held).min();
+        }
         let held = self.held.front().filter(|kept| !(merging && begins(&kept.input))).map(|kept| place(kept.at, &kept.input));
         let wake = wake.map(|at| Place { at, class: Class::Wake, of: 0 });
         let next = [held, wake].into_iter().flatten().min()?;

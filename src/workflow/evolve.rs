@@ -57,6 +57,7 @@ fn evolve_subject(subject: &mut Subject, what: &What, at: Millis) {
         What::Expecting { anonymous } => {
             subject.expecting.insert(anonymous.clone(), at);
         }
+        What::BroadcastBegun { broadcast, .. } => remember(subject, *broadcast),
         What::ExpectationEnded { anonymous } => {
             subject.expecting.remove(anonymous);
         }
@@ -168,6 +169,11 @@ fn end(subject: &mut Subject, id: RunId, at: Millis) {
     {
         mark.ended = Some(at);
     }
+    remember(subject, id);
+}
+
+/// The same cause does not begin it again.
+fn remember(subject: &mut Subject, id: RunId) {
     subject.recent.push_back(id);
     if subject.recent.len() > RECENT_MAX {
         subject.recent.pop_front();

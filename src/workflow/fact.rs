@@ -454,6 +454,16 @@ pub enum What {
     Carried {
         carry: Box<Carry>,
     },
+    /// The campaign's subject of a workflow that is begun by broadcast: every member of the segment is told, and begins a run that is caused
+    /// by `broadcast`.
+    BroadcastBegun {
+        broadcast: RunId,
+        workflow: String,
+        cause: String,
+        segment: String,
+        throttle_ms: i64,
+        entry: Json,
+    },
     /// Something that has to wait for an answer, or for what a login brings, before it is decided.
     Held {
         at: Millis,

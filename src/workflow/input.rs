@@ -142,6 +142,11 @@ pub enum Input {
     },
     /// To the user: what the anonymous subject leaves.
     Carry(Box<Carry>),
+    /// Something to be decided when that time has come, as the starts of a broadcast are.
+    Later {
+        at: Millis,
+        input: Box<Input>,
+    },
     /// Time has reached the moment of the decision.
     Due,
 }
@@ -223,6 +228,7 @@ impl Input {
             Input::Expect { .. } => "expect",
             Input::Merged { .. } => "merged",
             Input::Carry(_) => "carry",
+            Input::Later { .. } => "later",
             Input::Due => "due",
         }
     }

@@ -89,6 +89,7 @@ impl Story {
             What::Carried { carry } => format!("took in what {} left", carry.anonymous),
             What::Held { input, .. } => format!("{} is decided later", input.kind()),
             What::Taken { count } => format!("{count} held until now"),
+            What::BroadcastBegun { workflow, segment, .. } => format!("broadcast of {workflow} to {segment} begun"),
             What::HeldRejected { kind, reason } => format!("{kind} came to nothing: {reason}"),
         }
     }

@@ -129,3 +129,15 @@ pub fn journal_bytes(world: &World) -> Vec<(PartitionId, Offset, Bytes)> {
     }
     all
 }
+
+/// Lets time pass in steps, so that ticks are written and heard.
+pub fn pass(world: &World, spine: &mut flywheel::stream::Spine, ms: i64) {
+    let end = flywheel::env::Clock::now(&world.clock) + ms;
+    while flywheel::env::Clock::now(&world.clock) < end {
+        let left = end.since_ms(flywheel::env::Clock::now(&world.clock));
+        world.clock.advance(left.min(600_000));
+        world.drive(spine);
+    }
+    world.clock.advance(1_100);
+    world.drive(spine);
+}

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::spine_world::{START, World, identify, track, user};
-use crate::workflow_world::{command, count, done, journal, journal_bytes, kinds, open, open_copied, run_of, run_to_end};
+use crate::workflow_world::{command, count, done, journal, journal_bytes, kinds, open, open_copied, pass, run_of, run_to_end};
 
 const WELCOME: &str = r#"
 [workflow]
@@ -68,18 +68,6 @@ const QUIET: &str = r#"
 name = "quiet"
 when = "days_since_seen >= 1"
 "#;
-
-/// Lets time pass second by second, so that ticks are written and heard.
-fn pass(world: &World, spine: &mut flywheel::stream::Spine, ms: i64) {
-    let end = flywheel::env::Clock::now(&world.clock) + ms;
-    while flywheel::env::Clock::now(&world.clock) < end {
-        let left = end.since_ms(flywheel::env::Clock::now(&world.clock));
-        world.clock.advance(left.min(600_000));
-        world.drive(spine);
-    }
-    world.clock.advance(1_100);
-    world.drive(spine);
-}
 
 #[test]
 fn an_event_starts_a_run_an_effect_and_a_timer_end_it() {

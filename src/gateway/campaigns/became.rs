@@ -62,6 +62,11 @@ fn by_fact(asked: &Asked, run: RunId, fact: &Fact) -> Option<Became> {
             reason => refused("not_started", format!("{workflow} did not start: {}", why_skipped(*reason))),
         };
     }
+    if let (Asked::Start { cause }, What::BroadcastBegun { cause: begun, .. }) = (asked, &fact.what)
+        && cause == begun
+    {
+        return done("broadcast");
+    }
     if let (Asked::Resolve { effect }, What::EffectSettled { effect: settled, .. }) = (asked, &fact.what)
         && effect == settled
     {

@@ -44,7 +44,8 @@ pub(in crate::gateway) struct StartAnswer {
     subject: String,
     /// Where the command is in the log.
     position: String,
-    /// `accepted`: not decided yet; `started`; `already_started`: by the same key, before.
+    /// `accepted`: not decided yet; `started`; `broadcast`: every member of the segment begins one; `already_started`: by the same key,
+    /// before.
     status: &'static str,
     #[schema(value_type = Vec<Object>)]
     story: Vec<Value>,

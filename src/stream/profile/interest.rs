@@ -110,7 +110,13 @@ impl ProfileFold {
         Json::Object(told)
     }
 
-    fn tell(&self, slot: Slot, at: Millis, input: &Input, out: &mut Outputs) -> Result<(), Error> {
+    /// The same for what every workflow in force wants to know.
+    pub(super) fn told_of_all(&self, slot: Slot, at: Millis) -> Json {
+        let now = self.cache.get(slot).profile.now().unwrap_or(at).max(at);
+        self.told_of(slot, &self.interest.fields, now)
+    }
+
+    pub(super) fn tell(&self, slot: Slot, at: Millis, input: &Input, out: &mut Outputs) -> Result<(), Error> {
         let body = serde_json::to_string(input).expect("inputs are plain data");
         let command = CommandsRecord::Command(Command { kind: input.kind(), at: Some(at.0), depth: 0, body: &body });
         out.push_to(Topic::Commands, self.partition, self.cache.key(slot), at, &command)

@@ -6,6 +6,7 @@
 //! What an event does to a person depends on the person and the event alone, in event-time namespaces also when: a person's own
 //! wake-ups up to an event's time run before it, so nothing depends on how far other partitions are.
 
+mod broadcast;
 mod deployed;
 mod interest;
 mod memo;
@@ -324,6 +325,7 @@ impl Fold for ProfileFold {
         match (decoded, slot) {
             (EventsRecord::Tick(tick), _) => self.tick(&tick, window, out),
             (EventsRecord::Activated(activated), _) => self.activated(&activated, window, out),
+            (EventsRecord::Broadcast(broadcast), _) => self.broadcast(&broadcast, window, out),
             (decoded, Some(slot)) => {
                 // Stored with a later position than its table's watermark, which stores without whole flushes may leave behind.
                 if record.offset < self.cache.get(slot).applied {
@@ -351,7 +353,7 @@ impl Fold for ProfileFold {
 
     fn refused(&mut self, record: &RecordRef<'_>, out: &mut Outputs) -> Result<(), Error> {
         let Ok(decoded) = schema::decode::<EventsRecord<'_>>(record.value.unwrap_or_default()) else { return Ok(()) };
-        if record.key.is_empty() || matches!(decoded, EventsRecord::Tick(_) | EventsRecord::Activated(_)) {
+        if record.key.is_empty() || matches!(decoded, EventsRecord::Tick(_) | EventsRecord::Activated(_) | EventsRecord::Broadcast(_)) {
             return Ok(());
         }
         self.memo.refuse(record.offset);

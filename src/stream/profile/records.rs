@@ -49,7 +49,7 @@ impl ProfileFold {
                 self.answer(slot, &ask, out)?;
                 Ok(CONTROL)
             }
-            EventsRecord::Tick(_) | EventsRecord::Activated(_) => Ok(CONTROL),
+            EventsRecord::Tick(_) | EventsRecord::Activated(_) | EventsRecord::Broadcast(_) => Ok(CONTROL),
         }
     }
 

@@ -72,6 +72,17 @@ impl ProfileFold {
         if let Some(digest) = self.memo.due() {
             self.switch(digest)?;
         }
+        self.through(after, window, out, |fold, slot, out| fold.decide_anew(slot, out))
+    }
+
+    /// One page of everyone after a key, in key order; those who became somebody else are left out.
+    pub(super) fn through(
+        &mut self,
+        after: &Bytes,
+        window: Window<'_>,
+        out: &mut Outputs,
+        mut each: impl FnMut(&mut Self, Slot, &mut Outputs) -> Result<(), Error>,
+    ) -> Result<Applied, Error> {
         let until = match window.until {
             Some(Cursor::Sweep { after }) => Some(after),
             _ => None,
@@ -90,7 +101,7 @@ impl ProfileFold {
             if !self.cache.get(slot).heirs.is_empty() {
                 continue;
             }
-            self.contained(slot, out, |fold, out| fold.decide_anew(slot, out))?;
+            self.contained(slot, out, |fold, out| each(fold, slot, out))?;
             if self.is_commit_full(out) {
                 return Ok(Applied::More(Cursor::Sweep { after: done }));
             }

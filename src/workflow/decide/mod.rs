@@ -134,6 +134,8 @@ impl Turn<'_, '_> {
                 self.carry(carry);
                 Ok(())
             }
+            // Its time has come, or whoever keeps the time would not have handed it on.
+            Input::Later { input, .. } => self.input(input),
             Input::Due => {
                 self.due();
                 Ok(())

@@ -34,8 +34,27 @@ impl Turn<'_, '_> {
         }
         let definition = self.context.library.active(workflow).cloned();
         let definition = definition.ok_or_else(|| Rejection::NoSuchWorkflow(workflow.to_owned()))?;
-        self.enter(&definition, &Cause { id: cause, entry, profile, depth, parent });
+        match &definition.entry.by {
+            EntryBy::Broadcast { segment, throttle_ms } if self.stands_for(workflow) => {
+                self.broadcast(workflow, cause, segment, *throttle_ms, entry);
+            }
+            _ => self.enter(&definition, &Cause { id: cause, entry, profile, depth, parent }),
+        }
         Ok(())
+    }
+
+    /// The subject is the campaign itself and nobody in it.
+    fn stands_for(&self, workflow: &str) -> bool {
+        self.context.id().strip_prefix("campaign:") == Some(workflow)
+    }
+
+    fn broadcast(&mut self, workflow: &str, cause: &str, segment: &str, throttle_ms: i64, entry: &Json) {
+        let (workflow, cause) = (workflow.to_owned(), cause.to_owned());
+        let broadcast = RunId::of(&workflow, self.context.subject, &cause);
+        if self.state.recent.contains(&broadcast) {
+            return self.note(What::RunSkipped { workflow, cause, reason: Skipped::AlreadyStarted });
+        }
+        self.note(What::BroadcastBegun { broadcast, workflow, cause, segment: segment.to_owned(), throttle_ms, entry: entry.clone() });
     }
 
     /// Starts what an event or a segment change is the entry of.

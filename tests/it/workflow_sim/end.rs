@@ -8,7 +8,7 @@ use flywheel::domain::{HOUR_MS, MINUTE_MS, Millis};
 use flywheel::schema;
 use flywheel::schema::records::{CommandsRecord, EventsRecord, IntakeRecord};
 use flywheel::state::{MemoryStore, StateStore};
-use flywheel::stream::{NamespaceClock, Topic, drive};
+use flywheel::stream::{NamespaceClock, Topic, drive, retire_workflow};
 use flywheel::workflow::{Doing, EffectId, Input, Subject, What};
 
 use super::mirror::{Setting, difference, read};
@@ -21,6 +21,11 @@ impl Life {
         self.stalled.clear();
         self.fs.power_off_after(u64::MAX);
         self.executor.behave();
+        // Or a schedule would begin runs for ever.
+        let (log, topics) = self.at_log();
+        for name in ["one", "two"] {
+            retire_workflow(&*log, &topics, name, self.now()).expect("retires");
+        }
         for round in 0..2_000 {
             self.settle();
             if self.journal.subjects.values().all(|subject| subject.runs.is_empty()) && self.executor.is_idle() {
@@ -121,6 +126,14 @@ impl Life {
         }
         let refused = self.journal.facts.values().flatten().filter(|fact| matches!(fact.what, What::PermitRefused { .. })).count();
         self.counts.add("refused", refused as u64);
+        let scheduled = self
+            .journal
+            .facts
+            .values()
+            .flatten()
+            .filter(|fact| matches!(&fact.what, What::RunStarted { cause, .. } if cause.starts_with("schedule:")));
+        let scheduled = scheduled.count() as u64;
+        self.counts.add("scheduled", scheduled);
         let held = self.journal.facts.values().flatten().filter(|fact| matches!(fact.what, What::Held { .. })).count();
         self.counts.add("held", held as u64);
     }
@@ -139,7 +152,8 @@ impl Life {
     /// The journal is what the commands come to, and nothing else.
     fn as_it_must_be(&mut self) {
         let (log, topics) = self.at_log();
-        let setting = Setting { definitions: &self.definitions, policy: &self.policy, clock: self.core_clock() };
+        let setting =
+            Setting { definitions: &self.definitions, policy: &self.policy, clock: self.core_clock(), partitions: self.partitions.events };
         let mut dead = 0;
         for id in topics.partitions(Topic::Journal) {
             let reference = self.references.entry(id.partition).or_default();
@@ -174,6 +188,7 @@ impl Life {
                 What::MergedInto { .. } => "carried",
                 What::ProfileAsked { .. } => "questions",
                 What::EventEmitted { .. } => "emitted",
+                What::BroadcastBegun { .. } => "broadcasts",
                 _ => continue,
             };
             *asked.entry(what).or_default() += 1;
@@ -193,9 +208,13 @@ impl Life {
                 *sent.entry(what).or_default() += 1;
             });
             read(&*log, &topics, Topic::Events, id.partition, 0, |_, _, value| {
-                if matches!(schema::decode(value), Ok(EventsRecord::Ask(_))) {
-                    *sent.entry("questions").or_default() += 1;
-                }
+                let what = match schema::decode(value) {
+                    Ok(EventsRecord::Ask(_)) => "questions",
+                    // One in each partition.
+                    Ok(EventsRecord::Broadcast(_)) if id.partition.0 == 0 => "broadcasts",
+                    _ => return,
+                };
+                *sent.entry(what).or_default() += 1;
             });
         }
         for id in topics.partitions(Topic::Intake) {

@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flywheel::domain::{Millis, Offset, PartitionId, SubjectKey};
+use flywheel::domain::{Millis, Offset, PartitionId, Subject as Who, SubjectKey, TenantId, partition_of};
 use flywheel::log::LogReader;
 use flywheel::schema;
 use flywheel::schema::records::{CommandsRecord, JournalRecord};
 use flywheel::stream::{Topic, Topics};
-use flywheel::workflow::{Clock, Context, DEPTH_MAX, Definition, Fact, Input, Library, Policy, Subject, drive, drive_due, evolve};
+use flywheel::workflow::{
+    Clock, Context, DEPTH_MAX, Definition, Fact, Input, Library, Policy, Subject, drive, drive_due, evolve, next_time, schedule_cause,
+};
 
 const FETCH_BYTES: usize = 1 << 20;
 
@@ -98,6 +100,7 @@ pub struct Reference {
     library: Library,
     has_policy: bool,
     next: u64,
+    partition: PartitionId,
 }
 
 /// What decisions are made under.
@@ -105,12 +108,15 @@ pub struct Setting<'s> {
     pub definitions: &'s [Definition],
     pub policy: &'s Policy,
     pub clock: Clock,
+    /// Of `commands`.
+    pub partitions: u32,
 }
 
 impl Reference {
     /// Everything that the partition's commands come to.
     pub fn read(&mut self, log: &dyn LogReader, topics: &Topics, partition: PartitionId, setting: &Setting<'_>) {
         let from = self.next;
+        self.partition = partition;
         self.next =
             read(log, topics, Topic::Commands, partition, from, |append_time, key, value| self.record(append_time, key, value, setting));
     }
@@ -118,8 +124,11 @@ impl Reference {
     fn record(&mut self, append_time: Millis, key: &[u8], value: &[u8], setting: &Setting<'_>) {
         match schema::decode(value).expect("a command record") {
             CommandsRecord::Tick(tick) if self.time.is_none_or(|time| time < tick.time) => {
-                self.time = Some(tick.time);
+                let before = self.time.replace(tick.time);
                 self.items.push(Item::Time(tick.time));
+                if let Some(before) = before {
+                    self.start_scheduled(Millis(before), Millis(tick.time), setting);
+                }
                 self.wake(Millis(tick.time), setting);
             }
             CommandsRecord::Tick(_) => {}
@@ -152,10 +161,7 @@ impl Reference {
             (Clock::Event, at) => at.map_or_else(|| now.max(time), Millis),
         };
         self.decide(&key, setting, |subject, context| drive(subject, context, &input, at).facts);
-        let wake = self.subjects[&key].next_wake(setting.clock);
-        if setting.clock == Clock::Event && wake.is_some_and(|due| due <= time) {
-            self.decide(&key, setting, |subject, context| drive_due(subject, context, time).facts);
-        }
+        self.catch_up(&key, time, setting);
     }
 
     fn wake(&mut self, time: Millis, setting: &Setting<'_>) {
@@ -163,6 +169,32 @@ impl Reference {
         let due: BTreeSet<(Millis, Bytes)> = self.subjects.iter().filter_map(wake).filter(|(due, _)| *due <= time).collect();
         for (_, key) in due {
             self.decide(&key, setting, |subject, context| drive_due(subject, context, time).facts);
+        }
+    }
+
+    fn start_scheduled(&mut self, before: Millis, now: Millis, setting: &Setting<'_>) {
+        let active: Vec<Arc<Definition>> = self.library.all_active().cloned().collect();
+        for definition in active {
+            let times = std::iter::successors(next_time(&definition, before, None), |time| next_time(&definition, *time, None));
+            let Some(time) = times.take_while(|time| *time <= now).last() else { continue };
+            let who = Who::user(&format!("campaign:{}", definition.name)).key(&TenantId::new("default").expect("a slug"));
+            if partition_of(who.as_bytes(), setting.partitions) != self.partition {
+                continue;
+            }
+            let (workflow, cause) = (definition.name.clone(), schedule_cause(&definition.name, time));
+            let entry = serde_json::json!({ "at": time.to_rfc3339() });
+            let input = Input::Start { workflow, cause, entry, profile: serde_json::json!({}), depth: 0, parent: None };
+            let at = if setting.clock == Clock::Wall { now } else { time };
+            self.decide(who.bytes(), setting, |subject, context| drive(subject, context, &input, at).facts);
+            self.catch_up(who.bytes(), now, setting);
+        }
+    }
+
+    /// In event time a subject that decided something goes on to where everybody else is.
+    fn catch_up(&mut self, key: &Bytes, time: Millis, setting: &Setting<'_>) {
+        let wake = self.subjects[key].next_wake(setting.clock);
+        if setting.clock == Clock::Event && wake.is_some_and(|due| due <= time) {
+            self.decide(key, setting, |subject, context| drive_due(subject, context, time).facts);
         }
     }
 

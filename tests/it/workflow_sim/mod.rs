@@ -17,14 +17,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use run::Life;
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 180;
 /// With this many, everything that can happen has happened.
 const SEEDS_ENOUGH: u64 = 150;
 /// Two run side by side: more would only wait for each other.
 const WORKERS: usize = 2;
 
 /// What a run of all seeds must have come across.
-const HAPPENS: [&str; 22] = [
+const HAPPENS: [&str; 24] = [
     "crashes",
     "performed",
     "performed again",
@@ -47,6 +47,8 @@ const HAPPENS: [&str; 22] = [
     "terminated",
     "merged",
     "seeds",
+    "scheduled",
+    "broadcasts",
 ];
 
 fn number(name: &str) -> Option<u64> {

@@ -76,7 +76,16 @@ pub fn program(rng: &mut ChaCha8Rng, name: &str) -> String {
 }
 
 fn entry(rng: &mut ChaCha8Rng) -> String {
-    let by = ["event = \"Begin\"", "event = \"Begin\", key = \"string(event.order)\"", "segment = \"busy\"", "command = true"];
+    let by = [
+        "event = \"Begin\"",
+        "event = \"Begin\", key = \"string(event.order)\"",
+        "event = \"Begin\"",
+        "segment = \"busy\"",
+        "segment = \"busy\"",
+        "command = true",
+        "every = \"2h\"",
+        "broadcast = \"busy\", throttle = \"30m\"",
+    ];
     let reenter = ["always", "when_ended", "never", "after 2h"];
     format!("{}, reenter = \"{}\"", by[rng.random_range(0..by.len())], reenter[rng.random_range(0..reenter.len())])
 }

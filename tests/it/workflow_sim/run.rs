@@ -482,10 +482,13 @@ impl Life {
     }
 
     fn about_a_subject(&mut self, choice: u32, cause: String) {
-        let key = self.key();
+        let mut key = self.key();
         let input = match choice {
             0..4 => {
-                let workflow = ["one", "two", CHILD, "nobody"][self.rng.random_range(0..4)].to_owned();
+                let workflow = ["one", "two", "one", "two", CHILD, "nobody"][self.rng.random_range(0..6)].to_owned();
+                if self.rng.random_ratio(1, 3) {
+                    key = Who::user(&format!("campaign:{workflow}")).key(&tenant()).bytes().clone();
+                }
                 Input::Start { workflow, cause, entry: json!({ "order": 1 }), profile: json!({}), depth: 0, parent: None }
             }
             4 | 5 => Input::Attribute { name: "number".to_owned(), value: json!(self.sent) },
