@@ -318,7 +318,7 @@ fn what_cannot_be_read_says_why() {
     assert_eq!(read(&[]), Error::Short { topic: "events", len: 0 });
     assert_eq!(read(&[1, 1, 8]), Error::Sealed { topic: "events" });
     assert_eq!(read(&[9, 1, 8]), Error::Codec { topic: "events", codec: 9 });
-    assert_eq!(read(&[0, 99, 8]), Error::Version { topic: "events", version: 99, known: 4 });
+    assert_eq!(read(&[0, 99, 8]), Error::Version { topic: "events", version: 99, known: 5 });
     assert!(matches!(read(&good[..good.len() - 1]), Error::Decode { .. }));
     assert!(matches!(read(&[&good[..], &[0]].concat()), Error::Decode { .. }));
     assert!(to_json("demo.events", &[1, 1, 8]).unwrap_err().to_string().contains("sealed"));
