@@ -39,7 +39,8 @@ impl WorkflowFold {
                 let (tenant, throttle_ms, at) = (tenant.as_str(), *throttle_ms, fact.at.0);
                 let record = Broadcast { id: &id, tenant, workflow, segment, throttle_ms, entry: &entry, at };
                 let mut partitions = self.topics.partitions(Topic::Events);
-                partitions.try_for_each(|id| out.push_to(Topic::Events, id.partition, b"", fact.at, &EventsRecord::Broadcast(record.clone())))
+                partitions
+                    .try_for_each(|id| out.push_to(Topic::Events, id.partition, b"", fact.at, &EventsRecord::Broadcast(record.clone())))
             }
             _ => Ok(()),
         }

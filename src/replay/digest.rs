@@ -102,7 +102,11 @@ fn body<'a>(topic: Topic, record: &RecordRef<'a>, scratch: &'a mut Vec<u8>) -> R
             expect.origin = nowhere;
             expect.redriven_from = expect.redriven_from.map(|_| nowhere);
         }
-        EventsRecord::Absorb(_) | EventsRecord::Tick(_) | EventsRecord::Activated(_) | EventsRecord::Ask(_) | EventsRecord::Broadcast(_) => {
+        EventsRecord::Absorb(_)
+        | EventsRecord::Tick(_)
+        | EventsRecord::Activated(_)
+        | EventsRecord::Ask(_)
+        | EventsRecord::Broadcast(_) => {
             return Ok(None);
         }
     }
