@@ -33,6 +33,7 @@ mod stream_recovery;
 mod stream_time;
 mod tidy;
 mod topology;
+mod workflow_crash;
 mod workflow_entries;
 mod workflow_rows;
 mod workflow_sim;
