@@ -37,6 +37,10 @@ stop() { kill "$server"; wait "$server"; server=""; }
 
 run() {
   local command=${1//http:\/\/127.0.0.1:8080/$url}
+  # RUN stands for any run's id.
+  if [[ $command == *" RUN"* ]]; then
+    command=${command//RUN/$("$bin" query "SELECT run_id FROM workflow_runs LIMIT 1" --format json | grep -o '[0-9a-f]\{32\}' | head -1)}
+  fi
   echo "\$ $command"
   bash -c "$command" >out.txt 2>err.txt || { echo "failed: $command"; cat out.txt err.txt; exit 1; }
   passed=$((passed + 1))
