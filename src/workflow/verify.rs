@@ -202,7 +202,18 @@ impl Replay<'_> {
         let run = self.run;
         let finished = |effect, attempt, outcome| Input::EffectFinished { effect, attempt, outcome };
         match &head.what {
-            What::RunStarted { cause, entry, profile, .. } => vec![self.entry(cause, entry, profile, head)],
+            What::RunStarted { cause, entry, profile, depth, parent, .. } => {
+                // Whatever a workflow's entry is, it can be started by command too.
+                let by_command = Input::Start {
+                    workflow: self.definition.name.clone(),
+                    cause: cause.clone(),
+                    entry: entry.clone(),
+                    profile: profile.clone(),
+                    depth: *depth,
+                    parent: parent.clone(),
+                };
+                vec![self.entry(cause, entry, profile, head), by_command]
+            }
             What::WaitMatched { name, cause, payload, .. } => self.happened(name, cause, payload),
             What::GoalReached { goal, cause, .. } => {
                 let goal = self.definition.goals.iter().find(|known| known.name == *goal);
