@@ -203,6 +203,10 @@ impl Replay<'_> {
         let finished = |effect, attempt, outcome| Input::EffectFinished { effect, attempt, outcome };
         match &head.what {
             What::RunStarted { cause, entry, profile, depth, parent, .. } => {
+                // Who entered by a segment says so, and would not have begun by another.
+                if entry.get("segment").is_some() && entry.get("entered").is_some() {
+                    return vec![self.entry(cause, entry, profile, head)];
+                }
                 // Whatever a workflow's entry is, it can be started by command too.
                 let by_command = Input::Start {
                     workflow: self.definition.name.clone(),
@@ -346,6 +350,24 @@ mod tests {
             assert!(found.runs >= definition.tests.len() && found.facts > 20, "{name}: {found:?}");
             assert_eq!(found.divergences, [], "{name}");
         }
+    }
+
+    #[test]
+    fn a_run_that_was_started_by_command_would_be_started_again_whatever_the_entry_is() {
+        let (_, definition) = shipped("winback");
+        let library = {
+            let mut library = Library::default();
+            library.activate(Arc::clone(&definition));
+            library
+        };
+        let policy = Policy::shipped();
+        let context = Context { subject: "t\0u:ann", library: &library, policy: &policy, clock: Clock::Wall, is_held: false };
+        let (entry, profile) = (serde_json::json!({}), serde_json::json!({ "orders": 1 }));
+        let start = Input::Start { workflow: "winback".into(), cause: "api:1".into(), entry, profile, depth: 0, parent: None };
+        let facts = apply(&mut Subject::default(), context, &start, Millis(0)).unwrap();
+        let mut found = Verified::default();
+        found.add(&definition, &policy, "t\0u:ann", &facts);
+        assert_eq!((found.runs, found.divergences), (1, Vec::new()));
     }
 
     #[test]
