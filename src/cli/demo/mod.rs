@@ -13,6 +13,7 @@ use anyhow::Context;
 
 use super::args::{self, Dataset};
 use super::output::{grouped, note};
+use super::query;
 use super::run::reader as reader_of;
 use crate::app::{Engine, Folder, Plan};
 use crate::config::{ApiKey, Config, Source};
@@ -60,8 +61,12 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
     let history = scene.history()?;
     let folder = Folder::new(&config.data.dir);
     let reader = Reader::new(&folder.read(), &scene.namespace);
-    let rows = rows(&reader, &scene).await;
-    let left = Left::of(rows, tokio::task::block_in_place(|| stated(config, &scene))?, &history);
+    let rows = count(config, &scene, "SELECT count(*) FROM events WHERE source <> 'workflow'").await;
+    let mut left = Left::of(rows, tokio::task::block_in_place(|| stated(config, &scene))?, &history);
+    if left == Left::Everything && count(config, &scene, "SELECT count(*) FROM wf_steps WHERE doing = 'effect'").await > 0 {
+        // Cut short among the campaigns: they go on.
+        left = Left::AllButTheTime;
+    }
     let root = folder.root().display();
     if left == Left::Everything {
         note!("{root} already holds this history, whole; nothing is sent again (with another --data it is). This is what it holds:");
@@ -126,9 +131,10 @@ impl Left {
     }
 }
 
-/// How many events SQL has; none where there is no such table yet.
-async fn rows(reader: &Reader, scene: &Scene) -> u64 {
-    reader.reconciliation(&scene.tenant).await.map_or(0, |found| found.events as u64)
+/// What SQL counts; nothing where there is no such table yet. What campaigns emitted was not sent from here.
+async fn count(config: &Config, scene: &Scene, sql: &str) -> u64 {
+    let found = query::rows(config, &scene.namespace, sql).await;
+    found.ok().and_then(|found| found.rows.first()?.first()?.as_u64()).unwrap_or(0)
 }
 
 /// The time up to which all of intake has said that everything was sent.
