@@ -264,7 +264,7 @@ impl Connection {
             let last = request.patch(&self.numbers);
             stream.write_all(&request.bytes).await?;
             match read_answer(&mut stream, &mut buffer).await? {
-                200 | 404 => measured.requests += 1,
+                200 | 202 | 404 => measured.requests += 1,
                 429 | 503 => measured.refused += 1,
                 status => bail!("the server answered {status}: {}", String::from_utf8_lossy(&buffer)),
             }
