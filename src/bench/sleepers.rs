@@ -29,9 +29,9 @@ const NAMESPACE: &str = "main";
 const BATCH: u64 = 2_000;
 const UNDER_WAY_MAX: usize = 8;
 /// From the first start to the first timer; all must sleep by then.
-const LOAD_MS: i64 = 4 * MINUTE_MS;
+const LOAD_MS: i64 = 2 * MINUTE_MS;
 const WAIT_AT_MOST: Duration = Duration::from_secs(600);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 const SLEEP: &str = r#"
 [workflow]
@@ -119,8 +119,8 @@ pub async fn sleeping(dir: &Path, print: &dyn Fn(&Figure)) -> anyhow::Result<()>
 
     let last_due = first_due + MINUTE_MS;
     let deadline = Instant::now() + WAIT_AT_MOST;
-    while ended(&folder).await? < RUNS {
-        ensure!(Instant::now() < deadline, "{} of {RUNS} runs have ended", ended(&folder).await?);
+    while is_any_open(&folder).await? {
+        ensure!(Instant::now() < deadline, "not all of {RUNS} runs have ended");
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let lag = engine.clock.now().since_ms(last_due) as f64 / 1e3;
@@ -130,12 +130,13 @@ pub async fn sleeping(dir: &Path, print: &dyn Fn(&Figure)) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn ended(folder: &Folder) -> anyhow::Result<u64> {
-    let sql = "SELECT count(*) FROM wf_runs WHERE ended_at IS NOT NULL";
+/// By the index of runs that go on, so that looking costs nothing.
+async fn is_any_open(folder: &Folder) -> anyhow::Result<bool> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM wf_runs WHERE ended_at IS NULL LIMIT 1)";
     let limits = Limits { time_ms_max: WAIT_AT_MOST.as_millis() as u64, rows_max: 1 };
     let found = projections::query(&folder.read(), &Namespace::new(NAMESPACE)?, sql, limits).await?;
     match found.rows.first().and_then(|row| row.first()) {
-        Some(Value::Int(count)) => Ok(*count as u64),
+        Some(Value::Int(count)) => Ok(*count > 0),
         other => anyhow::bail!("a count is a number: {other:?}"),
     }
 }

@@ -20,8 +20,9 @@ use crate::stream::{
 };
 use crate::workflow::{self, Clock, Context, DEPTH_MAX, Driven, Input, Rejection, Subject};
 
-/// Raised when a subject's stored state means something else, so that it is built again from the journal.
-pub const FOLD_VERSION: u32 = 1;
+/// Another one has every state built again from the journal: the first part is raised when a stored state means something else, the second
+/// with how it is written.
+pub const FOLD_VERSION: u32 = 1 << 8 | workflow::SNAPSHOT_VERSION as u32;
 
 pub const STAGE: &str = "workflows";
 
@@ -85,7 +86,7 @@ impl WorkflowFold {
             partition: setup.partition,
             clock: setup.clock,
             is_held: setup.is_held,
-            subjects: Subjects::new(store, clock_of(setup.clock), options.cache_bytes_max),
+            subjects: Subjects::new(store, clock_of(setup.clock), options.cache_bytes_max / 4),
             memo: Memo::default(),
             flush_bytes_max: options.flush_bytes_max,
             output_bytes_max: options.output_bytes_max,

@@ -13,11 +13,16 @@ use crate::state::{Flush, StateStore, Table, Wake};
 use crate::stream::{Cache, Error, Slot};
 use crate::workflow::{Clock, Subject};
 
-/// What a subject is taken to cost in memory before it was ever encoded; and per encoded byte, decoded.
-const FRESH_BYTES: usize = 600;
+/// What a subject is taken to cost in memory: itself with one entry in each of its small maps, each run beside that, and per encoded byte.
+const SUBJECT_BYTES: usize = 1_000;
+const RUN_BYTES: usize = 1_600;
 const DECODED_PER_ENCODED: usize = 3;
-/// What a subject is taken to cost when it is stored.
-const STORED_BYTES_GUESS: usize = 1_000;
+/// The same of one that changed and was not encoded yet.
+const FRESH_BYTES: usize = 3_000;
+
+fn memory_bytes(subject: &Subject, encoded: usize) -> usize {
+    SUBJECT_BYTES + subject.runs.len() * RUN_BYTES + encoded * DECODED_PER_ENCODED
+}
 
 #[derive(Default, Clone)]
 pub(super) struct Known {
@@ -109,8 +114,8 @@ impl Subjects {
         let corrupt = |error: crate::workflow::CodecError| Error::Corrupt { what: "a subject's state".into(), detail: error.to_string() };
         let subject = Subject::decode(state).map_err(corrupt)?;
         let wake = subject.next_wake(self.clock);
+        self.cache.set_bytes(slot, memory_bytes(&subject, state.len()));
         *self.cache.get_mut(slot) = Known { subject, is_dirty: false, wake_stored: wake, wake };
-        self.cache.set_bytes(slot, state.len() * DECODED_PER_ENCODED);
         Ok(())
     }
 
@@ -137,7 +142,7 @@ impl Subjects {
         if !known.is_dirty {
             known.is_dirty = true;
             self.dirty.push(slot);
-            self.dirty_bytes += STORED_BYTES_GUESS;
+            self.dirty_bytes += FRESH_BYTES;
         }
         if before == now {
             return;
@@ -198,7 +203,7 @@ impl Subjects {
             }
             self.scratch.clear();
             known.subject.encode(&mut self.scratch);
-            let bytes = self.scratch.len() * DECODED_PER_ENCODED;
+            let bytes = memory_bytes(&known.subject, self.scratch.len());
             flush.states.push((key, Some(Bytes::copy_from_slice(&self.scratch))));
             self.cache.set_bytes(*slot, bytes);
         }

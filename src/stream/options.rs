@@ -24,7 +24,8 @@ pub struct Options {
     pub flush_age_ms_max: i64,
     /// The most that one partition keeps unstored; four partitions make 64 MB.
     pub flush_bytes_max: usize,
-    /// The most that one partition of `events` keeps of states in memory, one of `intake` a quarter of it; the rest is read when needed.
+    /// The most that one partition of `events` keeps of states in memory, one of `intake` or `commands` a quarter of it; the rest is read
+    /// when needed.
     pub cache_bytes_max: usize,
     /// Wake-ups that one commit holds: a million timers at nine o'clock are many small commits.
     pub wakes_per_commit_max: usize,

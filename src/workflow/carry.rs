@@ -14,7 +14,7 @@ pub struct Carry {
     /// The anonymous id, as [`Expecting`](super::What::Expecting) names it.
     pub anonymous: String,
     #[serde(default)]
-    pub marks: BTreeMap<String, Mark>,
+    pub marks: BTreeMap<String, Box<Mark>>,
     #[serde(default)]
     pub arms: BTreeMap<String, String>,
     #[serde(with = "packed")]

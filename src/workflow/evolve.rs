@@ -124,8 +124,8 @@ fn pending(subject: &mut Subject, id: RunId, effect: EffectId) -> Option<&mut Pe
 fn start(subject: &mut Subject, id: RunId, fact: &Fact) {
     let What::RunStarted { workflow, digest, key, first, entry, vars, profile, depth, parent, .. } = &fact.what else { return };
     let mark = subject.marks.entry(Subject::mark_key(workflow, key.as_deref()));
-    let mark = mark.or_insert(Mark { run: id, started: fact.at, ended: None, runs: 0 });
-    *mark = Mark { run: id, started: fact.at, ended: None, runs: mark.runs.saturating_add(1) };
+    let mark = mark.or_insert_with(|| Box::new(Mark { run: id, started: fact.at, ended: None, runs: 0 }));
+    **mark = Mark { run: id, started: fact.at, ended: None, runs: mark.runs.saturating_add(1) };
     subject.forget_marks();
     let mut run = Run {
         workflow: workflow.clone(),
@@ -147,14 +147,14 @@ fn start(subject: &mut Subject, id: RunId, fact: &Fact) {
         matched: None,
     };
     arrive(&mut run, first, None, Default::default(), fact.at);
-    subject.runs.insert(id, run);
+    subject.runs.insert(id, Box::new(run));
 }
 
 /// Puts a new step at a node.
 fn arrive(run: &mut Run, node: &str, branch: Option<Visit>, rounds: std::collections::BTreeMap<String, u32>, at: Millis) {
     run.visits = run.visits.saturating_add(1);
     let step = Step { node: node.to_owned(), branch, rounds, since: at, doing: Doing::Arriving };
-    run.steps.insert(run.visits, step);
+    run.steps.insert(run.visits, Box::new(step));
 }
 
 fn end(subject: &mut Subject, id: RunId, at: Millis) {
@@ -337,7 +337,7 @@ fn evolve_run(run: &mut Run, fact: &Fact) {
                 branch: step.branch,
                 rounds: step.rounds,
             };
-            run.forks.insert(*visit, fork);
+            run.forks.insert(*visit, Box::new(fork));
             for branch in branches {
                 arrive(run, branch, Some(*visit), Default::default(), fact.at);
             }
@@ -378,7 +378,7 @@ fn leave_fork(run: &mut Run, fork: Visit) -> Option<Fork> {
         within.extend(run.forks.iter().filter(|(_, inner)| inner.branch == Some(outer)).map(|(visit, _)| *visit));
         run.forks.retain(|_, inner| inner.branch != Some(outer));
     }
-    Some(left)
+    Some(*left)
 }
 
 fn doing(run: &mut Run, visit: Visit, doing: Doing) {
@@ -435,7 +435,7 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
         return;
     };
     let step = run.steps.values_mut().find(|step| matches!(&step.doing, Doing::Effect(pending) if pending.id == *effect));
-    let Some(Step { doing: Doing::Effect(pending), .. }) = step else { return };
+    let Some(Doing::Effect(pending)) = step.map(|step| &mut step.doing) else { return };
     match &fact.what {
         What::AttemptMinted { attempt, look_up, by_hand, .. } => {
             pending.attempts = *attempt;

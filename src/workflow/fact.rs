@@ -529,15 +529,13 @@ impl Fact {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Fact, CodecError> {
-        decode("fact", FACT_VERSION, bytes)
-    }
-}
-
-pub(super) fn decode<T: for<'de> Deserialize<'de>>(what: &'static str, known: u8, bytes: &[u8]) -> Result<T, CodecError> {
-    match bytes.split_first() {
-        None => Err(CodecError::Broken { what, why: "it is empty".to_owned() }),
-        Some((version, _)) if *version != known => Err(CodecError::Version { what, version: *version, known }),
-        Some((_, body)) => serde_json::from_slice(body).map_err(|error| CodecError::Broken { what, why: error.to_string() }),
+        match bytes.split_first() {
+            None => Err(CodecError::Broken { what: "fact", why: "it is empty".to_owned() }),
+            Some((&FACT_VERSION, body)) => {
+                serde_json::from_slice(body).map_err(|error| CodecError::Broken { what: "fact", why: error.to_string() })
+            }
+            Some((&version, _)) => Err(CodecError::Version { what: "fact", version, known: FACT_VERSION }),
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub use input::{Input, Outcome, Rejection};
 pub use isolate::{ISOLATION, isolate};
 pub use policy::{Policy, Rule, SHIPPED_POLICY};
 pub use schedule::{next_time, schedule_cause, stagger};
-pub use snapshot::{EVERY as SNAPSHOT_EVERY, is_due as snapshot_is_due};
+pub use snapshot::SNAPSHOT_VERSION;
 pub use state::{Doing, HELD_MAX, Kept, Mark, Pending, Run, Step, Subject, Way};
 pub use story::Story;
 pub use verify::{Divergence, Verified};

@@ -1,28 +1,30 @@
-//! A subject's state as bytes, so that recovery begins at the last snapshot and not at the first fact.
+//! A subject's state as bytes: what the state store keeps, so that recovery begins there and not at the first fact.
 //!
-//! Written every [`EVERY`] facts of a subject. Its size follows what is going on (runs, marks, effects that may still answer: each bounded in
-//! `state`), so a run of a million facts recovers like one of ten.
+//! Its size follows what is going on (runs, marks, effects that may still answer: each bounded in `state`), so a run of a million facts
+//! recovers like one of ten. The bytes are postcard's, in which fields and variants are places and not names: whoever adds, moves or
+//! removes one raises [`SNAPSHOT_VERSION`], and states are built again from the journal.
 
-use super::fact::{CodecError, decode};
+use super::fact::CodecError;
 use super::state::Subject;
 
-/// Facts of one subject between snapshots: reading them back costs less than a millisecond.
-pub const EVERY: u64 = 256;
-
-const SNAPSHOT_VERSION: u8 = 1;
-
-/// Whether a state is due to be written, when its last snapshot was at `last` facts.
-pub fn is_due(state: &Subject, last: u64) -> bool {
-    state.facts.saturating_sub(last) >= EVERY
-}
+pub const SNAPSHOT_VERSION: u8 = 2;
 
 impl Subject {
     pub fn encode(&self, into: &mut Vec<u8>) {
         into.push(SNAPSHOT_VERSION);
-        serde_json::to_writer(into, self).expect("a state is plain data with text keys, and a vector takes all bytes");
+        postcard::to_io(self, into).expect("a state is plain data, and a vector takes all bytes");
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Subject, CodecError> {
-        decode("snapshot", SNAPSHOT_VERSION, bytes)
+        let broken = |why: String| CodecError::Broken { what: "snapshot", why };
+        match bytes.split_first() {
+            None => Err(broken("it is empty".to_owned())),
+            Some((&SNAPSHOT_VERSION, body)) => match postcard::take_from_bytes(body) {
+                Ok((subject, [])) => Ok(subject),
+                Ok((_, rest)) => Err(broken(format!("{} bytes are left over", rest.len()))),
+                Err(error) => Err(broken(error.to_string())),
+            },
+            Some((&version, _)) => Err(CodecError::Version { what: "snapshot", version, known: SNAPSHOT_VERSION }),
+        }
     }
 }

@@ -41,31 +41,28 @@ pub const EXPECT_MS_MAX: i64 = HOUR_MS;
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Subject {
-    pub runs: BTreeMap<RunId, Run>,
-    pub marks: BTreeMap<String, Mark>,
+    /// Boxed, as all values of small maps here: a map's node has room for eleven.
+    pub runs: BTreeMap<RunId, Box<Run>>,
+    pub marks: BTreeMap<String, Box<Mark>>,
     pub recent: VecDeque<RunId>,
     pub settling: VecDeque<Settling>,
     /// Address, time zone and whatever else was set: `time_zone` is read for local times.
+    #[serde(with = "packed::json")]
     pub attributes: BTreeMap<String, Json>,
     /// The arm of each split that a run, or one of an anonymous subject that became this user, was given; `WORKFLOW\0NODE` to its name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub arms: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "is_default", with = "packed")]
+    #[serde(with = "packed")]
     pub consent: Consent,
-    #[serde(default, skip_serializing_if = "is_default", with = "packed")]
+    #[serde(with = "packed")]
     pub suppressions: Suppressions,
-    #[serde(default, skip_serializing_if = "is_default", with = "packed")]
+    #[serde(with = "packed")]
     pub ledger: Ledger,
     /// Anonymous subjects that a login tied to this user and whose marks have not come, with the time since when.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub expecting: BTreeMap<String, Millis>,
-    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub carried: VecDeque<String>,
     /// What waits to be decided, in the order in which it will be.
-    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub held: VecDeque<Kept>,
     /// The newest time at which anything was decided.
-    #[serde(default)]
     pub now: Millis,
     /// How many facts made this state.
     pub facts: u64,
@@ -75,11 +72,8 @@ pub struct Subject {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     pub at: Millis,
+    #[serde(with = "packed::json")]
     pub input: Input,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 /// The last run of a workflow, or of one key of it.
@@ -97,7 +91,6 @@ pub struct Settling {
     pub run: RunId,
     pub outstanding: Vec<u32>,
     /// Of a message: where its outcome counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Message>,
 }
 
@@ -113,17 +106,22 @@ pub struct Message {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     pub workflow: String,
+    #[serde(with = "packed::digest")]
     pub digest: String,
     pub key: Option<String>,
     pub started: Millis,
+    #[serde(with = "packed::json")]
     pub entry: Json,
+    #[serde(with = "packed::json")]
     pub profile: Json,
+    #[serde(with = "packed::json")]
     pub vars: Map<String, Json>,
     /// The last result of each node that gave one.
+    #[serde(with = "packed::json")]
     pub results: Map<String, Json>,
     pub arms: BTreeMap<String, String>,
-    pub steps: BTreeMap<Visit, Step>,
-    pub forks: BTreeMap<Visit, Fork>,
+    pub steps: BTreeMap<Visit, Box<Step>>,
+    pub forks: BTreeMap<Visit, Box<Fork>>,
     /// How many steps there were: the last one's number.
     pub visits: Visit,
     pub paused: Option<Paused>,
@@ -204,20 +202,13 @@ pub enum Way {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
     pub id: EffectId,
-    #[serde(default = "agent")]
     pub by: Performer,
-    #[serde(default)]
     pub target: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub purpose: String,
-    #[serde(default)]
     pub priority: Priority,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Millis>,
-    #[serde(default)]
     pub takes_ms: i64,
     /// Attempts that had a permit and may have used it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub granted: Vec<u32>,
     pub timeout_ms: i64,
     pub unknown: Unknown,
@@ -229,7 +220,6 @@ pub struct Pending {
     pub retry_at: Option<Millis>,
     /// A refused permit or an unknown outcome: why, for whoever looks.
     pub last_error: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_category: Option<Category>,
     /// Out of attempts, or waiting for a person: only a retry or a resolution moves it.
     pub stuck: Option<Stuck>,
@@ -254,15 +244,9 @@ pub struct Open {
     pub look_up: bool,
     pub started: Option<Millis>,
     pub executor: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub appended: Option<Millis>,
     /// A permit was granted, to be used until then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permit: Option<Millis>,
-}
-
-fn agent() -> Performer {
-    Performer::Agent
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -144,7 +144,7 @@ impl Turn<'_, '_> {
     }
 
     fn run(&self, id: RunId) -> Result<&Run, Rejection> {
-        self.state.runs.get(&id).ok_or(Rejection::NoSuchRun(id))
+        self.state.runs.get(&id).map(|run| &**run).ok_or(Rejection::NoSuchRun(id))
     }
 
     /// The definition that a run is on.
