@@ -301,11 +301,13 @@ pub struct Library {
     /// Compiled once; a namespace has a handful over its life. Held only while looking one up.
     known: Mutex<BTreeMap<Digest, Arc<Topology>>>,
     workflows: Mutex<BTreeMap<Digest, Arc<workflow::Definition>>>,
+    /// Texts of workflows that were read and not compiled yet: the topic is gone through once for all of them, and not once for each.
+    texts: Mutex<BTreeMap<Digest, String>>,
 }
 
 impl Library {
     pub fn new(log: Arc<dyn LogReader>, topics: Topics) -> Self {
-        Self { log, topics, known: Mutex::default(), workflows: Mutex::default() }
+        Self { log, topics, known: Mutex::default(), workflows: Mutex::default(), texts: Mutex::default() }
     }
 
     pub fn add(&self, topology: Arc<Topology>) {
@@ -329,18 +331,48 @@ impl Library {
         if let Some(known) = self.workflows.lock().get(&digest) {
             return Ok(Arc::clone(known));
         }
-        let parsed = workflow::Definition::parse(&digest.to_hex(), &self.text(KIND_WORKFLOW, digest)?);
+        let parsed = workflow::Definition::parse(&digest.to_hex(), &self.workflow_text(digest)?);
         let workflow = parsed.map_err(|problems| Error::BadDefinition { digest: digest.to_hex(), detail: problems.to_string() })?;
         let workflow = Arc::new(workflow);
         self.workflows.lock().insert(digest, Arc::clone(&workflow));
         Ok(workflow)
     }
 
+    fn workflow_text(&self, digest: Digest) -> Result<String, Error> {
+        let known = self.texts.lock().remove(&digest);
+        if let Some(text) = known {
+            return Ok(text);
+        }
+        let mut found = workflows(&*self.log, &self.topics)?.known;
+        let text = found.remove(&digest).map(|(_, text)| text).ok_or_else(|| self.unknown(KIND_WORKFLOW, digest))?;
+        let compiled = self.workflows.lock();
+        found.retain(|digest, _| !compiled.contains_key(digest));
+        *self.texts.lock() = found.into_iter().map(|(digest, (_, text))| (digest, text)).collect();
+        Ok(text)
+    }
+
+    /// Every workflow that the namespace was ever given and this build reads.
+    pub fn workflows(&self) -> Result<Vec<Arc<workflow::Definition>>, Error> {
+        let digests = workflows(&*self.log, &self.topics)?.known.into_keys();
+        let mut all = Vec::new();
+        for digest in digests {
+            match self.workflow(digest) {
+                Ok(workflow) => all.push(workflow),
+                Err(Error::BadDefinition { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    fn unknown(&self, kind: &str, digest: Digest) -> Error {
+        let topic = self.topics.info(Topic::Definitions).spec.name.to_string();
+        Error::UnknownDefinition { kind: kind.to_owned(), digest: digest.to_hex(), topic }
+    }
+
     /// The canonical text with this digest.
     pub fn text(&self, kind: &str, digest: Digest) -> Result<String, Error> {
-        let topic = || self.topics.info(Topic::Definitions).spec.name.to_string();
-        let unknown = || Error::UnknownDefinition { kind: kind.to_owned(), digest: digest.to_hex(), topic: topic() };
-        body_of(&*self.log, &self.topics, digest)?.ok_or_else(unknown)
+        body_of(&*self.log, &self.topics, digest)?.ok_or_else(|| self.unknown(kind, digest))
     }
 }
 

@@ -3,15 +3,19 @@
 use super::definition::{AwaitedWhat, Definition, EntryBy, Kind};
 
 impl Definition {
-    /// The events and the segments that it begins with, waits for or has as a goal.
-    pub fn hears(&self) -> (Vec<&str>, Vec<&str>) {
-        let (mut events, mut segments) = (Vec::new(), Vec::new());
+    /// The event or the segment that begins a run: of interest while it takes new entries.
+    pub fn begins_with(&self) -> (Option<&str>, Option<&str>) {
         match &self.entry.by {
-            EntryBy::Event(name) => events.push(name.as_str()),
-            EntryBy::Segment(name) => segments.push(name.as_str()),
-            EntryBy::Command | EntryBy::Schedule { .. } | EntryBy::Broadcast { .. } => {}
+            EntryBy::Event(name) => (Some(name), None),
+            EntryBy::Segment(name) => (None, Some(name)),
+            EntryBy::Command | EntryBy::Schedule { .. } | EntryBy::Broadcast { .. } => (None, None),
         }
-        events.extend(self.goals.iter().map(|goal| goal.event.as_str()));
+    }
+
+    /// The events and the segments that its runs wait for or have as a goal: of interest for as long as one of them may go on.
+    pub fn runs_hear(&self) -> (Vec<&str>, Vec<&str>) {
+        let (mut events, mut segments): (Vec<&str>, Vec<&str>) = Default::default();
+        events.extend(self.goals.iter().map(|goal| &*goal.event));
         for node in &self.nodes {
             let Kind::WaitFor { any, .. } = &node.kind else { continue };
             for awaited in any {

@@ -37,5 +37,6 @@ mod workflow_crash;
 mod workflow_entries;
 mod workflow_rows;
 mod workflow_sim;
+mod workflow_versions;
 mod workflow_world;
 mod workflows;

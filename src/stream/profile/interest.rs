@@ -1,9 +1,14 @@
-//! What the workflows in force want to hear of a person: which events and segment changes, and with what of the profile.
+//! What workflows want to hear of a person: which events and segment changes, and with what of the profile.
+//!
+//! Runs stay on the definition that they began under, which may be superseded or retired since: what the runs of any definition that ever
+//! took entries wait for is told for good, what begins runs only while it does. Nobody here knows when a definition's last run has ended, so
+//! nothing is taken back; what is kept are names, each once, however many versions there were.
 //!
 //! Everything else stays in this fold. Consent, address and time zone are always told: they must be known before the first campaign is.
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
 use super::ProfileFold;
@@ -27,7 +32,25 @@ const REACHED_BY: [(&str, &str); 7] = [
     ("time_zone", "time_zone"),
 ];
 
-/// Of all workflows in force together.
+/// What the runs of every workflow that ever took entries want to hear, together.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Heard {
+    events: BTreeSet<String>,
+    segments: BTreeSet<String>,
+    /// As expressions name them.
+    fields: BTreeSet<String>,
+}
+
+impl Heard {
+    pub(super) fn add(&mut self, definition: &Definition) {
+        let (events, segments) = definition.runs_hear();
+        self.events.extend(events.into_iter().map(str::to_owned));
+        self.segments.extend(segments.into_iter().map(str::to_owned));
+        self.fields.extend(definition.profile.iter().cloned());
+    }
+}
+
+/// That, and what begins runs of the workflows in force.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     events: BTreeSet<String>,
@@ -43,17 +66,15 @@ enum Wanted {
 }
 
 impl Interest {
-    pub(super) fn of<'d>(definitions: impl Iterator<Item = &'d Definition>) -> Self {
-        let mut interest = Self::default();
-        let mut names = BTreeSet::new();
-        for definition in definitions {
-            let (events, segments) = definition.hears();
-            interest.events.extend(events.into_iter().map(str::to_owned));
-            interest.segments.extend(segments.into_iter().map(str::to_owned));
-            names.extend(definition.profile.iter().cloned());
+    pub(super) fn of<'d>(heard: &Heard, in_force: impl Iterator<Item = &'d Definition>) -> Self {
+        let Heard { mut events, mut segments, fields } = heard.clone();
+        for definition in in_force {
+            let (event, segment) = definition.begins_with();
+            events.extend(event.map(str::to_owned));
+            segments.extend(segment.map(str::to_owned));
         }
-        interest.fields = names.into_iter().filter_map(|name| Wanted::parse(&name).map(|wanted| (name, wanted))).collect();
-        interest
+        let fields = fields.into_iter().filter_map(|name| Wanted::parse(&name).map(|wanted| (name, wanted))).collect();
+        Self { events, segments, fields }
     }
 
     pub(super) fn of_event(&self, name: &str) -> bool {

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::Error;
+use super::interest::Heard;
 use crate::domain::{Digest, Millis, Offset};
 use crate::segments::SegmentSet;
+use crate::workflow::Definition;
 
 /// How many refused events are remembered by their offset, 100 kB at most; copies of older ones are always applied.
 const REFUSED_MAX: usize = 10_000;
@@ -41,6 +43,9 @@ pub(super) struct Memo {
     /// Whether there ever was one, and so may be runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     has_runs: bool,
+    /// What the runs of all that ever were in force want to hear. `None` in memos of before it was kept.
+    #[serde(default)]
+    heard: Option<Heard>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -50,6 +55,11 @@ struct Again {
 }
 
 impl Memo {
+    /// Of a partition of which nothing was folded yet.
+    pub(super) fn begin() -> Self {
+        Self { heard: Some(Heard::default()), ..Self::default() }
+    }
+
     /// Everyone is to be written again, once they are stored.
     pub(super) fn write_again(&mut self) {
         self.again = Some(Again::default());
@@ -73,7 +83,7 @@ impl Memo {
     /// `next` is where the table's watermark stands: what a memo of before they were kept refused, it refused below that.
     pub(super) fn decode(bytes: &[u8], next: Offset) -> Result<Self, Error> {
         if bytes.is_empty() {
-            return Ok(Self::default());
+            return Ok(Self::begin());
         }
         let corrupt = |error: serde_json::Error| Error::Corrupt { what: "a profile table's memo".into(), detail: error.to_string() };
         let mut memo: Self = serde_json::from_slice(bytes).map_err(corrupt)?;
@@ -172,13 +182,25 @@ impl Memo {
         bits
     }
 
-    /// A workflow of this name is in force from now on; none if the digest is empty.
-    pub(super) fn set_workflow(&mut self, name: &str, digest: &str) {
+    /// This workflow is in force under its name from now on.
+    pub(super) fn set_workflow(&mut self, name: &str, digest: &str, definition: &Definition) {
         self.has_runs = true;
-        match digest {
-            "" => drop(self.workflows.remove(name)),
-            digest => drop(self.workflows.insert(name.to_owned(), digest.to_owned())),
-        }
+        self.workflows.insert(name.to_owned(), digest.to_owned());
+        self.heard.get_or_insert_default().add(definition);
+    }
+
+    /// None of this name is in force from now on.
+    pub(super) fn retire_workflow(&mut self, name: &str) {
+        self.workflows.remove(name);
+    }
+
+    /// What runs want to hear; `None` where that was not kept, and there may be some.
+    pub(super) fn heard(&self) -> Option<Heard> {
+        self.heard.clone().or_else(|| (!self.has_runs && self.workflows.is_empty()).then(Heard::default))
+    }
+
+    pub(super) fn set_heard(&mut self, heard: Heard) {
+        self.heard = Some(heard);
     }
 
     pub(super) fn workflows(&self) -> impl Iterator<Item = Digest> {

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::deployed::Deployed;
-use self::interest::Interest;
+use self::interest::{Heard, Interest};
 use self::memo::Memo;
 use self::person::Person;
 pub use self::view::{Owned, people};
@@ -108,7 +108,7 @@ const RECORD_BYTES_DECAY: usize = 8;
 
 impl ProfileFold {
     pub fn new(store: Arc<dyn StateStore>, topics: Topics, options: &Options, setup: Setup) -> Self {
-        let mut memo = Memo::default();
+        let mut memo = Memo::begin();
         let deployed = Deployed::resume(Arc::clone(&setup.initial), &mut memo);
         Self {
             store,
@@ -195,11 +195,26 @@ impl ProfileFold {
         out.bytes() + self.unsealed_bytes() >= self.output_bytes_max
     }
 
-    /// What the workflows in force want to hear.
+    /// What the workflows in force and the runs of those before want to hear.
     fn listen(&mut self) -> Result<(), Error> {
+        let heard = match self.memo.heard() {
+            Some(heard) => heard,
+            None => self.heard_before()?,
+        };
         let workflows: Result<Vec<_>, Error> = self.memo.workflows().map(|digest| self.library.workflow(digest)).collect();
-        self.interest = Interest::of(workflows?.iter().map(Arc::as_ref));
+        self.interest = Interest::of(&heard, workflows?.iter().map(Arc::as_ref));
+        self.memo.set_heard(heard);
         Ok(())
+    }
+
+    /// For a memo of before it was kept: of every workflow that the namespace was given. Those that come into force later than the memo, or
+    /// never did, are told of to nobody's harm.
+    fn heard_before(&self) -> Result<Heard, Error> {
+        let mut heard = Heard::default();
+        for workflow in self.library.workflows()? {
+            heard.add(&workflow);
+        }
+        Ok(heard)
     }
 
     /// Brings a topology into force.
@@ -257,7 +272,7 @@ impl Fold for ProfileFold {
                         self.store.drop_table(&table)?;
                     }
                 }
-                self.memo = Memo::default();
+                self.memo = Memo::begin();
                 if self.writes_again {
                     self.memo.write_again();
                 }

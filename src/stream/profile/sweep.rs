@@ -46,17 +46,19 @@ impl ProfileFold {
     }
 
     fn workflow_activated(&mut self, activated: &Activated<'_>, out: &mut Outputs) -> Result<Applied, Error> {
-        let before = self.memo.clone();
-        self.memo.set_workflow(activated.name, activated.digest);
-        match self.listen() {
-            Ok(()) => {}
-            // Published by a later build, or not at all.
-            Err(error @ (Error::UnknownDefinition { .. } | Error::BadDefinition { .. })) => {
-                self.memo = before;
-                return Ok(Applied::Rejected(Fault::new(DeadReason::Undecodable, error.to_string())));
+        let refused = |detail: String| Ok(Applied::Rejected(Fault::new(DeadReason::Undecodable, detail)));
+        if activated.digest.is_empty() {
+            self.memo.retire_workflow(activated.name);
+        } else {
+            let Some(digest) = Digest::from_hex(activated.digest) else { return refused(format!("{:?} is no digest", activated.digest)) };
+            match self.library.workflow(digest) {
+                Ok(workflow) => self.memo.set_workflow(activated.name, activated.digest, &workflow),
+                // Published by a later build, or not at all.
+                Err(error @ (Error::UnknownDefinition { .. } | Error::BadDefinition { .. })) => return refused(error.to_string()),
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
         }
+        self.listen()?;
         self.forward_activated(activated, out)?;
         Ok(CONTROL)
     }
