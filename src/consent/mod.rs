@@ -11,4 +11,4 @@ mod state;
 mod tests;
 
 pub use read::{Said, Stated, stated};
-pub use state::{Consent, Error, Status};
+pub use state::{Consent, Error, NAME_BYTES_MAX, Status};

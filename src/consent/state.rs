@@ -1,7 +1,8 @@
-//! The state: a small sorted set of (purpose, channel), each with the latest answer and its time.
+//! The state: a small sorted set of (purpose, channel), each with the latest grant and the latest denial.
 //!
-//! Of two answers of one time the denial stands. At most [`ENTRIES_MAX`] are kept, the most recent: what falls out reads as never answered,
-//! which permits nothing.
+//! The later of both is the answer; of one time the denial stands. Of each kind at most [`ENTRIES_MAX`] are kept, the most recent: a grant
+//! that falls out reads as never given, and denials that fall out become one of everything, so that none is ever forgotten. Grants and
+//! denials are kept apart because only so the order in which answers come does not matter.
 
 use std::cmp::Ordering;
 
@@ -10,10 +11,11 @@ use serde_json::{Map, Value};
 use super::read::{Said, Stated, stated};
 use crate::domain::Millis;
 
-/// The most (purpose, channel) pairs kept. Consent platforms have a handful of categories; more is an id put where a category belongs.
+/// The most (purpose, channel) pairs kept with a grant, and as many with a denial. Consent platforms have a handful of categories; more is an id put where a category belongs.
 const ENTRIES_MAX: usize = 64;
-const NAME_BYTES_MAX: usize = 64;
-const VERSION: u8 = 1;
+pub const NAME_BYTES_MAX: usize = 64;
+/// Of the first version are states without a grant and a denial of the same pair, which read the same.
+const VERSION: u8 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
@@ -25,10 +27,20 @@ struct Entry {
     granted: bool,
 }
 
+impl Entry {
+    fn is_of(&self, other: &Entry) -> bool {
+        self.purpose == other.purpose && self.channel == other.channel
+    }
+
+    fn is_of_everything(&self) -> bool {
+        self.purpose.is_empty() && self.channel.is_empty()
+    }
+}
+
 /// One person's consent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Consent {
-    /// Sorted by (purpose, channel), each once.
+    /// Sorted by (purpose, channel), the denial of each before its grant.
     entries: Vec<Entry>,
 }
 
@@ -72,7 +84,7 @@ impl Consent {
     pub fn answers(&self) -> impl Iterator<Item = (Stated, Millis)> {
         let stated =
             |entry: &Entry| Stated { purpose: entry.purpose.to_string(), channel: entry.channel.to_string(), granted: entry.granted };
-        self.entries.iter().map(move |entry| (stated(entry), entry.at))
+        self.standing().map(move |entry| (stated(entry), entry.at))
     }
 
     /// Joins what another profile of the same person knew. Commutes with everything else, and doing it twice is doing it once.
@@ -89,7 +101,7 @@ impl Consent {
     pub fn status(&self, purpose: &str, channel: &str) -> Status {
         let is = |mine: &str, asked: &str| mine.is_empty() || mine.eq_ignore_ascii_case(asked);
         let mut status = Status::Unknown;
-        for entry in self.entries.iter().filter(|entry| is(&entry.purpose, purpose) && is(&entry.channel, channel)) {
+        for entry in self.standing().filter(|entry| is(&entry.purpose, purpose) && is(&entry.channel, channel)) {
             if !entry.granted {
                 return Status::Denied;
             }
@@ -105,7 +117,7 @@ impl Consent {
         }
         let name = |name: &str| if name.is_empty() { "*".to_owned() } else { name.to_owned() };
         let mut purposes = Map::new();
-        for entry in &self.entries {
+        for entry in self.standing() {
             let at = entry.at.to_rfc3339().map_or(Value::from(entry.at.0), Value::from);
             let answer = serde_json::json!({"granted": entry.granted, "at": at});
             let channels = purposes.entry(name(&entry.purpose)).or_insert_with(|| Value::Object(Map::new()));
@@ -116,36 +128,37 @@ impl Consent {
         Value::Object(purposes).to_string()
     }
 
-    fn put(&mut self, entry: Entry) -> bool {
-        let place = self.entries.binary_search_by(|mine| order(mine, &entry));
-        match place {
-            Ok(at) => {
-                let mine = &mut self.entries[at];
-                let wins = entry.at > mine.at || (entry.at == mine.at && mine.granted && !entry.granted);
-                if wins {
-                    *mine = entry;
-                }
-                wins
-            }
-            Err(at) => {
-                self.entries.insert(at, entry);
-                self.entries.len() <= ENTRIES_MAX || self.forget_oldest() != at
-            }
-        }
+    /// The answer of each pair that was asked.
+    fn standing(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.chunk_by(|a, b| a.is_of(b)).filter_map(|pair| pair.iter().max_by_key(|entry| (entry.at, !entry.granted)))
     }
 
-    /// Removes the entry longest not answered, and says where it stood. An answer's time only rises, so what falls out would have fallen
-    /// out in any order.
-    fn forget_oldest(&mut self) -> usize {
-        let mut oldest = 0;
-        for (at, entry) in self.entries.iter().enumerate() {
-            // Of one time the first by name goes, the same in any order.
-            if entry.at < self.entries[oldest].at {
-                oldest = at;
+    /// Whether the answer of the pair is another than before.
+    fn put(&mut self, entry: Entry) -> bool {
+        let answer = |of: &Self| of.standing().find(|mine| mine.is_of(&entry)).map(|mine| (mine.at, mine.granted));
+        let before = answer(self);
+        match self.entries.binary_search_by(|mine| order(mine, &entry)) {
+            Ok(at) => self.entries[at].at = self.entries[at].at.max(entry.at),
+            Err(at) => {
+                self.entries.insert(at, entry.clone());
+                self.forget_one(entry.granted);
             }
         }
-        self.entries.remove(oldest);
-        oldest
+        answer(self) != before
+    }
+
+    /// Of more than are kept the one longest ago. An answer's time only rises, so what falls out would have fallen out in any order.
+    fn forget_one(&mut self, granted: bool) {
+        let alike = self.entries.iter().enumerate().filter(|(_, entry)| entry.granted == granted && !entry.is_of_everything());
+        if alike.clone().count() <= ENTRIES_MAX {
+            return;
+        }
+        // Of one time the first by name goes, the same in any order.
+        let Some((oldest, _)) = alike.min_by_key(|(_, entry)| entry.at) else { return };
+        let Entry { at, .. } = self.entries.remove(oldest);
+        if !granted {
+            self.put(Entry { purpose: "".into(), channel: "".into(), at, granted });
+        }
     }
 
     /// Appends nothing for an empty state, else `version u8 | count u8`, then for each entry
@@ -168,7 +181,8 @@ impl Consent {
         let [version, count, rest @ ..] = bytes else {
             return if bytes.is_empty() { Ok(Self::default()) } else { Err(Error) };
         };
-        if *version != VERSION || *count == 0 || usize::from(*count) > ENTRIES_MAX {
+        // Everything may be granted and denied beside the pairs.
+        if !(1..=VERSION).contains(version) || *count == 0 || usize::from(*count) > 2 * ENTRIES_MAX + 2 {
             return Err(Error);
         }
         let mut rest = rest;
@@ -191,7 +205,7 @@ impl Consent {
 }
 
 fn order(a: &Entry, b: &Entry) -> Ordering {
-    (&a.purpose, &a.channel).cmp(&(&b.purpose, &b.channel))
+    (&a.purpose, &a.channel, a.granted).cmp(&(&b.purpose, &b.channel, b.granted))
 }
 
 fn text(bytes: &[u8], len: u8) -> Result<(Box<str>, &[u8]), Error> {

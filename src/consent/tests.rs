@@ -81,6 +81,24 @@ fn a_late_answer_changes_nothing_and_json_tells_both_levels() {
     assert_eq!(Consent::default().to_json(), "");
 }
 
+#[test]
+fn no_number_of_answers_makes_a_denial_forgotten() {
+    let mut consent = Consent::default();
+    consent.set("marketing", "email", false, Millis(1));
+    for banner in 0..200 {
+        consent.set(&format!("grant{banner}"), "", true, Millis(2));
+    }
+    assert_eq!(consent.status("marketing", "email"), Status::Denied, "grants do not push it out");
+    assert_eq!(consent.status("newsletter", "email"), Status::Unknown);
+    for banner in 0..200 {
+        consent.set(&format!("denial{banner}"), "", false, Millis(3));
+    }
+    assert_eq!(consent.status("marketing", "email"), Status::Denied);
+    assert_eq!(consent.status("newsletter", "email"), Status::Denied, "more denials than are kept are one of everything");
+    consent.set("", "", true, Millis(4));
+    assert_eq!(consent.status("newsletter", "email"), Status::Granted, "which a grant of everything ends");
+}
+
 type Answer = (u8, u8, bool, i8);
 
 fn answers() -> impl Strategy<Value = Vec<Answer>> {

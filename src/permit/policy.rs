@@ -6,6 +6,7 @@
 use serde::{Deserialize, Deserializer};
 
 use super::quiet;
+use crate::consent::NAME_BYTES_MAX;
 use crate::domain::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 use crate::segments::duration_ms;
 
@@ -232,6 +233,10 @@ impl Policy {
                     "give each purpose one name and one basis",
                 );
             }
+        }
+        for (at, purpose) in self.purposes.iter().enumerate().filter(|(_, purpose)| purpose.name.len() > NAME_BYTES_MAX) {
+            let reason = format!("its name is {} bytes long, at most {NAME_BYTES_MAX} are kept of what people answer", purpose.name.len());
+            problem(Place::Purpose(at), format!("purpose {}", purpose.name), reason, "give it a shorter name");
         }
         if jiff::tz::TimeZone::get(&self.zone).is_err() {
             problem(

@@ -9,6 +9,9 @@ use super::catalog::{Field, Lookup, Value};
 use super::predicate::BoolNode;
 use crate::domain::Millis;
 
+/// A longer text than this is not put together: what an event brings is far shorter, and a variable may be joined to itself again and again.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+
 /// An index into the predicate's own list of fields.
 pub(super) type Slot = u16;
 
@@ -169,9 +172,9 @@ impl<'a, F, L: Lookup<F> + ?Sized> Scope<'a, F, L> {
                 self.text(chosen)
             }
             TextNode::Join(sides) => {
-                let mut text = self.text(&sides.0)?.into_owned();
-                text.push_str(&self.text(&sides.1)?);
-                Some(Cow::Owned(text))
+                let (left, right) = (self.text(&sides.0)?, self.text(&sides.1)?);
+                let fits = left.len() + right.len() <= TEXT_BYTES_MAX;
+                fits.then(|| Cow::Owned(left.into_owned() + &right))
             }
             TextNode::OfInt(inner) => self.int(inner).map(|value| Cow::Owned(value.to_string())),
             TextNode::OfFloat(inner) => self.float(inner).map(|value| Cow::Owned(value.to_string())),

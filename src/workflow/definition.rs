@@ -48,6 +48,21 @@ impl Definition {
         let at = self.nodes.iter().position(|node| *node.name == *name)?;
         Some((NodeIx::try_from(at).ok()?, &self.nodes[at]))
     }
+
+    /// Whether nothing leads to the node `inner` but through `outer`: a loop is inside of another then.
+    pub(super) fn is_inside(&self, inner: &str, outer: &str) -> bool {
+        let (Some((inner, _)), Some((outer, _))) = (self.find(inner), self.find(outer)) else { return false };
+        let roots = self.goals.iter().filter_map(|goal| goal.next).chain(self.on_failure).chain([self.first]);
+        let mut seen = vec![false; self.nodes.len()];
+        let mut todo: Vec<NodeIx> = roots.collect();
+        while let Some(at) = todo.pop() {
+            let is_new = at != outer && seen.get_mut(usize::from(at)).is_some_and(|seen| !std::mem::replace(seen, true));
+            if let Some(node) = self.node(at).filter(|_| is_new) {
+                todo.extend(node.kind.ways().into_iter().map(|(_, to)| to));
+            }
+        }
+        inner != outer && seen.get(usize::from(inner)).is_some_and(|is_seen| !is_seen)
+    }
 }
 
 /// The definitions that decisions are made under: all that runs are on, and which of each name takes new entries.
@@ -347,6 +362,16 @@ impl Kind {
             Kind::Emit { .. } => "emit",
             Kind::Set { .. } => "set",
             Kind::Exit { .. } => "exit",
+        }
+    }
+
+    /// Whether a run stops here until something comes.
+    pub(super) fn waits(&self) -> bool {
+        match self {
+            Kind::Effect(_) | Kind::Delay { .. } | Kind::WaitFor { .. } | Kind::Approval(_) | Kind::Parallel { .. } => true,
+            Kind::Branch { fresh, .. } => *fresh,
+            Kind::Start(start) => start.wait_ms.is_some(),
+            Kind::Split { .. } | Kind::Join { .. } | Kind::Loop { .. } | Kind::Emit { .. } | Kind::Set { .. } | Kind::Exit { .. } => false,
         }
     }
 

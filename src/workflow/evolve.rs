@@ -145,6 +145,7 @@ fn start(subject: &mut Subject, id: RunId, fact: &Fact) {
         parent: parent.clone(),
         depth: *depth,
         matched: None,
+        has_failed: false,
     };
     arrive(&mut run, first, None, Default::default(), fact.at);
     subject.runs.insert(id, Box::new(run));
@@ -239,7 +240,8 @@ fn redirect(subject: &mut Subject, id: RunId, to: &str, at: Millis) {
     }
     if let Some(run) = subject.runs.get_mut(&id) {
         run.forks.clear();
-        run.goal = None;
+        // Without a goal to go to it is a failure that leads there.
+        run.has_failed |= run.goal.take().is_none();
         arrive(run, to, None, Default::default(), at);
     }
 }
@@ -281,9 +283,10 @@ fn evolve_run(run: &mut Run, fact: &Fact) {
             }
             doing(run, *visit, Doing::Ready(Way::Done));
         }
-        What::LoopEntered { visit, node, round } => {
+        What::LoopEntered { visit, node, round, anew } => {
             run.results.insert(node.clone(), json!({ "round": round }));
             if let Some(step) = run.steps.get_mut(visit) {
+                step.rounds.retain(|name, _| !anew.contains(name));
                 step.rounds.insert(node.clone(), *round);
                 step.doing = Doing::Ready(Way::Matched(0));
             }
@@ -466,11 +469,12 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
             pending.outstanding.retain(|other| other != attempt);
             pending.retry_at = *retry_at;
         }
-        What::LookedUp { attempt, .. } => {
+        What::LookedUp { attempt, retry_at, .. } => {
             pending.looking = false;
             pending.outstanding.retain(|other| other != attempt);
             close(pending, *attempt);
-            pending.retry_at = Some(fact.at);
+            pending.retry_at = *retry_at;
+            pending.stuck = retry_at.is_none().then_some(Stuck::Failed);
         }
         What::AttemptFailed { attempt, category, error, timed_out, retry_at, .. } => {
             pending.last_category = Some(*category);
@@ -485,6 +489,7 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
         }
         What::AttemptUnknown { attempt, error, .. } => {
             pending.last_error = Some(error.clone());
+            pending.failures = pending.failures.saturating_add(1);
             close(pending, *attempt);
             pending.retry_at = None;
             pending.stuck = Some(Stuck::Unknown);

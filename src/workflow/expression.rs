@@ -260,7 +260,7 @@ impl Expr {
 }
 
 /// A time as SDKs write it: RFC 3339, a date, or milliseconds.
-fn json_time(value: &Json) -> Option<Millis> {
+pub(super) fn json_time(value: &Json) -> Option<Millis> {
     match value {
         Json::String(text) if text.len() == 10 => Millis::parse(&format!("{text}T00:00:00Z")),
         Json::String(text) => Millis::parse(text),

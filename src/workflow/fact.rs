@@ -189,6 +189,9 @@ pub enum What {
         visit: Visit,
         node: String,
         round: u32,
+        /// Loops inside of this one that begin anew.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        anew: Vec<String>,
     },
     LoopLeft {
         visit: Visit,
@@ -310,10 +313,12 @@ pub enum What {
         attempt: u32,
         error: String,
     },
-    /// A look-up found that it was never performed: the next attempt may perform it.
+    /// A look-up found that it was never performed: the next attempt may perform it. Without `retry_at` there is none by itself.
     LookedUp {
         effect: EffectId,
         attempt: u32,
+        #[serde(default)]
+        retry_at: Option<Millis>,
     },
     EffectFailed {
         effect: EffectId,

@@ -23,7 +23,7 @@ pub const RUNS_MAX: usize = 256;
 /// Re-entry marks: one per workflow, or per key of a keyed one. Beyond this the oldest are forgotten.
 pub const MARKS_MAX: usize = 4_096;
 /// Ended runs whose id is remembered, so that the same cause delivered again starts nothing.
-pub const RECENT_MAX: usize = 64;
+pub const RECENT_MAX: usize = 256;
 /// Effects that nobody waits for and that may still answer.
 pub const SETTLING_MAX: usize = 1_024;
 /// How long an attempt may wait for its turn: behind a rate, a destination that fails, the attempts of others. None of that is its failure.
@@ -131,6 +131,8 @@ pub struct Run {
     pub depth: u8,
     /// The last message that ended a wait: delivered again it ends no other.
     pub matched: Option<String>,
+    /// A failure that no node handled has led to `on_failure`: the next one pauses the run, or failures there would go round for ever.
+    pub has_failed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -316,12 +318,13 @@ impl Pending {
 
     /// Timed from when it was begun, as its executor counts: from when it said so, since partition time may be behind that, and who is given
     /// up early may still begin beside the next attempt. A kind that honours its key is begun without a word, after it waited for its turn,
-    /// and its executor says when it got no answer: one that says nothing is given up long after.
+    /// and its executor says when it got no answer: one that says nothing is given up long after. No message is given up, and looked for,
+    /// while its permit may still be used.
     pub(super) fn times_out(&self, open: &Open) -> Option<Millis> {
         let said = open.started.map(|started| started.max(open.appended.unwrap_or(started)));
         let is_silent = self.unknown == Unknown::Retry || open.look_up;
         let from = said.or_else(|| is_silent.then_some(open.minted + TURN_MS_MAX));
-        from.map(|from| from + self.timeout_ms)
+        from.map(|from| (from + self.timeout_ms).max(open.permit.unwrap_or(Millis::MIN)))
     }
 
     pub(super) fn is_message(&self) -> bool {

@@ -232,7 +232,7 @@ impl Replay<'_> {
             What::EffectCompleted { effect, attempt, result, .. } => {
                 vec![finished(*effect, *attempt, Outcome::Done { result: result.clone() }), Input::Due]
             }
-            What::LookedUp { effect, attempt } => vec![finished(*effect, *attempt, Outcome::NotDone)],
+            What::LookedUp { effect, attempt, .. } => vec![finished(*effect, *attempt, Outcome::NotDone)],
             What::AttemptUnknown { effect, attempt, error } => {
                 vec![Input::Due, finished(*effect, *attempt, Outcome::Unknown { error: error.clone() })]
             }

@@ -1,4 +1,4 @@
-//! `POST /api/v1/campaigns/create`: a run of a workflow, begun by a command. The same cause gives the same run, also a year later.
+//! `POST /api/v1/campaigns/create`: a run of a workflow, begun by a command. The same cause gives the same run.
 
 use axum::body::Body;
 use axum::extract::{Request, State};

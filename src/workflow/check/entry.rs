@@ -37,6 +37,8 @@ pub(super) fn entry(table: &Spanned<EntryTable>, words: &mut Words<'_, '_>) -> O
         }
     };
     misplaced("at", entry.at.as_ref().map(Spanned::span), &["every"]);
+    misplaced("weekdays", entry.weekdays.as_ref().and_then(|days| days.first()).map(Spanned::span), &["every"]);
+    misplaced("zone", entry.zone.as_ref().map(Spanned::span), &["every"]);
     misplaced("throttle", entry.throttle.as_ref().map(Spanned::span), &["broadcast"]);
     misplaced("key", entry.key.as_ref().map(Spanned::span), &["event", "command"]);
     let by = by(entry, words)?;
@@ -68,6 +70,14 @@ fn by(entry: &EntryTable, words: &mut Words<'_, '_>) -> Option<EntryBy> {
         if let Some(at) = entry.at.as_ref().filter(|_| every_ms % DAY_MS != 0) {
             let hint = "with a time of day, write `1d` or `7d`".to_owned();
             words.source.report(at.span(), "a time of day goes with whole days", Some(hint));
+        }
+        if entry.at.is_none() {
+            let days = entry.weekdays.as_ref().and_then(|days| days.first()).map(Spanned::span);
+            for (key, span) in [("weekdays", days), ("zone", entry.zone.as_ref().map(Spanned::span))] {
+                let Some(span) = span else { continue };
+                let hint = "add `at = \"09:00\"`".to_owned();
+                words.source.report(span, format!("`{key}` goes with a time of day"), Some(hint));
+            }
         }
         let at = match &entry.at {
             Some(at) => Some(words.local_time(at, entry.weekdays.as_deref(), entry.zone.as_ref())?),

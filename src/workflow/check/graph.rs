@@ -171,10 +171,22 @@ fn reaches(from: NodeIx, to: NodeIx, ways: &dyn Fn(NodeIx) -> Vec<NodeIx>) -> bo
     false
 }
 
-/// A loop's body comes back to it.
+/// Rounds that a loop may go without waiting for anything: more would hold up the run's partition, and are cut short there.
+const ROUNDS_AT_ONCE_MAX: u32 = 1_000;
+
+/// A loop's body comes back to it, and waits for something if it does so often.
 fn bodies(graph: &Graph<'_>, source: &mut Source<'_>) {
     for at in graph.all() {
-        let Kind::Loop { body, .. } = graph.kind(at) else { continue };
+        let Kind::Loop { body, most, .. } = graph.kind(at) else { continue };
+        let at_once = |at: NodeIx| -> Vec<NodeIx> {
+            let kind = graph.kind(at);
+            if kind.waits() { Vec::new() } else { kind.ways().into_iter().map(|(_, to)| to).collect() }
+        };
+        if *most > ROUNDS_AT_ONCE_MAX && *body != at && reaches(*body, at, &at_once) {
+            let message = format!("`{}` may go {most} rounds without waiting for anything", graph.name(at));
+            let hint = format!("put a delay, an effect or a wait into its body, or write `most = {ROUNDS_AT_ONCE_MAX}`");
+            source.report(graph.place(at), message, Some(hint));
+        }
         let ways = |at: NodeIx| -> Vec<NodeIx> { graph.kind(at).ways().into_iter().map(|(_, to)| to).collect() };
         if *body != at && reaches(*body, at, &ways) {
             continue;

@@ -81,6 +81,8 @@ fn effect(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Effect> {
     ];
     let unknown = match &node.unknown {
         Some(text) => words.one_of(text, &known)?,
+        // Mail servers honour no key: what may have been sent is looked for, or a person asked, before it is sent again.
+        None if by == Performer::Channel => Unknown::LookUp,
         None => Unknown::Retry,
     };
     let timeout_ms = words.length(node.timeout.as_ref()?)?;
@@ -192,6 +194,18 @@ fn until(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Until> {
         let hint = "`wait = \"3d\"`, `until_local = \"09:00\"` or `until_date = \"traits.renewal\"`".to_owned();
         words.source.report(node.name.span(), "a delay has one of wait, until_local or until_date", Some(hint));
         return None;
+    }
+    let days = node.weekdays.as_ref().map(Spanned::span);
+    let local = [("weekdays", days), ("zone", node.zone.as_ref().map(Spanned::span))];
+    let offset = ("offset", node.offset.as_ref().map(Spanned::span));
+    let (idle, with): (Vec<_>, &str) = match () {
+        () if node.wait.is_some() => (local.into_iter().chain([offset]).collect(), "until_local or until_date"),
+        () if node.until_local.is_some() => (vec![offset], "until_date"),
+        () => (local.to_vec(), "until_local"),
+    };
+    for (key, span) in idle {
+        let Some(span) = span else { continue };
+        words.source.report(span, format!("`{key}` has no meaning here"), Some(format!("it goes with {with}")));
     }
     if let Some(wait) = &node.wait {
         return Some(Until::For { ms: words.length(wait)? });

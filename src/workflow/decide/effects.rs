@@ -4,12 +4,14 @@ use serde_json::Value as Json;
 
 use super::super::context::Clock;
 use super::super::definition::{Errors, Kind, OnError, Retry};
+use super::super::expression::json_time;
 use super::super::fact::{Category, Settled, What};
 use super::super::ids::{EffectId, RunId, chance};
 use super::super::input::{Outcome, Rejection};
 use super::super::state::Pending;
 use super::{RESULT_BYTES_MAX, Turn};
 use crate::domain::{HOUR_MS, Millis, SECOND_MS};
+use crate::segments::Type;
 
 pub(super) struct Failure {
     pub(super) category: Category,
@@ -55,13 +57,26 @@ impl Turn<'_, '_> {
         }
         let is_open = pending.open.as_ref().is_some_and(|open| open.attempt == attempt);
         match outcome {
-            Outcome::Done { result } => {
-                let result = self.bounded(run, effect, result);
-                self.fact(run, What::EffectCompleted { effect, attempt, result, assumed: false });
-            }
+            Outcome::Done { result } => match self.as_declared(run, &pending, result) {
+                Ok(result) => {
+                    let result = self.bounded(run, effect, &result);
+                    self.fact(run, What::EffectCompleted { effect, attempt, result, assumed: false });
+                }
+                Err(_) if !is_open => return Err(Rejection::NotThisAttempt(attempt)),
+                Err(error) => {
+                    let (category, error) = (Category::Data, cut(&error));
+                    let failure = Failure { category, error, permanent: false, retry_after_ms: None, timed_out: false };
+                    self.failed(run, &pending, attempt, &failure);
+                }
+            },
             // That an attempt failed which was given up before says nothing about the one that goes on.
             _ if !is_open => return Err(Rejection::NotThisAttempt(attempt)),
-            Outcome::NotDone => self.fact(run, What::LookedUp { effect, attempt }),
+            Outcome::NotDone if pending.looking => self.looked_up(run, &pending, attempt),
+            Outcome::NotDone => {
+                let error = "said to be not done by one that was asked to do it".to_owned();
+                let failure = Failure { category: Category::System, error, permanent: false, retry_after_ms: None, timed_out: false };
+                self.failed(run, &pending, attempt, &failure);
+            }
             Outcome::Failed { category, error, permanent, retry_after_ms } => {
                 let (category, permanent, retry_after_ms) = (*category, *permanent, *retry_after_ms);
                 self.failed(run, &pending, attempt, &Failure { category, error: cut(error), permanent, retry_after_ms, timed_out: false });
@@ -69,6 +84,28 @@ impl Turn<'_, '_> {
             Outcome::Unknown { error } => self.unknown(run, &pending, attempt, error),
         }
         Ok(())
+    }
+
+    /// The result as `returns` declares it, which whatever comes later was checked against. What a channel answers is its own.
+    fn as_declared(&self, run: RunId, pending: &Pending, result: &Json) -> Result<Json, String> {
+        let mut result = result.clone();
+        let node = || {
+            let run = self.state.runs.get(&run)?;
+            let (visit, _) = run.effect(pending.id)?;
+            self.definition(run)?.find(&run.steps.get(&visit)?.node).map(|(_, node)| node.kind.clone())
+        };
+        if pending.is_message() {
+            return Ok(result);
+        }
+        let Some(Kind::Effect(effect)) = node() else { return Ok(result) };
+        for (name, ty) in &effect.returns {
+            let value = result.get_mut(name).filter(|value| !value.is_null());
+            let Some(value) = value else { return Err(format!("the result has no `{name}`, which is to be a {}", ty.as_str())) };
+            if !take_as(*ty, value) {
+                return Err(format!("`{name}` of the result is to be a {}, this is {}", ty.as_str(), cut(&value.to_string())));
+            }
+        }
+        Ok(result)
     }
 
     /// A result that is too large for the run's life: what the node declares of it, or else a word about it. It was done, and doing it
@@ -124,6 +161,14 @@ impl Turn<'_, '_> {
             return self.fact(run, What::Notified { effect, node, category, severity: category.severity(), text });
         }
         self.fact(run, What::AttemptFailed { effect, attempt, category, error, timed_out, retry_at });
+    }
+
+    /// It was never performed. The attempt of which that was not known counts as one that failed, so that attempts end and wait as ever.
+    fn looked_up(&mut self, run: RunId, pending: &Pending, attempt: u32) {
+        let effect = pending.id;
+        let (_, retry, _) = self.failure_policy(run, effect);
+        let retry_at = (pending.failures < retry.attempts).then(|| self.at + backoff(&retry, effect, pending.failures));
+        self.fact(run, What::LookedUp { effect, attempt, retry_at });
     }
 
     /// Whether it was done is not known: what that means, the node has said.
@@ -187,13 +232,30 @@ pub fn backoff(retry: &Retry, effect: EffectId, failures: u32) -> i64 {
     wait - i64::try_from(jitter).unwrap_or(0)
 }
 
+/// Whether a value is of a type; a whole number that was written with a fraction becomes one.
+fn take_as(ty: Type, value: &mut Json) -> bool {
+    match ty {
+        Type::Bool => value.is_boolean(),
+        Type::Float => value.is_number(),
+        Type::Text => value.is_string(),
+        Type::Time => json_time(value).is_some(),
+        Type::Int | Type::Duration => {
+            let whole = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() <= (1i64 << 53) as f64);
+            if let Some(whole) = whole.filter(|_| value.is_f64()) {
+                *value = Json::from(whole as i64);
+            }
+            value.is_i64()
+        }
+    }
+}
+
 fn too_large(result: &Json) -> Option<String> {
     let bytes = bytes(result);
     (bytes > RESULT_BYTES_MAX).then(|| format!("the result is {bytes} bytes long, at most {RESULT_BYTES_MAX} are kept"))
 }
 
 /// About as long as a value is when it is written, without writing it.
-fn bytes(value: &Json) -> usize {
+pub(super) fn bytes(value: &Json) -> usize {
     match value {
         Json::Null | Json::Bool(_) | Json::Number(_) => 8,
         Json::String(text) => text.len() + 2,

@@ -38,7 +38,7 @@ pub fn decide(state: &Subject, context: Context<'_>, input: &Input, at: Millis) 
 
 /// [`decide`] and evolve in one, for whoever keeps the state. On a rejection the state is as it was.
 pub fn apply(state: &mut Subject, context: Context<'_>, input: &Input, at: Millis) -> Result<Vec<Fact>, Rejection> {
-    let mut turn = Turn { state, context, at, facts: Vec::new() };
+    let mut turn = Turn { state, context, at, facts: Vec::new(), bytes: 0 };
     turn.input(input)?;
     turn.move_all();
     Ok(turn.facts)
@@ -46,7 +46,7 @@ pub fn apply(state: &mut Subject, context: Context<'_>, input: &Input, at: Milli
 
 /// What follows of the state alone.
 pub(super) fn moves(state: &mut Subject, context: Context<'_>, at: Millis) -> Vec<Fact> {
-    let mut turn = Turn { state, context, at, facts: Vec::new() };
+    let mut turn = Turn { state, context, at, facts: Vec::new(), bytes: 0 };
     turn.move_all();
     turn.facts
 }
@@ -56,11 +56,14 @@ struct Turn<'t, 'c> {
     context: Context<'c>,
     at: Millis,
     facts: Vec<Fact>,
+    /// About what the facts hold of values that expressions made.
+    bytes: usize,
 }
 
 impl Turn<'_, '_> {
     fn fact(&mut self, run: RunId, what: What) {
         self.hold_promises(run, &what);
+        self.bytes += values_of(&what);
         let fact = Fact { at: self.at, run: Some(run), what };
         evolve(self.state, &fact);
         self.facts.push(fact);
@@ -158,5 +161,17 @@ impl Turn<'_, '_> {
 
     fn run_ids(&self) -> Vec<RunId> {
         self.state.runs.keys().copied().collect()
+    }
+}
+
+/// About how long the values are that expressions made for a fact.
+fn values_of(what: &What) -> usize {
+    match what {
+        What::VariablesSet { vars, .. } => vars.values().map(effects::bytes).sum(),
+        What::EffectRequested { input: value, .. }
+        | What::EventEmitted { properties: value, .. }
+        | What::ApprovalRequested { shows: value, .. }
+        | What::StartRequested { input: value, .. } => effects::bytes(value),
+        _ => 0,
     }
 }

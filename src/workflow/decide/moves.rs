@@ -8,17 +8,25 @@ use super::super::ids::RunId;
 use super::super::state::{Doing, Pending, Run, Step, Stuck, Way};
 use super::Turn;
 
-/// Moves of one run in one decision. A loop that never waits goes on with the next input instead of holding up everyone.
+/// Moves of one run in one decision. A run that moves on without waiting for anything is paused instead of holding up everyone.
 const MOVES_MAX: u32 = 10_000;
+/// About what the values may take that one decision writes down: emitted, shown, handed to effects, set.
+const DECIDED_BYTES_MAX: usize = 1 << 20;
 
 impl Turn<'_, '_> {
     pub(super) fn move_all(&mut self) {
         for id in self.run_ids() {
             let mut moves = 0;
+            let begun = self.bytes;
             while self.move_one(id) {
                 moves += 1;
                 if moves == MOVES_MAX {
                     self.pause_for(id, format!("{MOVES_MAX} moves without waiting for anything"));
+                }
+                if self.bytes - begun > DECIDED_BYTES_MAX {
+                    self.pause_for(id, format!("it wrote more than {DECIDED_BYTES_MAX} bytes without waiting for anything"));
+                }
+                if self.state.runs.get(&id).is_none_or(|run| run.paused.is_some()) {
                     break;
                 }
             }
@@ -148,7 +156,8 @@ impl Turn<'_, '_> {
             Kind::Start(start) => start.on_failure.is_some(),
             _ => false,
         };
-        own || definition.on_failure.is_some() || self.state.runs.get(&id).is_some_and(|run| fails_branch(run, definition, visit))
+        let Some(run) = self.state.runs.get(&id) else { return false };
+        own || (definition.on_failure.is_some() && !run.has_failed) || fails_branch(run, definition, visit)
     }
 
     pub(super) fn end(&mut self, id: RunId, ending: Ending, node: String, outcome: String) {
@@ -170,12 +179,14 @@ impl Turn<'_, '_> {
 
     /// A failure that the node itself does not handle.
     pub(super) fn fail(&mut self, id: RunId, definition: &Definition, visit: Visit, node: &Node, error: &str) {
-        if self.state.runs.get(&id).is_some_and(|run| fails_branch(run, definition, visit)) {
+        let Some(run) = self.state.runs.get(&id) else { return };
+        if fails_branch(run, definition, visit) {
             return self.fact(id, What::BranchEnded { visit, failed: true });
         }
+        // A failure on the way that failures take ends there.
+        let has_failed = run.has_failed;
         match definition.on_failure.and_then(|to| definition.node(to)) {
-            // A failure on the way that failures take ends there.
-            Some(to) if to.name != node.name => self.fact(id, What::Redirected { to: to.name.to_string() }),
+            Some(to) if !has_failed => self.fact(id, What::Redirected { to: to.name.to_string() }),
             _ => {
                 self.pause_for(id, format!("`{}` failed: {error}", node.name));
             }

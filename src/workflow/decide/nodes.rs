@@ -2,13 +2,14 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::super::definition::{Definition, Inputs, Kind, Needs, Node, Until};
+use super::super::definition::{Definition, Effect, Inputs, Kind, Needs, Node, Until};
 use super::super::expression::Scope;
-use super::super::fact::{Ending, Visit, What};
+use super::super::fact::{Ending, Performer, Visit, What};
 use super::super::ids::{EffectId, RunId, chance};
 use super::super::state::{Subject, Way};
+use super::effects::bytes;
 use super::moves::way_out;
-use super::{DEPTH_MAX, Turn};
+use super::{DEPTH_MAX, RESULT_BYTES_MAX, Turn};
 
 impl Turn<'_, '_> {
     pub(super) fn arrive(&mut self, id: RunId, definition: &Definition, visit: Visit, at: &Node) {
@@ -27,7 +28,7 @@ impl Turn<'_, '_> {
                 by: effect.by,
                 target: effect.target.clone(),
                 workflow: definition.name.to_string(),
-                input: Json::Object(object(&effect.input, &scope)),
+                input: Json::Object(input_of(effect, &scope)),
                 timeout_ms: effect.timeout_ms,
                 unknown: effect.unknown,
             },
@@ -76,9 +77,17 @@ impl Turn<'_, '_> {
                 }
             }
             Kind::Loop { when, most, .. } => {
-                let round = run.steps.get(&visit).and_then(|step| step.rounds.get(&node)).copied().unwrap_or(0);
+                let rounds = run.steps.get(&visit).map(|step| &step.rounds);
+                let round = rounds.and_then(|rounds| rounds.get(&node)).copied().unwrap_or(0);
                 let again = round < *most && when.as_ref().is_none_or(|when| when.holds(&scope));
-                if again { What::LoopEntered { visit, node, round: round + 1 } } else { What::LoopLeft { visit, node } }
+                if again {
+                    // Loops inside of this one that were left early begin anew with its next round.
+                    let inside = rounds.into_iter().flat_map(|rounds| rounds.keys()).filter(|name| definition.is_inside(name, &node));
+                    let anew = inside.cloned().collect();
+                    What::LoopEntered { visit, node, round: round + 1, anew }
+                } else {
+                    What::LoopLeft { visit, node }
+                }
             }
             Kind::Start(start) => {
                 let Some(subject) = start.subject.text_value(&scope) else {
@@ -101,6 +110,11 @@ impl Turn<'_, '_> {
                 let mut vars = object(vars, &scope);
                 // Unknown leaves a variable as it is: its type has no null.
                 vars.retain(|_, value| !value.is_null());
+                if let Some((name, value)) = vars.iter().find(|(_, value)| bytes(value) > RESULT_BYTES_MAX) {
+                    let bytes = bytes(value);
+                    self.pause_for(id, format!("`{node}` would make `{name}` {bytes} bytes long, at most {RESULT_BYTES_MAX} are kept"));
+                    return;
+                }
                 What::VariablesSet { visit, node, vars }
             }
             Kind::Exit { outcome, failed } => {
@@ -141,6 +155,15 @@ impl Turn<'_, '_> {
             Until::Date { when, offset_ms } => when.time(scope).map_or(self.at, |date| (date + *offset_ms).max(self.at)),
         }
     }
+}
+
+/// A message lacks what is not known, so that a template that needs it says so instead of writing "none".
+fn input_of(effect: &Effect, scope: &Scope<'_>) -> Map<String, Json> {
+    let mut input = object(&effect.input, scope);
+    if effect.by == Performer::Channel {
+        input.retain(|_, value| !value.is_null());
+    }
+    input
 }
 
 fn object(inputs: &Inputs, scope: &Scope<'_>) -> Map<String, Json> {

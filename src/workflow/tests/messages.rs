@@ -111,9 +111,21 @@ fn a_send_of_which_nobody_knows_keeps_its_place_until_somebody_does() {
     assert!(!scene.state.ledger.is_empty());
     scene.finish(Outcome::NotDone).unwrap();
     assert!(scene.state.ledger.is_empty());
+    scene.wait(MINUTE_MS);
     scene.begin().unwrap();
     scene.finish(done()).unwrap();
     scene.tells(&["e attempt 1 unknown", "e attempt 2 looks up", "e was not done", "e attempt 3", "e permitted", "e done"]);
+}
+
+#[test]
+fn a_message_is_not_looked_for_while_its_permit_may_still_be_used() {
+    let mut scene = Scene::new(COMMAND, &EFFECT.replace("1m", "10s"));
+    scene.start("m1").unwrap();
+    scene.begin().unwrap();
+    scene.wait(11_000);
+    assert_eq!(scene.count(|what| matches!(what, What::AttemptUnknown { .. })), 0, "a slow executor may still send it");
+    scene.wait(MINUTE_MS);
+    scene.tells(&["e permitted", "e attempt 1 unknown: no answer in time", "e attempt 2 looks up"]);
 }
 
 #[test]

@@ -97,6 +97,27 @@ fn results_are_held_to_what_their_node_returns() {
 }
 
 #[test]
+fn a_loop_that_waits_for_nothing_has_few_rounds() {
+    let looped = |most: u32, body: &str| {
+        format!(
+            "[[node]]\nname = \"a\"\nkind = \"loop\"\nmost = {most}\nbody = \"b\"\nnext = \"end\"\n[[node]]\nname = \"b\"\n{body}\nnext = \"a\""
+        )
+    };
+    let set = "kind = \"set\"\nset = { n = \"vars.n + 1\" }";
+    refused(&looped(1_001, set), 6, "`a` may go 1001 rounds without waiting for anything", "put a delay");
+    taken(&looped(1_000, set));
+    taken(&looped(1_000_000, "kind = \"delay\"\nwait = \"1h\""));
+}
+
+#[test]
+fn keys_that_would_do_nothing() {
+    let delay = |lines: &str| format!("[[node]]\nname = \"a\"\nkind = \"delay\"\n{lines}\nnext = \"end\"");
+    refused(&delay("wait = \"1h\"\nweekdays = [\"mon\"]"), 9, "`weekdays` has no meaning here", "until_local");
+    refused(&delay("until_local = \"09:00\"\nzone = \"UTC\"\noffset = \"1h\""), 10, "`offset` has no meaning here", "until_date");
+    refused(&delay("until_date = \"traits.renewal\"\nzone = \"UTC\""), 9, "`zone` has no meaning here", "until_local");
+}
+
+#[test]
 fn keys_and_values_that_are_not_known() {
     let node = |lines: &str| format!("[[node]]\nname = \"a\"\n{lines}\nnext = \"end\"");
     refused(&node("kind = \"dealy\"\nwait = \"1h\""), 7, "there is no kind of node `dealy`", "did you mean `delay`?");

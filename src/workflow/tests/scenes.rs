@@ -61,7 +61,7 @@ fn out_of_attempts_the_run_is_paused_with_its_reason_and_resumes_after_a_fix() {
 
 #[test]
 fn any_attempts_success_completes_and_the_other_settles() {
-    let mut scene = Scene::new(COMMAND, EFFECT);
+    let mut scene = Scene::new(COMMAND, &format!("{EFFECT}\nunknown = \"retry\""));
     scene.start("m1").unwrap();
     let (effect, first) = scene.effect();
     // Its turn may come late; that it got no answer its executor says.
