@@ -332,7 +332,11 @@ impl Fold for WorkflowFold {
         self.undo = careful.then(Undo::default);
     }
 
-    fn refused(&mut self, record: &RecordRef<'_>, out: &mut Outputs) -> Result<(), Error> {
+    fn refused(&mut self, record: &RecordRef<'_>, reason: DeadReason, out: &mut Outputs) -> Result<(), Error> {
+        // Only of what failed while it was decided a run may be the cause.
+        if !matches!(reason, DeadReason::Panicked | DeadReason::TooLarge) {
+            return Ok(());
+        }
         let Ok(CommandsRecord::Command(command)) = schema::decode::<CommandsRecord<'_>>(record.value.unwrap_or_default()) else {
             return Ok(());
         };

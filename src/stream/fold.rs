@@ -110,7 +110,7 @@ pub trait Fold: Send {
     fn set_careful(&mut self, careful: bool);
 
     /// The record became a dead letter; whatever it did has been undone. What others wait for because of it is said here.
-    fn refused(&mut self, _record: &RecordRef<'_>, _out: &mut Outputs) -> Result<(), Error> {
+    fn refused(&mut self, _record: &RecordRef<'_>, _reason: DeadReason, _out: &mut Outputs) -> Result<(), Error> {
         Ok(())
     }
 

@@ -150,6 +150,9 @@ pub enum What {
         digest: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<String>,
+        /// What began it: `event Order Completed`, `segment lapsing`, `command`. Empty in journals of before it was said.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
         cause: String,
         first: String,
         /// The entry's event properties or the command's input.
@@ -397,6 +400,9 @@ pub enum What {
     },
     GoalReached {
         goal: String,
+        /// The event's name; empty in journals of before it was said.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        event: String,
         cause: String,
         to: Option<String>,
     },

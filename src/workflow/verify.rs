@@ -124,10 +124,11 @@ impl Replay<'_> {
                 }
             }
         }
-        if let Some(mismatch) = best.take_if(|mismatch| mismatch.at > 0 || !is_given(&head.what)) {
+        let is_given = self.is_given(&head.what);
+        if let Some(mismatch) = best.take_if(|mismatch| mismatch.at > 0 || !is_given) {
             return Err(self.divergence(rest, mismatch));
         }
-        if !is_given(&head.what) {
+        if !is_given {
             return Err(self.divergence(rest, Mismatch { at: 0, expected: None }));
         }
         // Taken as recorded; what follows of it is the definition's again.
@@ -202,8 +203,20 @@ impl Replay<'_> {
         let run = self.run;
         let finished = |effect, attempt, outcome| Input::EffectFinished { effect, attempt, outcome };
         match &head.what {
-            What::RunStarted { cause, entry, profile, depth, parent, .. } => {
-                // Who entered by a segment says so, and would not have begun by another.
+            What::RunStarted { by, cause, entry, profile, depth, parent, .. } => {
+                // What is known to have begun it would not have begun a workflow with another entry.
+                let (cause_text, profile_copy, late) = (cause.clone(), profile.clone(), false);
+                match by.split_once(' ') {
+                    Some(("event", name)) => {
+                        let (name, properties) = (name.to_owned(), entry.clone());
+                        return vec![Input::Event { cause: cause_text, name, properties, profile: profile_copy, late }];
+                    }
+                    Some(("segment", name)) => {
+                        let segment = name.to_owned();
+                        return vec![Input::SegmentChange { cause: cause_text, segment, entered: true, profile: profile_copy, late }];
+                    }
+                    _ => {}
+                }
                 if entry.get("segment").is_some() && entry.get("entered").is_some() {
                     return vec![self.entry(cause, entry, profile, head)];
                 }
@@ -219,10 +232,7 @@ impl Replay<'_> {
                 vec![self.entry(cause, entry, profile, head), by_command]
             }
             What::WaitMatched { name, cause, payload, .. } => self.happened(name, cause, payload),
-            What::GoalReached { goal, cause, .. } => {
-                let goal = self.definition.goals.iter().find(|known| known.name == *goal);
-                goal.map(|goal| self.event(&goal.event, cause, &Json::Null)).into_iter().collect()
-            }
+            What::GoalReached { event, cause, .. } => vec![self.event(event, cause, &Json::Null)],
             What::TimerFired { .. } => vec![Input::Due],
             What::ProfileSeen { profile } => vec![Input::Answer { run, profile: profile.clone() }],
             What::ApprovalDecided { node, approved, by, comment, .. } => {
@@ -252,6 +262,25 @@ impl Replay<'_> {
             What::RunPaused { by, reason } => vec![Input::Due, Input::Pause { run, by: by.clone(), reason: reason.clone() }],
             What::RunResumed { by } => vec![Input::Resume { run, by: by.clone() }, Input::Retry { run, by: by.clone() }],
             _ => Vec::new(),
+        }
+    }
+
+    /// What came from outside or from the policy, and cannot be decided again: it is taken as recorded.
+    fn is_given(&self, what: &What) -> bool {
+        match what {
+            // What the event held is not known, but that the definition goes by that event to that node.
+            What::GoalReached { goal, event, to, .. } => {
+                let known = self.definition.goals.iter().find(|known| known.name == *goal);
+                known.is_some_and(|known| {
+                    let leads = known.next.and_then(|next| self.definition.node(next)).map(|node| &*node.name);
+                    (event.is_empty() || known.event == *event) && leads == to.as_deref()
+                })
+            }
+            What::EffectStarted { .. } | What::ApprovalLate { .. } | What::EffectFailed { .. } => true,
+            // By a person, or by the identity's tie.
+            What::RunEnded { ending, .. } => matches!(ending, Ending::Cancelled | Ending::Terminated | Ending::Merged),
+            What::EffectCompleted { .. } | What::AttemptMinted { by_hand: true, .. } => true,
+            what => is_of_policy(what),
         }
     }
 
@@ -294,17 +323,6 @@ impl Replay<'_> {
 struct Mismatch {
     at: usize,
     expected: Option<Box<Fact>>,
-}
-
-/// What came from outside or from the policy, and cannot be decided again: it is taken as recorded.
-fn is_given(what: &What) -> bool {
-    match what {
-        What::EffectStarted { .. } | What::GoalReached { .. } | What::ApprovalLate { .. } | What::EffectFailed { .. } => true,
-        // By a person, or by the identity's tie.
-        What::RunEnded { ending, .. } => matches!(ending, Ending::Cancelled | Ending::Terminated | Ending::Merged),
-        What::EffectCompleted { .. } | What::AttemptMinted { by_hand: true, .. } => true,
-        what => is_of_policy(what),
-    }
 }
 
 fn is_of_policy(what: &What) -> bool {
@@ -386,6 +404,29 @@ mod tests {
         assert_eq!(first.got, "review asks marketing");
         assert!(first.fact > 3 && first.subject == "ann", "{first:?}");
         assert!(found.divergences.len() < found.runs, "who was held out was never asked about: {found:?}");
+    }
+
+    #[test]
+    fn a_goal_that_is_gone_or_reached_by_another_event_and_another_entry_diverge() {
+        let text = "[workflow]\nname = \"w\"\nentry = { event = \"Cart Viewed\" }\n[[node]]\nname = \"rest\"\nkind = \"delay\"\nwait = \"1d\"\n\
+                    next = \"end\"\n[[node]]\nname = \"bought\"\nkind = \"goal\"\nevent = \"Order Completed\"\n[[node]]\nname = \"end\"\n\
+                    kind = \"exit\"\n[[test]]\nname = \"buys\"\nstart = \"2024-03-01T10:00:00Z\"\ngiven = [\n\
+                    { at = \"0s\", event = \"Cart Viewed\" },\n{ at = \"1h\", event = \"Order Completed\" },\n]\nexpect = [\"goal bought reached\"]\n";
+        let recorded = parse(text);
+        assert_eq!(verified(&recorded, &recorded).divergences, []);
+        let changed = [
+            ("event = \"Order Completed\"\n[[node", "event = \"Order Paid\"\n[[node", 2),
+            ("name = \"bought\"", "name = \"paid\"", 2),
+            ("entry = { event = \"Cart Viewed\" }", "entry = { event = \"Product Viewed\" }", 1),
+        ];
+        for (from, to, fact) in changed {
+            let (head, _) = text.split_at(text.find("[[test]]").unwrap());
+            assert!(head.contains(from));
+            let newer = parse(&head.replace(from, to));
+            let found = verified(&recorded, &newer).divergences;
+            assert_eq!(found.len(), 1, "{to}: {found:?}");
+            assert!(found[0].fact >= fact, "{to}: {found:?}");
+        }
     }
 
     #[test]

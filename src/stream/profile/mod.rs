@@ -36,7 +36,7 @@ use super::outputs::Outputs;
 use super::progress::Watermark;
 use super::topology::Topology;
 use super::{Error, Options, Topic, Topics};
-use crate::domain::{Digest, FilterReason, Incarnation, Millis, Offset, Outcome, PartitionId};
+use crate::domain::{DeadReason, Digest, FilterReason, Incarnation, Millis, Offset, Outcome, PartitionId};
 use crate::log::RecordRef;
 use crate::schema;
 use crate::schema::records::EventsRecord;
@@ -366,7 +366,7 @@ impl Fold for ProfileFold {
         self.undo = careful.then(Undo::default);
     }
 
-    fn refused(&mut self, record: &RecordRef<'_>, out: &mut Outputs) -> Result<(), Error> {
+    fn refused(&mut self, record: &RecordRef<'_>, _: DeadReason, out: &mut Outputs) -> Result<(), Error> {
         let Ok(decoded) = schema::decode::<EventsRecord<'_>>(record.value.unwrap_or_default()) else { return Ok(()) };
         if record.key.is_empty() || matches!(decoded, EventsRecord::Tick(_) | EventsRecord::Activated(_) | EventsRecord::Broadcast(_)) {
             return Ok(());

@@ -379,7 +379,7 @@ impl<F: Fold> Worker<F> {
         let source = Source { stage: self.fold.stage(), topic, partition };
         let message_id = catch_unwind(AssertUnwindSafe(|| self.fold.message_id(record))).unwrap_or_default();
         self.out.dead_letter(&source, record, fault, &message_id)?;
-        self.fold.refused(record, &mut self.out)?;
+        self.fold.refused(record, fault.reason, &mut self.out)?;
         Ok(Applied::Done(Outcome::DeadLettered(fault.reason)))
     }
 

@@ -30,7 +30,7 @@ impl Turn<'_, '_> {
         }
         // What is more than a day late is told to those who wait for it, and begins nothing.
         if !late {
-            let cause = Cause { id: cause, entry: properties, profile, depth: 0, parent: None };
+            let cause = Cause { by: &format!("event {name}"), id: cause, entry: properties, profile, depth: 0, parent: None };
             self.entries(&|by| matches!(by, EntryBy::Event(event) if event == name), &cause);
         }
     }
@@ -47,7 +47,7 @@ impl Turn<'_, '_> {
             self.wait(run, &happening);
         }
         if entered && !late {
-            let cause = Cause { id: cause, entry: &payload, profile, depth: 0, parent: None };
+            let cause = Cause { by: &format!("segment {segment}"), id: cause, entry: &payload, profile, depth: 0, parent: None };
             self.entries(&|by| matches!(by, EntryBy::Segment(name) if name == segment), &cause);
         }
     }
@@ -109,7 +109,7 @@ impl Turn<'_, '_> {
         });
         if let Some(goal) = reached {
             let to = goal.next.and_then(|next| definition.node(next)).map(|node| node.name.to_string());
-            self.fact(id, What::GoalReached { goal: goal.name.clone(), cause: happening.cause.to_owned(), to });
+            self.fact(id, What::GoalReached { goal: goal.name.clone(), event: goal.event.clone(), cause: happening.cause.to_owned(), to });
         }
     }
 

@@ -12,6 +12,8 @@ use super::{DEPTH_MAX, Turn};
 
 /// What would start a run.
 pub(super) struct Cause<'c> {
+    /// `event NAME`, `segment NAME` or `command`.
+    pub(super) by: &'c str,
     pub(super) id: &'c str,
     pub(super) entry: &'c Json,
     pub(super) profile: &'c Json,
@@ -38,7 +40,7 @@ impl Turn<'_, '_> {
             EntryBy::Broadcast { segment, throttle_ms } if self.stands_for(workflow) => {
                 self.broadcast(workflow, cause, segment, *throttle_ms, entry);
             }
-            _ => self.enter(&definition, &Cause { id: cause, entry, profile, depth, parent }),
+            _ => self.enter(&definition, &Cause { by: "command", id: cause, entry, profile, depth, parent }),
         }
         Ok(())
     }
@@ -89,6 +91,7 @@ impl Turn<'_, '_> {
                 workflow: definition.name.clone(),
                 digest: digest_text(&definition.digest),
                 key,
+                by: cause.by.to_owned(),
                 cause: cause.id.to_owned(),
                 first: definition.node(definition.first).map(|node| node.name.to_string()).unwrap_or_default(),
                 entry: cause.entry.clone(),
