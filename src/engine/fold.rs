@@ -1,7 +1,8 @@
 //! The workflow processor of one partition: each command is handed to its subject, and what that decides goes to the journal.
 //!
-//! On a wall clock decisions are made at partition time, which the profile fold of the same partition states; in event time each command
-//! is decided at the time that it tells of, after the subject's own timers up to then.
+//! On a wall clock silence is concluded at partition time, which the profile fold of the same partition states; a command is decided at the
+//! time at which it was appended. In event time each command is decided at the time that it tells of, after the subject's own timers up to
+//! then.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::library::{Definitions, InForce};
 use super::subjects::Subjects;
-use crate::domain::{DeadReason, FilterReason, Incarnation, Millis, Outcome, PartitionId, SubjectKey};
+use crate::domain::{DeadReason, FilterReason, Incarnation, MINUTE_MS, Millis, Outcome, PartitionId, SubjectKey};
 use crate::log::{LogReader, RecordRef};
 use crate::schema;
 use crate::schema::records::{Activated, Command, CommandsRecord, CommandsTick, JournalFact, JournalRecord, JournalTime};
@@ -28,6 +29,10 @@ pub const STAGE: &str = "workflows";
 
 /// What one decision may write: with a commit as full as commits may be, less than an append may hold.
 const DECISION_BYTES_MAX: usize = 4 << 20;
+
+/// How far a command's own time may be ahead of partition time and be believed: more than an idle partition's next tick, less than a clock
+/// that is wrong could do harm with.
+const AHEAD_MS_MAX: i64 = 5 * MINUTE_MS;
 
 /// How a record of the platform itself is counted.
 const CONTROL: Applied = Applied::Done(Outcome::Filtered(FilterReason::Control));
@@ -102,10 +107,14 @@ impl WorkflowFold {
         self.memo.time.map_or(Millis::MIN, Millis)
     }
 
-    /// The time at which a command is decided.
-    fn time_of(&self, at: Option<i64>, slot: Slot) -> Millis {
+    /// The time at which a command is decided. Partition time is behind by up to a tick, and of an idle partition by more: what begins with
+    /// a command is counted from when it was appended.
+    fn time_of(&self, at: Option<i64>, appended: Millis, slot: Slot) -> Millis {
         match self.clock {
-            NamespaceClock::Wall => self.partition_time(),
+            NamespaceClock::Wall => {
+                let heard = self.partition_time();
+                appended.clamp(heard, heard + AHEAD_MS_MAX)
+            }
             // What carries no time happens now; answers have the time of what they answer, which the subject knows.
             NamespaceClock::Event => at.map_or_else(|| self.subjects.get(slot).subject.now.max(self.partition_time()), Millis),
         }
@@ -146,7 +155,7 @@ impl WorkflowFold {
             *appended = record.append_time;
         }
         self.begin_time(record, out)?;
-        let at = self.time_of(command.at, slot);
+        let at = self.time_of(command.at, record.append_time, slot);
         match self.decide(slot, |subject, context| workflow::drive(subject, context, &input, at), out)? {
             None => Ok(Applied::Done(Outcome::Applied)),
             Some(rejection) => {
@@ -167,9 +176,11 @@ impl WorkflowFold {
             .map_err(|error| Error::Record(Fault::new(DeadReason::Undecodable, error.to_string())))?;
         let name = key.as_str().to_owned();
         let clock = clock_of(self.clock);
-        let context =
-            Context { subject: &name, library: &self.definitions.library, policy: &self.definitions.policy, clock, is_held: self.is_held };
         let time = self.partition_time();
+        let (library, policy) = (&self.definitions.library, &self.definitions.policy);
+        // In event time everything before the time of a decision has come.
+        let heard = if clock == Clock::Wall { time } else { Millis::MAX };
+        let context = Context { subject: &name, library, policy, clock, is_held: self.is_held, heard };
         let subject = self.subjects.get_mut(slot);
         let Driven { mut facts, rejected } = decide(subject, context);
         if clock == Clock::Event && subject.next_wake(clock).is_some_and(|due| due <= time) {
@@ -342,7 +353,7 @@ impl Fold for WorkflowFold {
         };
         let Ok(input) = serde_json::from_str::<Input>(command.body) else { return Ok(()) };
         let Some(slot) = self.subjects.load(std::iter::once(record.key))?.pop().flatten() else { return Ok(()) };
-        let at = self.time_of(command.at, slot);
+        let at = self.time_of(command.at, record.append_time, slot);
         self.set_aside(slot, &input, at, out)
     }
 

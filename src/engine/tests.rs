@@ -252,6 +252,21 @@ fn runs_that_together_say_more_than_a_commit_may_hold_are_paused_and_nobody_else
 }
 
 #[test]
+fn a_delay_that_begins_after_an_idle_minute_is_not_shorter_than_it_says() {
+    let mut world = World::new(&GROWS.replace("wait = \"1h\"", "wait = \"30s\""));
+    world.start("bob", "0", json!({ "text": "x" }));
+    world.pass(HOUR_MS);
+    assert_eq!(world.outcome().1, 1);
+    // Nobody has heard time since.
+    world.clock.advance(50_000);
+    world.start("ann", "1", json!({ "text": "x" }));
+    world.pass(20_000);
+    assert_eq!(world.outcome().1, 1, "half a minute is not over");
+    world.pass(10_000);
+    assert_eq!(world.outcome().1, 2);
+}
+
+#[test]
 fn what_nobody_can_read_is_a_dead_letter_and_counted() {
     let mut world = World::new(PANICS);
     world.put("ann", &CommandsRecord::Command(Command { kind: "signal", at: None, depth: 0, body: "{\"signal\":" }));

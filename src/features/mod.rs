@@ -171,6 +171,11 @@ impl Profile {
         groups
     }
 
+    /// The IANA name of the time zone that was stated last.
+    pub fn time_zone(&self) -> Option<&str> {
+        self.rhythm.zone()
+    }
+
     /// Adds everything of another profile of the same person, as if its events had been folded here in their places.
     pub fn absorb(&mut self, other: &Profile, rules: &Rules) -> Touched {
         self.woken = self.woken.max(other.woken);

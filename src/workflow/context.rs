@@ -2,6 +2,7 @@
 
 use super::definition::Library;
 use super::policy::Policy;
+use crate::domain::Millis;
 
 /// What time is to a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,6 +24,9 @@ pub struct Context<'c> {
     pub clock: Clock,
     /// The folder is a copy of another, and no operator has let time pass in it: nothing is permitted that would not wait for time.
     pub is_held: bool,
+    /// Under the wall's clock: everything that was done up to here has come. What is decided may be stamped later than this, for nothing
+    /// that begins now is to be shorter than it says; silence is concluded, and sending permitted, no later than this.
+    pub heard: Millis,
 }
 
 impl<'c> Context<'c> {

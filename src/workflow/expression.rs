@@ -43,7 +43,16 @@ const ROOTS: [(&str, Root); 6] = [
     ("run", Root::Run),
 ];
 
-const RUN_FIELDS: [(&str, Type); 4] = [("id", Type::Text), ("workflow", Type::Text), ("started_at", Type::Time), ("key", Type::Text)];
+const RUN_FIELDS: [(&str, Type); 7] = [
+    ("id", Type::Text),
+    ("workflow", Type::Text),
+    ("started_at", Type::Time),
+    ("key", Type::Text),
+    // Whose run it is: `u:ID` or `a:ID`, and the id alone of whichever kind it is.
+    ("subject", Type::Text),
+    ("user_id", Type::Text),
+    ("anonymous_id", Type::Text),
+];
 
 /// What a node's results are known to hold.
 #[derive(Debug, Clone)]
@@ -272,6 +281,8 @@ pub(super) fn json_time(value: &Json) -> Option<Millis> {
 /// What expressions are evaluated against.
 pub(super) struct Scope<'a> {
     pub(super) run: Option<(RunId, &'a Run)>,
+    /// As the context names it: tenant, a NUL, `u:ID` or `a:ID`.
+    pub(super) subject: &'a str,
     /// Before there is a run: what would start it.
     pub(super) entry: Option<&'a Json>,
     pub(super) event: Option<&'a Json>,
@@ -309,6 +320,14 @@ impl<'a> Scope<'a> {
     }
 
     fn run_field(&self, path: &str) -> Value<'a> {
+        let own = self.subject.rsplit_once('\0').map_or(self.subject, |(_, own)| own);
+        let text = |text: Option<&'a str>| text.map_or(Value::Absent, |text| Value::Text(Cow::Borrowed(text)));
+        match path {
+            "subject" => return text(Some(own)),
+            "user_id" => return text(own.strip_prefix("u:")),
+            "anonymous_id" => return text(own.strip_prefix("a:")),
+            _ => {}
+        }
         let Some((id, run)) = self.run else { return Value::Absent };
         match path {
             "id" => Value::Text(Cow::Owned(id.to_string())),

@@ -171,7 +171,7 @@ impl<'w> World<'w> {
 
     fn input(&mut self, input: &Input) {
         let (subject, policy) = (self.case.subject.as_str(), &self.case.policy);
-        let context = Context { subject, library: &self.library, policy, clock: Clock::Wall, is_held: false };
+        let context = Context { subject, library: &self.library, policy, clock: Clock::Wall, is_held: false, heard: Millis::MAX };
         // A rejection is what the story then lacks.
         for fact in drive(&mut self.state, context, input, self.now).facts {
             self.perform(&fact);

@@ -89,7 +89,7 @@ impl Policy {
 
     /// The rule that gives an approval at once, if one does.
     pub fn approves(&self, workflow: &str, node: &str, shows: &Json, now: Millis) -> Option<&Rule> {
-        let scope = Scope { run: None, entry: None, event: None, profile: None, shows: Some(shows), now };
+        let scope = Scope { run: None, subject: "", entry: None, event: None, profile: None, shows: Some(shows), now };
         let mut rules = self.approvals.iter().filter(|rule| rule.workflow == workflow && rule.node == node);
         rules.find(|rule| rule.when.as_ref().is_none_or(|when| when.holds(&scope)))
     }

@@ -54,7 +54,7 @@ impl Verified {
         });
         let mut library = Library::default();
         library.activate(Arc::clone(definition));
-        let context = Context { subject, library: &library, policy, clock: Clock::Wall, is_held: false };
+        let context = Context { subject, library: &library, policy, clock: Clock::Wall, is_held: false, heard: Millis::MAX };
         for run in started {
             self.runs += 1;
             let replay = Replay { definition, context, run, state: Subject::default(), story: Story::default(), number: 0 };
@@ -379,7 +379,8 @@ mod tests {
             library
         };
         let policy = Policy::shipped();
-        let context = Context { subject: "t\0u:ann", library: &library, policy: &policy, clock: Clock::Wall, is_held: false };
+        let context =
+            Context { subject: "t\0u:ann", library: &library, policy: &policy, clock: Clock::Wall, is_held: false, heard: Millis::MAX };
         let (entry, profile) = (serde_json::json!({}), serde_json::json!({ "orders": 1 }));
         let start = Input::Start { workflow: "winback".into(), cause: "api:1".into(), entry, profile, depth: 0, parent: None };
         let facts = apply(&mut Subject::default(), context, &start, Millis(0)).unwrap();

@@ -207,6 +207,7 @@ impl State {
             policy: &policy,
             clock: workflow::Clock::Wall,
             is_held: false,
+            heard: Millis::MAX,
         };
         workflow::drive(subject, context, input, at).facts
     }

@@ -21,16 +21,10 @@ use crate::stream::outputs::Outputs;
 use crate::stream::{Error, Topic};
 use crate::workflow::{Definition, Input, RunId};
 
-/// Traits that say where and when a person can be reached, and the attribute that each becomes.
-const REACHED_BY: [(&str, &str); 7] = [
-    ("email", "email"),
-    ("phone", "phone"),
-    ("push_token", "push_token"),
-    ("pushToken", "push_token"),
-    ("timezone", "time_zone"),
-    ("timeZone", "time_zone"),
-    ("time_zone", "time_zone"),
-];
+/// Traits that say where a person can be reached, and the attribute that each becomes.
+const REACHED_BY: [(&str, &str); 4] = [("email", "email"), ("phone", "phone"), ("push_token", "push_token"), ("pushToken", "push_token")];
+/// The attribute that the time zone becomes, whichever trait or context it was said in.
+const TIME_ZONE: &str = "time_zone";
 
 /// What the runs of every workflow that ever took entries want to hear, together.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -167,7 +161,17 @@ impl ProfileFold {
         self.tell(slot, now, &Input::SegmentChange { cause, segment: segment.to_owned(), entered, profile, late }, out)
     }
 
-    /// Where and when the person can be reached, as far as an event changed it.
+    /// The time zone in force, if it was another before.
+    pub(super) fn tell_zone(&self, slot: Slot, before: Option<&str>, now: Millis, out: &mut Outputs) -> Result<(), Error> {
+        match self.cache.get(slot).profile.time_zone() {
+            Some(zone) if before != Some(zone) && !out.is_silent() => {
+                self.tell(slot, now, &Input::Attribute { name: TIME_ZONE.to_owned(), value: json!(zone) }, out)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the person can be reached, as far as an event changed it.
     pub(super) fn tell_reach(&self, slot: Slot, before: &Reach, now: Millis, out: &mut Outputs) -> Result<(), Error> {
         if out.is_silent() {
             return Ok(());

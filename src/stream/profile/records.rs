@@ -61,7 +61,10 @@ impl ProfileFold {
         let reach = if event.kind == IDENTIFY { self.reach(slot) } else { Reach::default() };
         let rules = &self.deployed.topology.rules;
         let person = self.cache.get_mut(slot);
-        let touched = person.profile.observe(&extract(&raw(event), rules), rules);
+        let seen = extract(&raw(event), rules);
+        // Browsers say it with every event: compared only then, told only when it is another.
+        let zone = seen.time_zone.is_some().then(|| person.profile.time_zone().map(Box::<str>::from));
+        let touched = person.profile.observe(&seen, rules);
         let says_consent = person.consent.observe(said(event), time);
         // On live traffic, news of yesterday must not start anything today; what it makes true of the person is true as of today.
         let is_late = self.clock == NamespaceClock::Wall && event.received_at.saturating_sub(event.event_time) > DAY_MS;
@@ -74,6 +77,9 @@ impl ProfileFold {
         }
         if event.kind == IDENTIFY {
             self.tell_reach(slot, &reach, now, out)?;
+        }
+        if let Some(before) = zone {
+            self.tell_zone(slot, before.as_deref(), now, out)?;
         }
         self.tell_event(slot, event, now, is_late, out)?;
         let groups = if is_late { Groups::ALL } else { touched.groups };
@@ -276,6 +282,7 @@ impl ProfileFold {
         let history = decode_history(absorb.state);
         let is_last = self.no_longer_expects(slot, absorb.anonymous_id);
         let reach = self.reach(slot);
+        let zone = self.cache.get(slot).profile.time_zone().map(Box::<str>::from);
         let person = self.cache.get_mut(slot);
         let answer = match history {
             Err(detail) => Applied::Rejected(Fault::new(DeadReason::Undecodable, detail)),
@@ -289,6 +296,7 @@ impl ProfileFold {
                     }
                 }
                 self.tell_reach(slot, &reach, now, out)?;
+                self.tell_zone(slot, zone.as_deref(), now, out)?;
                 if touched.groups != Groups::NONE {
                     self.decide(slot, now, touched.groups, "", false, out)?;
                     self.changed(slot);

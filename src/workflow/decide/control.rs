@@ -118,7 +118,7 @@ impl Turn<'_, '_> {
         }
         let waking = self.state.waking(self.context.clock);
         let mut due: Vec<_> = run.steps.iter().filter_map(|(visit, step)| step.wake(waking).map(|at| (at, *visit))).collect();
-        due.retain(|(at, _)| *at <= self.at);
+        due.retain(|(at, _)| *at <= self.heard());
         due.sort_unstable();
         for (_, visit) in due {
             // What fired first may have paused the run: the rest is due when it resumes.

@@ -60,7 +60,11 @@ impl Turn<'_, '_> {
             Outcome::Done { result } => match self.as_declared(run, &pending, result) {
                 Ok(result) => {
                     let result = self.bounded(run, effect, &result);
+                    let sent = self.sent_event(run, &pending);
                     self.fact(run, What::EffectCompleted { effect, attempt, result, assumed: false });
+                    if let Some(sent) = sent {
+                        self.fact(run, sent);
+                    }
                 }
                 Err(_) if !is_open => return Err(Rejection::NotThisAttempt(attempt)),
                 Err(error) => {
@@ -84,6 +88,25 @@ impl Turn<'_, '_> {
             Outcome::Unknown { error } => self.unknown(run, &pending, attempt, error),
         }
         Ok(())
+    }
+
+    /// That a message went out is an event of the person's like those of its being opened, so that features and goals know of it.
+    fn sent_event(&self, run: RunId, pending: &Pending) -> Option<What> {
+        let event = match pending.target.as_str() {
+            _ if !pending.is_message() => return None,
+            "email" => "Email Sent",
+            "sms" => "SMS Sent",
+            "push" => "Push Notification Sent",
+            "in_app" => "In-App Message Sent",
+            _ => return None,
+        };
+        let state = self.state.runs.get(&run)?;
+        let (visit, _) = state.effect(pending.id)?;
+        let node = state.steps.get(&visit)?.node.clone();
+        let properties = serde_json::json!({
+            "campaign": state.workflow, "node": node, "purpose": pending.purpose, "message_id": pending.id.to_string(),
+        });
+        Some(What::EventEmitted { visit, node, event: event.to_owned(), properties })
     }
 
     /// The result as `returns` declares it, which whatever comes later was checked against. What a channel answers is its own.

@@ -71,12 +71,20 @@ impl Turn<'_, '_> {
         }
         let Some(definition) = self.definition(run) else { return };
         let event = Some(happening.payload);
-        let scope = Scope { run: Some((id, run)), entry: None, event, profile: happening.profile, shows: None, now: self.at };
+        let scope = Scope {
+            run: Some((id, run)),
+            subject: self.context.subject,
+            entry: None,
+            event,
+            profile: happening.profile,
+            shows: None,
+            now: self.at,
+        };
         let mut matched = Vec::new();
         for (visit, step) in &run.steps {
             let Doing::Wait { until } = step.doing else { continue };
             // The time-out was first: it only has not been decided yet.
-            if until < self.at {
+            if until < self.heard() {
                 continue;
             }
             let Some((_, node)) = definition.find(&step.node) else { continue };
@@ -101,7 +109,15 @@ impl Turn<'_, '_> {
         }
         let Some(definition) = self.definition(run) else { return };
         let event = Some(happening.payload);
-        let scope = Scope { run: Some((id, run)), entry: None, event, profile: happening.profile, shows: None, now: self.at };
+        let scope = Scope {
+            run: Some((id, run)),
+            subject: self.context.subject,
+            entry: None,
+            event,
+            profile: happening.profile,
+            shows: None,
+            now: self.at,
+        };
         let reached = definition.goals.iter().find(|goal| {
             goal.event == happening.name
                 && !run.results.contains_key(&goal.name)

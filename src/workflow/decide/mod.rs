@@ -155,12 +155,22 @@ impl Turn<'_, '_> {
         self.context.library.of(&run.digest).cloned()
     }
 
-    fn scope<'s>(&self, id: RunId, run: &'s Run) -> Scope<'s> {
-        Scope { run: Some((id, run)), entry: None, event: None, profile: None, shows: None, now: self.at }
+    /// The time up to which nothing is missing that was done.
+    fn heard(&self) -> Millis {
+        self.at.min(self.context.heard)
     }
 
     fn run_ids(&self) -> Vec<RunId> {
         self.state.runs.keys().copied().collect()
+    }
+}
+
+impl<'c> Turn<'_, 'c> {
+    fn scope<'s>(&self, id: RunId, run: &'s Run) -> Scope<'s>
+    where
+        'c: 's,
+    {
+        Scope { run: Some((id, run)), subject: self.context.subject, entry: None, event: None, profile: None, shows: None, now: self.at }
     }
 }
 

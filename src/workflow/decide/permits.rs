@@ -16,12 +16,12 @@ impl Turn<'_, '_> {
     pub(super) fn permit_is_due(&self, pending: &Pending) -> bool {
         let Some(asked) = pending.asks() else { return false };
         // Whoever asked has no time left to use it.
-        if pending.open.as_ref().and_then(|open| pending.times_out(open)).is_some_and(|given_up| given_up <= self.at) {
+        if pending.open.as_ref().and_then(|open| pending.times_out(open)).is_some_and(|given_up| given_up <= self.heard()) {
             return false;
         }
         let purpose = self.context.policy.permits.purpose(&pending.purpose);
         let is_transactional = purpose.is_some_and(|purpose| purpose.basis == Basis::Transactional);
-        (is_transactional && !self.context.is_held) || self.context.clock == Clock::Event || self.at >= asked
+        (is_transactional && !self.context.is_held) || self.context.clock == Clock::Event || self.heard() >= asked
     }
 
     pub(super) fn decide_permit(&mut self, run: RunId, pending: &Pending) {
@@ -42,6 +42,22 @@ impl Turn<'_, '_> {
                 };
                 refused(effect, attempt, &refusal.reason, retry_at)
             }
+        };
+        self.fact(run, what);
+    }
+
+    /// The time at which a refused message asks again, as it would be told now.
+    pub(super) fn refuse_anew(&mut self, run: RunId, pending: &Pending) {
+        let (effect, attempt) = (pending.id, pending.attempts);
+        let what = match self.ask(pending, NOBODY) {
+            Decision::Granted(_) => {
+                let reason = "it is known now where the person lives: asks again".to_owned();
+                What::PermitRefused { effect, attempt, code: "quiet_hours".to_owned(), reason, retry_at: Some(self.at) }
+            }
+            Decision::Refused(refusal) => match refusal.retry_at {
+                Some(retry_at) if Some(retry_at) != pending.retry_at => refused(effect, attempt, &refusal.reason, Some(retry_at)),
+                _ => return,
+            },
         };
         self.fact(run, what);
     }

@@ -6,7 +6,7 @@ use super::super::carry::Carry;
 use super::super::context::Clock;
 use super::super::fact::{Fact, What};
 use super::super::input::Input;
-use super::super::state::EXPECT_MS_MAX;
+use super::super::state::{EXPECT_MS_MAX, Pending};
 use super::Turn;
 use crate::consent::Stated;
 use crate::domain::Millis;
@@ -22,6 +22,22 @@ impl Turn<'_, '_> {
     pub(super) fn attribute(&mut self, name: &str, value: &Json) {
         if self.state.attributes.get(name) != Some(value) {
             self.note(What::AttributeSet { name: name.to_owned(), value: value.clone() });
+            if name == "time_zone" {
+                self.ask_anew();
+            }
+        }
+    }
+
+    /// What waits because quiet hours refused it a permit waits for those of another place now.
+    fn ask_anew(&mut self) {
+        for id in self.run_ids() {
+            let Some(run) = self.state.runs.get(&id).filter(|run| run.paused.is_none()) else { continue };
+            let waits = |pending: &&Pending| {
+                let refused = pending.is_message() && pending.last_category.is_none() && !pending.looking;
+                refused && pending.attempts > 0 && pending.open.is_none() && pending.stuck.is_none() && pending.retry_at.is_some()
+            };
+            let waiting: Vec<_> = run.effects().filter(waits).cloned().collect();
+            waiting.iter().for_each(|pending| self.refuse_anew(id, pending));
         }
     }
 
@@ -73,7 +89,7 @@ impl Turn<'_, '_> {
         if self.context.clock == Clock::Event {
             return;
         }
-        let late = self.state.expecting.iter().filter(|(_, since)| **since + EXPECT_MS_MAX <= self.at);
+        let late = self.state.expecting.iter().filter(|(_, since)| **since + EXPECT_MS_MAX <= self.heard());
         for anonymous in late.map(|(anonymous, _)| anonymous.clone()).collect::<Vec<_>>() {
             self.note(What::ExpectationEnded { anonymous });
         }

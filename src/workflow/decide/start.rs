@@ -70,6 +70,7 @@ impl Turn<'_, '_> {
     fn enter(&mut self, definition: &Definition, cause: &Cause<'_>) {
         let scope = Scope {
             run: None,
+            subject: self.context.subject,
             entry: Some(cause.entry),
             event: Some(cause.entry),
             profile: Some(cause.profile),

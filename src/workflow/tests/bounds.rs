@@ -98,6 +98,19 @@ fn a_message_is_not_told_what_is_not_known() {
 }
 
 #[test]
+fn an_expression_may_name_whose_run_it_is() {
+    let nodes = agent("e", "end", "input = { whose = \"run.subject\", user = \"run.user_id\", anonymous = \"run.anonymous_id\" }");
+    let mut scene = Scene::new("{ command = true, key = \"run.user_id\" }", &nodes);
+    scene.start("m1").unwrap();
+    let input = scene.journal.iter().find_map(|fact| match &fact.what {
+        What::EffectRequested { input, .. } => Some(input.clone()),
+        _ => None,
+    });
+    assert_eq!(input, Some(json!({ "whose": "u:ann", "user": "ann", "anonymous": null })));
+    assert_eq!(scene.state.runs.values().next().and_then(|run| run.key.clone()).as_deref(), Some("ann"));
+}
+
+#[test]
 fn what_may_have_been_sent_is_looked_for_before_it_is_sent_again() {
     let mut scene = Scene::new(COMMAND, super::scene::EFFECT);
     scene.start("m1").unwrap();

@@ -52,7 +52,14 @@ impl Life {
     }
 
     fn give(&mut self, input: &Input, at: Millis) {
-        let context = Context { subject: SUBJECT, library: &self.library, policy: &self.policy, clock: Clock::Event, is_held: false };
+        let context = Context {
+            subject: SUBJECT,
+            library: &self.library,
+            policy: &self.policy,
+            clock: Clock::Event,
+            is_held: false,
+            heard: Millis::MAX,
+        };
         let driven = drive(&mut self.state, context, input, at);
         for fact in &driven.facts {
             self.see(fact);
@@ -192,5 +199,55 @@ proptest! {
         for pair in one.journal.windows(2) {
             prop_assert!(pair[0].at <= pair[1].at, "{:?}", pair);
         }
+    }
+}
+
+/// An idle partition hears time once a minute, and a busy one once a second.
+mod behind {
+    use serde_json::json;
+
+    use super::super::super::{Clock, Input, What};
+    use super::super::scene::{COMMAND, EFFECT, Scene};
+    use crate::domain::{MINUTE_MS, SECOND_MS};
+
+    fn scene(entry: &str, nodes: &str) -> Scene {
+        let mut scene = Scene::new(entry, nodes);
+        scene.behind_ms = MINUTE_MS;
+        scene
+    }
+
+    #[test]
+    fn a_delay_is_never_shorter_than_it_says() {
+        let mut scene = scene(COMMAND, "[[node]]\nname = \"d\"\nkind = \"delay\"\nwait = \"30s\"\nnext = \"end\"");
+        scene.start("m1").unwrap();
+        assert_eq!(scene.state.next_wake(Clock::Wall), Some(scene.now + 30 * SECOND_MS));
+        scene.behind_ms = 0;
+        scene.wait(29 * SECOND_MS);
+        assert_eq!(scene.state.runs.len(), 1);
+        scene.wait(SECOND_MS);
+        scene.tells(&["run ended completed"]);
+    }
+
+    #[test]
+    fn silence_is_concluded_only_once_everything_that_was_done_has_come() {
+        let nodes = "[[node]]\nname = \"w\"\nkind = \"wait_for\"\nany = [{ event = \"Bought\" }]\ntimeout = \"10s\"\nnext = \"end\"\non_timeout = \"e\"\n";
+        let mut scene = scene(COMMAND, &format!("{nodes}{EFFECT}"));
+        scene.start("m1").unwrap();
+        scene.now = scene.now + 40 * SECOND_MS;
+        scene.give(Input::Attribute { name: "plan".to_owned(), value: json!("pro") }).unwrap();
+        assert_eq!(scene.count(|what| matches!(what, What::TimerFired { .. })), 0, "nobody has heard that ten seconds are over");
+        scene.event("Bought", "m2", json!({}));
+        scene.tells(&["w saw Bought", "run ended completed"]);
+    }
+
+    #[test]
+    fn a_permit_waits_until_what_was_said_before_it_was_asked_for_has_come() {
+        let mut scene = scene(COMMAND, EFFECT);
+        scene.start("m1").unwrap();
+        scene.begin().unwrap();
+        assert_eq!(scene.count(|what| matches!(what, What::PermitGranted { .. })), 0);
+        scene.behind_ms = 0;
+        scene.give(Input::Due).unwrap();
+        assert_eq!(scene.count(|what| matches!(what, What::PermitGranted { .. })), 1);
     }
 }

@@ -108,6 +108,8 @@ fn paused_never_sends(journal: &[Fact]) {
     for fact in journal {
         let Some(run) = fact.run else { continue };
         match &fact.what {
+            // What was in flight went out, and is told.
+            What::EventEmitted { event, .. } if event.ends_with(" Sent") => {}
             What::RunPaused { .. } => {
                 paused.insert(run);
             }

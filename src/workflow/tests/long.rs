@@ -24,7 +24,14 @@ impl Long {
 
     /// Gives an input, and says which effects were asked for.
     fn give(&mut self, input: &Input) -> Vec<Input> {
-        let context = Context { subject: "t\0u:ann", library: &self.library, policy: &self.policy, clock: Clock::Wall, is_held: false };
+        let context = Context {
+            subject: "t\0u:ann",
+            library: &self.library,
+            policy: &self.policy,
+            clock: Clock::Wall,
+            is_held: false,
+            heard: Millis::MAX,
+        };
         let driven = drive(&mut self.state, context, input, self.now);
         assert_eq!(driven.rejected, None);
         self.facts += driven.facts.len() as u64;

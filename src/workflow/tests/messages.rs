@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::{Category, Clock, Input, Outcome, Policy, Rejection, Skipped, Subject, What, evolve};
 use super::scene::{COMMAND, EFFECT, EXECUTOR, Scene, failed};
-use crate::domain::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
+use crate::domain::{DAY_MS, HOUR_MS, MINUTE_MS, Millis, SECOND_MS};
 use crate::permit::{AddressKey, Cause};
 
 const REFUSED: &str = "\non_refused = \"no\"\n[[node]]\nname = \"no\"\nkind = \"exit\"\noutcome = \"may not\"";
@@ -115,6 +115,31 @@ fn a_send_of_which_nobody_knows_keeps_its_place_until_somebody_does() {
     scene.begin().unwrap();
     scene.finish(done()).unwrap();
     scene.tells(&["e attempt 1 unknown", "e attempt 2 looks up", "e was not done", "e attempt 3", "e permitted", "e done"]);
+}
+
+#[test]
+fn a_message_that_went_out_is_an_event_of_the_person() {
+    let mut scene = message();
+    scene.begin().unwrap();
+    scene.finish(done()).unwrap();
+    let sent = scene.journal.iter().find_map(|fact| match &fact.what {
+        What::EventEmitted { event, properties, .. } => Some((event.clone(), properties["campaign"].clone(), properties["node"].clone())),
+        _ => None,
+    });
+    assert_eq!(sent, Some(("Email Sent".to_owned(), json!("w"), json!("e"))));
+}
+
+#[test]
+fn a_message_that_waits_for_morning_asks_again_when_it_is_known_where_the_person_lives() {
+    let mut scene = message();
+    // Night in UTC, noon in Tokyo.
+    scene.now = Millis(27 * HOUR_MS);
+    scene.give(Input::Attribute { name: "time_zone".to_owned(), value: json!("UTC") }).unwrap();
+    scene.begin().unwrap();
+    scene.tells(&["e refused: quiet hours"]);
+    scene.give(Input::Attribute { name: "time_zone".to_owned(), value: json!("Asia/Tokyo") }).unwrap();
+    scene.begin().unwrap();
+    scene.tells(&["e refused", "e attempt 2", "e permitted"]);
 }
 
 #[test]

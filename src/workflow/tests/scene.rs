@@ -15,6 +15,8 @@ pub(super) struct Scene {
     pub(super) library: Library,
     pub(super) policy: Policy,
     pub(super) clock: Clock,
+    /// How far partition time is behind the clock.
+    pub(super) behind_ms: i64,
     pub(super) journal: Vec<Fact>,
     pub(super) now: Millis,
 }
@@ -25,8 +27,15 @@ impl Scene {
         let definition = Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
         let mut library = Library::default();
         library.activate(Arc::new(definition));
-        let mut scene =
-            Self { state: Subject::default(), library, policy: Policy::shipped(), clock: Clock::Wall, journal: Vec::new(), now: Millis(0) };
+        let mut scene = Self {
+            state: Subject::default(),
+            library,
+            policy: Policy::shipped(),
+            clock: Clock::Wall,
+            behind_ms: 0,
+            journal: Vec::new(),
+            now: Millis(0),
+        };
         // Noon: no quiet hours, wherever the test goes on from here by hours.
         scene.now = Millis(12 * HOUR_MS);
         scene.give(Input::Attribute { name: "email".to_owned(), value: json!("ann@example.org") }).unwrap();
@@ -34,11 +43,25 @@ impl Scene {
     }
 
     pub(super) fn context(&self) -> Context<'_> {
-        Context { subject: "t\0u:ann", library: &self.library, policy: &self.policy, clock: self.clock, is_held: false }
+        Context {
+            subject: "t\0u:ann",
+            library: &self.library,
+            policy: &self.policy,
+            clock: self.clock,
+            is_held: false,
+            heard: self.now + -self.behind_ms,
+        }
     }
 
     pub(super) fn give(&mut self, input: Input) -> Result<(), Rejection> {
-        let context = Context { subject: "t\0u:ann", library: &self.library, policy: &self.policy, clock: self.clock, is_held: false };
+        let context = Context {
+            subject: "t\0u:ann",
+            library: &self.library,
+            policy: &self.policy,
+            clock: self.clock,
+            is_held: false,
+            heard: self.now + -self.behind_ms,
+        };
         let driven = drive(&mut self.state, context, &input, self.now);
         self.journal.extend(driven.facts);
         driven.rejected.map_or(Ok(()), Err)

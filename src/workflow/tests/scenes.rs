@@ -231,7 +231,8 @@ fn a_run_whose_decision_fails_is_paused_alone_and_the_others_go_on() {
         scene.event("Start", &format!("m{number}"), json!({ "n": number }));
     }
     let (library, policy) = (scene.library.clone(), Policy::shipped());
-    let context = Context { subject: "t\0u:ann", library: &library, policy: &policy, clock: Clock::Wall, is_held: false };
+    let context =
+        Context { subject: "t\0u:ann", library: &library, policy: &policy, clock: Clock::Wall, is_held: false, heard: Millis::MAX };
     let before = scene.state.clone();
     let input =
         Input::Event { cause: "m9".to_owned(), name: "Go".to_owned(), properties: json!({ "n": 2 }), profile: json!({}), late: false };

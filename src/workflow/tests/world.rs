@@ -79,7 +79,14 @@ impl World {
     pub(super) fn input(&mut self, input: Input) -> Result<(), Rejection> {
         self.inputs.push((self.now, input.clone(), self.journal.len()));
         let before = self.state.clone();
-        let context = Context { subject: SUBJECT, library: &self.library, policy: &self.policy, clock: Clock::Wall, is_held: false };
+        let context = Context {
+            subject: SUBJECT,
+            library: &self.library,
+            policy: &self.policy,
+            clock: Clock::Wall,
+            is_held: false,
+            heard: Millis::MAX,
+        };
         let driven = drive(&mut self.state, context, &input, self.now);
         if let Some(rejection) = driven.rejected {
             assert!(self.state == before && driven.facts.is_empty(), "a rejection changes nothing: {input:?}");

@@ -103,6 +103,9 @@ pub struct Reference {
     partition: PartitionId,
 }
 
+/// How far a command's own time may be ahead of partition time: as the engine's documentation says.
+const AHEAD_MS_MAX: i64 = 5 * 60_000;
+
 /// What decisions are made under.
 pub struct Setting<'s> {
     pub definitions: &'s [Definition],
@@ -157,7 +160,7 @@ impl Reference {
         let time = self.time.map_or(Millis::MIN, Millis);
         let now = self.subjects.get(&key).map_or(Millis(0), |subject| subject.now);
         let at = match (setting.clock, at) {
-            (Clock::Wall, _) => time,
+            (Clock::Wall, _) => append_time.clamp(time, time + AHEAD_MS_MAX),
             (Clock::Event, at) => at.map_or_else(|| now.max(time), Millis),
         };
         self.decide(&key, setting, |subject, context| drive(subject, context, &input, at).facts);
@@ -202,7 +205,8 @@ impl Reference {
         let name = SubjectKey::from_bytes(key.clone()).expect("a subject's key");
         let shipped = (!self.has_policy).then(Policy::shipped);
         let policy = shipped.as_ref().unwrap_or(setting.policy);
-        let context = Context { subject: name.as_str(), library: &self.library, policy, clock: setting.clock, is_held: false };
+        let heard = if setting.clock == Clock::Wall { self.time.map_or(Millis::MIN, Millis) } else { Millis::MAX };
+        let context = Context { subject: name.as_str(), library: &self.library, policy, clock: setting.clock, is_held: false, heard };
         let facts = decide(self.subjects.entry(key.clone()).or_default(), context);
         self.items.extend(facts.into_iter().map(|fact| Item::Fact(key.clone(), fact)));
     }

@@ -135,6 +135,8 @@ fn paused_never_sends(facts: &[Fact]) {
     for fact in facts {
         let Some(run) = fact.run else { continue };
         match &fact.what {
+            // What was in flight went out, and is told.
+            What::EventEmitted { event, .. } if event.ends_with(" Sent") => {}
             What::RunPaused { .. } => drop(paused.insert(run)),
             What::RunResumed { .. } => drop(paused.remove(&run)),
             What::AttemptMinted { .. }
