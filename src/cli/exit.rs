@@ -11,9 +11,9 @@ const USAGE: u8 = 2;
 /// What was asked for is not there.
 pub const NOT_FOUND: u8 = 3;
 /// A check did not pass.
-pub const CHECK_FAILED: u8 = 4;
+const CHECK_FAILED: u8 = 4;
 /// Anything else that failed.
-pub const FAILED: u8 = 1;
+const FAILED: u8 = 1;
 
 /// An error with an exit code of its own; `main` prints it and leaves with the code.
 #[derive(Debug, thiserror::Error)]

@@ -46,10 +46,10 @@ pub struct Verified {
 const NOTHING: &str = "nothing";
 
 impl Verified {
-    /// Holds one subject's whole journal against the definition.
-    pub fn add(&mut self, definition: &Arc<Definition>, policy: &Policy, subject: &str, journal: &[Fact]) {
+    /// Holds one subject's whole journal against the definition: its runs of the workflow, of the recorded version `of` if one is named.
+    pub fn add(&mut self, definition: &Arc<Definition>, policy: &Policy, subject: &str, journal: &[Fact], of: Option<&str>) {
         let started = journal.iter().filter_map(|fact| match &fact.what {
-            What::RunStarted { workflow, .. } if *workflow == definition.name => fact.run,
+            What::RunStarted { workflow, digest, .. } if *workflow == definition.name && of.is_none_or(|of| of == digest) => fact.run,
             _ => None,
         });
         let mut library = Library::default();
@@ -355,7 +355,7 @@ mod tests {
     fn verified(recorded: &Definition, newer: &Arc<Definition>) -> Verified {
         let mut verified = Verified::default();
         for case in &recorded.tests {
-            verified.add(newer, &Policy::shipped(), &case.subject, &harness::run(recorded, case));
+            verified.add(newer, &Policy::shipped(), &case.subject, &harness::run(recorded, case), None);
         }
         verified
     }
@@ -385,7 +385,7 @@ mod tests {
         let start = Input::Start { workflow: "winback".into(), cause: "api:1".into(), entry, profile, depth: 0, parent: None };
         let facts = apply(&mut Subject::default(), context, &start, Millis(0)).unwrap();
         let mut found = Verified::default();
-        found.add(&definition, &policy, "t\0u:ann", &facts);
+        found.add(&definition, &policy, "t\0u:ann", &facts, None);
         assert_eq!((found.runs, found.divergences), (1, Vec::new()));
     }
 

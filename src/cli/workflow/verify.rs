@@ -8,14 +8,14 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use super::super::exit::{self, Exit};
-use super::super::output::{outln, print_json};
+use super::super::exit::Exit;
+use super::super::output::{note, outln, print_json};
 use super::super::{run, topic};
 use crate::config::Config;
 use crate::domain::{Millis, SubjectKey};
 use crate::schema;
 use crate::schema::records::JournalRecord;
-use crate::workflow::{Definition, Fact, Policy, Verified};
+use crate::workflow::{Definition, Fact, Policy, Verified, What};
 
 const JOURNAL: &str = "journal";
 
@@ -26,6 +26,9 @@ pub struct Verify {
     /// What was recorded: a namespace of the data folder, its topic NAMESPACE.journal, or a file that `topic export` wrote of it.
     #[arg(long, value_name = "HISTORY")]
     pub against: String,
+    /// Of which recorded version: the beginning of its digest, `all`, or that under which the newest run began.
+    #[arg(long, default_value = "newest", value_name = "DIGEST")]
+    pub of: String,
     /// The policy file in force; the shipped one if absent.
     #[arg(long)]
     pub policy: Option<PathBuf>,
@@ -44,17 +47,54 @@ pub fn run(config: &Config, asked: &Verify, json: bool) -> anyhow::Result<()> {
             Policy::parse(&file.display().to_string(), &text).map_err(|problems| Exit::check_failed(problems.to_string()))?
         }
     };
+    let journals = journals(config, &asked.against)?;
+    let versions = versions(&journals, &definition.name);
+    let of = chosen(&versions, asked, &definition.name)?;
     let mut verified = Verified::default();
-    for (subject, journal) in journals(config, &asked.against)? {
-        verified.add(&definition, &policy, &subject, &journal);
+    for (subject, journal) in &journals {
+        verified.add(&definition, &policy, subject, journal, of);
     }
-    print(&definition, &verified, json);
+    print(&definition, &verified, of, json);
+    let others = versions.len() - 1;
+    if of.is_some() && others > 0 && !json {
+        note!("runs of {others} earlier version{} were left out: --of all", if others == 1 { "" } else { "s" });
+    }
     match verified.divergences.len() {
         0 => Ok(()),
-        several => {
-            let message = format!("{several} of {} runs would have gone another way", verified.runs);
-            Err(Exit { code: exit::FAILED, message }.into())
+        several => Err(Exit::check_failed(format!("{several} of {} runs would have gone another way", verified.runs))),
+    }
+}
+
+/// The recorded versions of the workflow, each with the time at which a run last began under it.
+fn versions<'j>(journals: &'j Journals, name: &str) -> BTreeMap<&'j str, Millis> {
+    let mut versions = BTreeMap::new();
+    for fact in journals.values().flatten() {
+        let What::RunStarted { workflow, digest, .. } = &fact.what else { continue };
+        if workflow == name {
+            let newest = versions.entry(digest.as_str()).or_insert(fact.at);
+            *newest = fact.at.max(*newest);
         }
+    }
+    versions
+}
+
+/// Which of them is asked for; `None` for all.
+fn chosen<'j>(versions: &BTreeMap<&'j str, Millis>, asked: &Verify, name: &str) -> anyhow::Result<Option<&'j str>> {
+    let Some((newest, _)) = versions.iter().max_by_key(|(_, began)| **began) else {
+        let message = format!("{} has no run of `{name}`: nothing could be verified. Was the workflow renamed?", asked.against);
+        return Err(Exit::not_found(message));
+    };
+    match asked.of.as_str() {
+        "all" => Ok(None),
+        "newest" => Ok(Some(newest)),
+        start => match versions.keys().filter(|digest| digest.starts_with(start)).collect::<Vec<_>>().as_slice() {
+            [digest] => Ok(Some(digest)),
+            found => {
+                let known: Vec<String> = versions.keys().map(|digest| digest.chars().take(12).collect()).collect();
+                let message = format!("{} recorded versions of `{name}` begin with {start:?}; there are {}", found.len(), known.join(", "));
+                Err(Exit::not_found(message))
+            }
+        },
     }
 }
 
@@ -95,7 +135,7 @@ fn take(journals: &mut Journals, key: &[u8], value: Option<&[u8]>) -> anyhow::Re
     Ok(())
 }
 
-fn print(definition: &Definition, verified: &Verified, json: bool) {
+fn print(definition: &Definition, verified: &Verified, of: Option<&str>, json: bool) {
     let Verified { runs, facts, divergences } = verified;
     let shown = |key: &str| key.replace('\0', "/");
     if json {
@@ -105,7 +145,7 @@ fn print(definition: &Definition, verified: &Verified, json: bool) {
         });
         let digest = definition.digest.to_hex();
         print_json(
-            &json!({"workflow": definition.name, "digest": digest, "runs": runs, "facts": facts, "divergences": divergences.collect::<Vec<_>>()}),
+            &json!({"workflow": definition.name, "digest": digest, "against": of, "runs": runs, "facts": facts, "divergences": divergences.collect::<Vec<_>>()}),
         );
         return;
     }
