@@ -11,7 +11,7 @@ const USAGE: u8 = 2;
 /// What was asked for is not there.
 pub const NOT_FOUND: u8 = 3;
 /// A check did not pass.
-const CHECK_FAILED: u8 = 4;
+pub const CHECK_FAILED: u8 = 4;
 /// Anything else that failed.
 const FAILED: u8 = 1;
 
