@@ -78,6 +78,7 @@ fn main() {
         context: CONTEXT,
         origin: Origin { incarnation: 1, partition: 0, offset: 1 },
         redriven_from: None,
+        depth: 0,
     });
     let mut batch = BatchBuilder::new();
     measure("schema.encode", "an event into a batch", |_| {

@@ -153,6 +153,7 @@ impl History {
                 context: CONTEXT,
                 origin: Origin { incarnation: 1, partition: 0, offset: number as i64 },
                 redriven_from: None,
+                depth: 0,
             });
             let key = Subject::user(&user).key(&tenant);
             let partition = partition_of(key.as_bytes(), PARTITIONS).0 as usize;

@@ -82,6 +82,7 @@ impl WorkflowFold {
             body: &body.to_string(),
             batch: "",
             redriven_from: None,
+            depth: 0,
         };
         out.push(Topic::Intake, key.as_bytes(), at, &IntakeRecord::Item(item))
     }

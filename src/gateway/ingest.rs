@@ -120,6 +120,7 @@ impl<'a> Encoder<'a> {
             body: cut(item.body, BODY_BYTES_MAX),
             batch: self.shared,
             redriven_from: None,
+            depth: 0,
         });
         let partition = partition_of(&self.key, self.source.intake.partitions);
         let at = match self.builders.iter().position(|(of, _)| *of == partition) {

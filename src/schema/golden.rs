@@ -35,6 +35,7 @@ fn item() -> IntakeItem<'static> {
         body: r#"{"type":"track","event":"Order Completed"}"#,
         batch: r#"{"context":{"library":{"name":"analytics-node"}}}"#,
         redriven_from: Some(ORIGIN),
+        depth: 0,
     }
 }
 
@@ -53,6 +54,7 @@ fn event() -> EventBody<'static> {
         context: "",
         origin: ORIGIN,
         redriven_from: None,
+        depth: 0,
     }
 }
 
@@ -100,12 +102,12 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
     match topic.topic {
         "intake" => vec![
             bytes_of(&IntakeRecord::Item(item())),
-            bytes_of(&IntakeRecord::Item(IntakeItem { sent_at: None, redriven_from: None, batch: "", ..item() })),
+            bytes_of(&IntakeRecord::Item(IntakeItem { sent_at: None, redriven_from: None, batch: "", depth: 3, ..item() })),
             bytes_of(&IntakeRecord::Time(TimeStatement { time: 854_668_800_000 })),
         ],
         "events" => vec![
             bytes_of(&EventsRecord::Event(event())),
-            bytes_of(&EventsRecord::Event(EventBody { redriven_from: Some(ORIGIN), ..event() })),
+            bytes_of(&EventsRecord::Event(EventBody { redriven_from: Some(ORIGIN), depth: 3, ..event() })),
             bytes_of(&EventsRecord::Handover(Handover {
                 anonymous_id: "a",
                 user_id: "u",
@@ -121,6 +123,7 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
                 fold_version: 2,
                 state: &[0, 255, 7],
                 redriven_from: None,
+                past: &[1, 2],
             })),
             bytes_of(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9, by_operator: false })),
             bytes_of(&EventsRecord::Activated(Activated { kind: "segment", name: "lapsing", digest: "ab", from: 3 })),
@@ -318,7 +321,7 @@ fn what_cannot_be_read_says_why() {
     assert_eq!(read(&[]), Error::Short { topic: "events", len: 0 });
     assert_eq!(read(&[1, 1, 8]), Error::Sealed { topic: "events" });
     assert_eq!(read(&[9, 1, 8]), Error::Codec { topic: "events", codec: 9 });
-    assert_eq!(read(&[0, 99, 8]), Error::Version { topic: "events", version: 99, known: 5 });
+    assert_eq!(read(&[0, 99, 8]), Error::Version { topic: "events", version: 99, known: 6 });
     assert!(matches!(read(&good[..good.len() - 1]), Error::Decode { .. }));
     assert!(matches!(read(&[&good[..], &[0]].concat()), Error::Decode { .. }));
     assert!(to_json("demo.events", &[1, 1, 8]).unwrap_err().to_string().contains("sealed"));

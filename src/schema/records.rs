@@ -36,6 +36,9 @@ pub struct IntakeItem<'a> {
     pub batch: &'a str,
     /// Set when this is a dead letter sent again: the position it first had.
     pub redriven_from: Option<Origin>,
+    /// Of an event that a workflow emitted: how many runs stand behind it, each begun by what the one before emitted. None before version 2.
+    #[serde(default)]
+    pub depth: i32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +143,9 @@ pub struct EventBody<'a> {
     /// Set on a copy, sent again after the fold refused the record at this position of `events`. Nothing before version 2.
     #[serde(default)]
     pub redriven_from: Option<Origin>,
+    /// As an intake item's. None before version 6.
+    #[serde(default)]
+    pub depth: i32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -176,6 +182,9 @@ pub struct Absorb<'a> {
     /// As an event's. Nothing before version 3.
     #[serde(default)]
     pub redriven_from: Option<Origin>,
+    /// The last events that workflows wait for or have as goals, encoded. Nothing before version 6.
+    #[serde(default, with = "serde_bytes_slice")]
+    pub past: &'a [u8],
 }
 
 /// Time for one `events` partition: what its feeder knows to be complete.

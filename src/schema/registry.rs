@@ -135,13 +135,14 @@ macro_rules! topics {
 }
 
 topics! {
-    INTAKE: IntakeRecord<'a>, "intake", 1, &[];
+    INTAKE: IntakeRecord<'a>, "intake", 2, &[(1, include_str!("../../schemas/history/intake.1.avsc"))];
     IDENTITIES: IdentityRecord, "identities", 1, &[];
-    EVENTS: EventsRecord<'a>, "events", 5, &[
+    EVENTS: EventsRecord<'a>, "events", 6, &[
         (1, include_str!("../../schemas/history/events.1.avsc")),
         (2, include_str!("../../schemas/history/events.2.avsc")),
         (3, include_str!("../../schemas/history/events.3.avsc")),
         (4, include_str!("../../schemas/history/events.4.avsc")),
+        (5, include_str!("../../schemas/history/events.5.avsc")),
     ];
     PROFILES: ProfileRecord<'a>, "profiles", 1, &[], put_body;
     SEGMENT_CHANGES: SegmentChange<'a>, "segment_changes", 2, &[(1, include_str!("../../schemas/history/segment_changes.1.avsc"))];

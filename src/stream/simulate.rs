@@ -89,6 +89,7 @@ fn arrivals(topics: &Topics, given: &[Given], until: Millis) -> Result<Transacti
             body: &record.body,
             batch: "",
             redriven_from: None,
+            depth: 0,
         };
         // A body without any id is refused by whoever looks at it first; here that must be intake, so it gets some key.
         let key = key_of(&record.body, "").unwrap_or_else(|_| Subject::anonymous("none")).key(&tenant);

@@ -120,7 +120,7 @@ impl Drive<'_, '_> {
     fn event(&mut self, input: &Input, at: Millis) {
         match input {
             // By hand, and there to end what does not end; what a login brings has no time of its own.
-            Input::Terminate { .. } | Input::Carry(_) => {
+            Input::Terminate { .. } | Input::Carry(_) | Input::Absorbed { .. } => {
                 self.apply(input, if self.state.now == Millis(0) { at } else { self.state.now });
                 self.run_up_to(None);
             }

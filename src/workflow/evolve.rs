@@ -54,12 +54,21 @@ fn evolve_subject(subject: &mut Subject, what: &What, at: Millis) {
         }
         What::Suppressed { address, reason, said, until, .. } => subject.suppressions.suppress(*address, *reason, *said, *until),
         What::Unsuppressed { address, said, .. } => subject.suppressions.lift(*address, *said),
-        What::Expecting { anonymous } => {
-            subject.expecting.insert(anonymous.clone(), at);
+        What::Expecting { anonymous, absorb } => {
+            if !subject.carried.contains(anonymous) {
+                subject.expecting.entry(anonymous.clone()).or_insert(at);
+            }
+            if *absorb {
+                subject.absorbing.entry(anonymous.clone()).or_insert(at);
+            }
+        }
+        What::Absorbed { anonymous } => {
+            subject.absorbing.remove(anonymous);
         }
         What::BroadcastBegun { broadcast, .. } => remember(subject, *broadcast),
         What::ExpectationEnded { anonymous } => {
             subject.expecting.remove(anonymous);
+            subject.absorbing.remove(anonymous);
         }
         What::MergedInto { .. } => subject.give_away(),
         What::Carried { carry } => subject.take_in(carry),

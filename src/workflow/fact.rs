@@ -451,6 +451,13 @@ pub enum What {
     /// A login tied an anonymous subject to this user: what it brings is waited for.
     Expecting {
         anonymous: String,
+        /// Also what it did, and not only what it leaves.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        absorb: bool,
+    },
+    /// What an anonymous subject did before it became this user has been told.
+    Absorbed {
+        anonymous: String,
     },
     /// What it brings has not come in time, and is taken in when it comes.
     ExpectationEnded {

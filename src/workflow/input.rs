@@ -132,8 +132,22 @@ pub enum Input {
         channel: String,
         at: Millis,
     },
-    /// A login tied an anonymous subject to this user.
+    /// A login tied an anonymous subject to this user: what it leaves is on its way, and with `absorb` also what it did.
     Expect {
+        anonymous: String,
+        #[serde(default)]
+        absorb: bool,
+    },
+    /// An event at `at`, of before a login or told late by one: it ends waits and reaches goals that were there then, and begins nothing.
+    Past {
+        at: Millis,
+        cause: String,
+        name: String,
+        properties: Json,
+        profile: Json,
+    },
+    /// Everything that an expected anonymous subject did has been told.
+    Absorbed {
         anonymous: String,
     },
     /// This anonymous subject was tied to a known user: its runs end here.
@@ -226,6 +240,8 @@ impl Input {
             Input::Suppress { .. } => "suppress",
             Input::Unsuppress { .. } => "unsuppress",
             Input::Expect { .. } => "expect",
+            Input::Past { .. } => "past",
+            Input::Absorbed { .. } => "absorbed",
             Input::Merged { .. } => "merged",
             Input::Carry(_) => "carry",
             Input::Later { .. } => "later",

@@ -59,6 +59,8 @@ pub struct Subject {
     pub ledger: Ledger,
     /// Anonymous subjects that a login tied to this user and whose marks have not come, with the time since when.
     pub expecting: BTreeMap<String, Millis>,
+    /// Those of them that did things which have not been told yet.
+    pub absorbing: BTreeMap<String, Millis>,
     pub carried: VecDeque<String>,
     /// What waits to be decided, in the order in which it will be.
     pub held: VecDeque<Kept>,
@@ -391,13 +393,14 @@ impl Subject {
         let waking = self.waking(clock);
         let runs = self.runs.values().filter_map(|run| run.wake(waking)).min();
         // The data's own time may run ahead of a command that is on its way.
-        let expecting = self.expecting.values().map(|since| *since + EXPECT_MS_MAX).filter(|_| clock == Clock::Wall);
+        let expecting =
+            self.expecting.values().chain(self.absorbing.values()).map(|since| *since + EXPECT_MS_MAX).filter(|_| clock == Clock::Wall);
         runs.into_iter().chain(expecting).min()
     }
 
     /// A login's history is still coming in.
     pub fn is_merging(&self) -> bool {
-        !self.expecting.is_empty()
+        !self.expecting.is_empty() || !self.absorbing.is_empty()
     }
 
     /// Where messages on a channel go: the attribute `email`, `phone`, `push_token`, or one named as the channel.

@@ -83,7 +83,8 @@ impl Story {
             }
             What::Suppressed { channel, reason, .. } => format!("the {channel} address was suppressed: {}", reason.as_str()),
             What::Unsuppressed { channel, .. } => format!("the {channel} address is no longer suppressed"),
-            What::Expecting { anonymous } => format!("waits for what {anonymous} leaves"),
+            What::Absorbed { anonymous } => format!("has heard what {anonymous} did"),
+            What::Expecting { anonymous, .. } => format!("waits for what {anonymous} leaves"),
             What::ExpectationEnded { anonymous } => format!("waits no longer for what {anonymous} leaves"),
             What::MergedInto { user, .. } => format!("became {user}"),
             What::Carried { carry } => format!("took in what {} left", carry.anonymous),

@@ -35,6 +35,7 @@ mod tidy;
 mod topology;
 mod workflow_crash;
 mod workflow_entries;
+mod workflow_logins;
 mod workflow_rows;
 mod workflow_sim;
 mod workflow_versions;

@@ -134,6 +134,7 @@ impl World {
             body,
             batch: "",
             redriven_from: None,
+            depth: 0,
         };
         let partition = partition_of(key, topics.count(Topic::Intake));
         self.append(topics, Topic::Intake, partition, key, received_at, &IntakeRecord::Item(item));

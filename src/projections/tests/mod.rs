@@ -162,6 +162,7 @@ fn event<'a>(name: &'a str, at: i64, properties: &'a str) -> EventBody<'a> {
         context: r#"{"sessionId":42}"#,
         origin,
         redriven_from: None,
+        depth: 0,
     }
 }
 

@@ -80,6 +80,7 @@ fn a_trace_finds_messages_people_and_what_was_not_applied() {
         body,
         batch: "",
         redriven_from: None,
+        depth: 0,
     };
     let mut value = Vec::new();
     crate::schema::encode(&IntakeRecord::Item(item), &mut value).unwrap();

@@ -33,6 +33,7 @@ pub(super) fn outputs(
                     context: &event.context,
                     origin,
                     redriven_from: None,
+                    depth: item.depth,
                 };
                 out.push(Topic::Events, subject.key(tenant).as_bytes(), event.event_time, &EventsRecord::Event(body))?;
             }

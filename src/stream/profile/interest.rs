@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
 use super::ProfileFold;
+use super::past::Past;
 use crate::consent::Stated;
 use crate::domain::Millis;
 use crate::features::{self, FieldId, Value, Window};
@@ -48,6 +49,8 @@ impl Heard {
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     events: BTreeSet<String>,
+    /// Of the events, those that runs hear, whether or not they begin any.
+    heard: BTreeSet<String>,
     segments: BTreeSet<String>,
     /// By the name that expressions use.
     fields: Vec<(String, Wanted)>,
@@ -68,11 +71,16 @@ impl Interest {
             segments.extend(segment.map(str::to_owned));
         }
         let fields = fields.into_iter().filter_map(|name| Wanted::parse(&name).map(|wanted| (name, wanted))).collect();
-        Self { events, segments, fields }
+        Self { events, heard: heard.events.clone(), segments, fields }
     }
 
     pub(super) fn of_event(&self, name: &str) -> bool {
         self.events.contains(name)
+    }
+
+    /// Whether a run may wait for it or have it as a goal.
+    pub(super) fn of_run(&self, name: &str) -> bool {
+        self.heard.contains(name)
     }
 
     pub(super) fn of_segment(&self, name: &str) -> bool {
@@ -92,6 +100,10 @@ impl Wanted {
         }
         features::Field::parse(name).map(|field| Wanted::Known(FieldId::Named(field)))
     }
+}
+
+fn json_of_properties(text: &str) -> Json {
+    if text.is_empty() { Json::Null } else { serde_json::from_str(text).unwrap_or(Json::Null) }
 }
 
 fn json_of(value: Value<'_>) -> Json {
@@ -142,11 +154,23 @@ impl ProfileFold {
         if out.is_silent() || !self.interest.of_event(event.name) {
             return Ok(());
         }
-        let properties =
-            if event.properties.is_empty() { Json::Null } else { serde_json::from_str(event.properties).unwrap_or(Json::Null) };
+        let properties = json_of_properties(event.properties);
         let profile = self.told_of(slot, &self.interest.fields, now);
         let (cause, name) = (event.message_id.to_owned(), event.name.to_owned());
         self.tell(slot, now, &Input::Event { cause, name, properties, profile, late }, out)
+    }
+
+    /// What was done before a login: held against what the user waited for at its time, and no reason to begin anything.
+    pub(super) fn tell_past(&self, slot: Slot, past: &Past, now: Millis, out: &mut Outputs) -> Result<(), Error> {
+        let mut heard = past.iter().filter(|event| self.interest.of_run(&event.name)).peekable();
+        if out.is_silent() || heard.peek().is_none() {
+            return Ok(());
+        }
+        let profile = self.told_of(slot, &self.interest.fields, now);
+        heard.try_for_each(|event| {
+            let (at, cause, name, profile) = (event.at, event.message_id.to_string(), event.name.to_string(), profile.clone());
+            self.tell(slot, at, &Input::Past { at, cause, name, properties: json_of_properties(&event.properties), profile }, out)
+        })
     }
 
     pub(super) fn tell_segment(&self, slot: Slot, change: &SegmentChange<'_>, out: &mut Outputs) -> Result<(), Error> {

@@ -10,6 +10,7 @@ mod broadcast;
 mod deployed;
 mod interest;
 mod memo;
+mod past;
 mod person;
 mod record;
 mod records;
@@ -43,7 +44,7 @@ use crate::schema::records::EventsRecord;
 use crate::state::{Flush, StateStore, Table, Wake};
 
 /// Raised when the bytes of `profiles`, `segment_changes` or absorbs can change for the same events: a new feature, another rounding.
-pub const FOLD_VERSION: u32 = 1;
+pub const FOLD_VERSION: u32 = 2;
 
 /// What a person is taken to cost in memory before they were ever encoded; and per encoded byte, decoded.
 const FRESH_BYTES: usize = 1200;

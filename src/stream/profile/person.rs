@@ -6,6 +6,7 @@
 use smallvec::SmallVec;
 
 use super::super::Error;
+use super::past::Past;
 use crate::consent::Consent;
 use crate::domain::{HOUR_MS, Millis, Offset, varint};
 use crate::features::Profile;
@@ -21,6 +22,7 @@ const HAS_WAITING: u8 = 1 << 1;
 const HAS_HEIRS: u8 = 1 << 2;
 /// With the time since when, which states of before there was a bound have not.
 const HAS_WAITING_SINCE: u8 = 1 << 3;
+const HAS_PAST: u8 = 1 << 4;
 
 /// On wall time, how long an absorb is waited for, by partition time. In event time the importer may state a year at once, past an absorb
 /// that is on its way, so that there only the person's own events bound the wait.
@@ -39,6 +41,8 @@ pub(super) struct Person {
     pub(super) waiting: Option<Box<Waiting>>,
     /// Whom this anonymous profile went to, from when; oldest first. Empty for everyone else.
     pub(super) heirs: Vec<Heir>,
+    /// Of an anonymous person: what the user whom they may become is to hear.
+    pub(super) past: Option<Box<Past>>,
     // Not stored:
     pub(super) is_wake_stale: bool,
     /// No segment flips by itself before this, where known: a bound at hand, while the very time is worked out only for who is stored.
@@ -109,6 +113,7 @@ impl Person {
             (self.waiting.is_some(), HAS_WAITING),
             (!self.heirs.is_empty(), HAS_HEIRS),
             (since.is_some(), HAS_WAITING_SINCE),
+            (self.past.is_some(), HAS_PAST),
         ];
         out.push(FORMAT);
         out.push(marks.iter().filter(|(there, _)| *there).fold(0, |mask, (_, mark)| mask | mark));
@@ -131,6 +136,11 @@ impl Person {
                 put_bytes(out, heir.user_id.as_bytes());
                 out.extend_from_slice(&heir.from.0.to_le_bytes());
             }
+        }
+        if let Some(past) = &self.past {
+            let mut bytes = Vec::new();
+            past.encode(&mut bytes);
+            put_bytes(out, &bytes);
         }
         encode_history(&self.profile, &self.consent, out);
     }
@@ -163,12 +173,12 @@ pub(super) fn decode_history(bytes: &[u8]) -> Result<(Profile, Consent), String>
     Ok((profile, consent))
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     varint::put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn person(&mut self) -> Option<Person> {
@@ -202,6 +212,9 @@ impl<'a> Reader<'a> {
                 person.heirs.push(Heir { user_id: self.text()?, from: self.time()? });
             }
         }
+        if marks & HAS_PAST != 0 {
+            person.past = Some(Box::new(Past::decode(self.bytes()?)?));
+        }
         Some(person)
     }
 
@@ -211,7 +224,7 @@ impl<'a> Reader<'a> {
         Some(*first)
     }
 
-    fn number(&mut self) -> Option<u64> {
+    pub(super) fn number(&mut self) -> Option<u64> {
         varint::take(&mut self.0).ok()
     }
 
@@ -222,11 +235,11 @@ impl<'a> Reader<'a> {
         Some(bytes)
     }
 
-    fn text(&mut self) -> Option<Box<str>> {
+    pub(super) fn text(&mut self) -> Option<Box<str>> {
         std::str::from_utf8(self.bytes()?).ok().map(Box::from)
     }
 
-    fn time(&mut self) -> Option<Millis> {
+    pub(super) fn time(&mut self) -> Option<Millis> {
         let (time, rest) = self.0.split_first_chunk::<8>()?;
         self.0 = rest;
         Some(Millis(i64::from_le_bytes(*time)))

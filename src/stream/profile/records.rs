@@ -7,10 +7,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::interest::Reach;
+use super::past::Past;
 use super::person::{Heir, Person, Waiting, decode_history, encode_history};
 use super::{Applied, CONTROL, ProfileFold};
 use crate::consent::{Consent, Said, stated};
-use crate::domain::{DAY_MS, DeadReason, Millis, Outcome, Subject, SubjectKey};
+use crate::domain::{DAY_MS, DeadReason, KeyParts, Millis, Outcome, Subject, SubjectKey};
 use crate::features::{Groups, Profile, RawEvent, extract};
 use crate::schema;
 use crate::schema::records::{Absorb, CorrectionsRecord, EventBody, EventsRecord, Expect, Handover, SessionsJoined};
@@ -82,6 +83,7 @@ impl ProfileFold {
             self.tell_zone(slot, before.as_deref(), now, out)?;
         }
         self.tell_event(slot, event, now, is_late, out)?;
+        self.remember(slot, event);
         let groups = if is_late { Groups::ALL } else { touched.groups };
         self.decide(slot, now, groups, event.message_id, is_late, out)?;
         if let Some(joined) = touched.joined.filter(|_| self.deployed.says_corrections) {
@@ -95,6 +97,13 @@ impl ProfileFold {
         }
         self.changed(slot);
         Ok(())
+    }
+
+    /// Of an anonymous person: what the runs of the user they may become will want to hear.
+    fn remember(&mut self, slot: Slot, event: &EventBody<'_>) {
+        if self.interest.of_run(event.name) && is_anonymous(self.cache.key(slot)) {
+            self.cache.get_mut(slot).past.get_or_insert_default().add(event);
+        }
     }
 
     /// The person is another than before: to be stored, to be written, and to be asked again when to wake them.
@@ -179,13 +188,21 @@ impl ProfileFold {
     pub(super) fn go_on_after(&mut self, slot: Slot, record: &EventsRecord<'_>, out: &mut Outputs) -> Result<(), Error> {
         match record {
             // An answer with nothing in it. All of it goes with the handover, once that is sent again.
-            EventsRecord::Handover(handover) => {
-                let (profile, consent) = Default::default();
-                self.send_absorb(slot, handover.user_id, Millis(handover.at), &profile, &consent, out)
+            EventsRecord::Handover(handover) => self.send_absorb(slot, handover.user_id, Millis(handover.at), &History::default(), out),
+            EventsRecord::Absorb(absorb) => {
+                self.tell_absorbed(slot, absorb, out)?;
+                if self.no_longer_expects(slot, absorb.anonymous_id) { self.go_on_without(slot, out) } else { Ok(()) }
             }
-            EventsRecord::Absorb(absorb) if self.no_longer_expects(slot, absorb.anonymous_id) => self.go_on_without(slot, out),
             _ => Ok(()),
         }
+    }
+
+    /// The user's runs have heard what there is to hear of this anonymous person.
+    fn tell_absorbed(&self, slot: Slot, absorb: &Absorb<'_>, out: &mut Outputs) -> Result<(), Error> {
+        if !self.memo.has_runs() {
+            return Ok(());
+        }
+        self.tell_identity(slot, &Input::Absorbed { anonymous: absorb.anonymous_id.to_owned() }, Millis(absorb.at), out)
     }
 
     /// True if that was the last one expected.
@@ -202,14 +219,17 @@ impl ProfileFold {
     /// What came for an anonymous id after its profile had gone: a profile of that one event goes after it.
     fn forward(&mut self, slot: Slot, event: &EventBody<'_>, out: &mut Outputs) -> Result<(), Error> {
         let rules = &self.deployed.topology.rules;
-        let (mut profile, mut consent) = (Profile::default(), Consent::default());
-        let _ = profile.observe(&extract(&raw(event), rules), rules);
+        let mut history = History::default();
+        let _ = history.profile.observe(&extract(&raw(event), rules), rules);
         let time = Millis(event.event_time);
-        consent.observe(said(event), time);
+        history.consent.observe(said(event), time);
+        if self.interest.of_run(event.name) {
+            history.past.add(event);
+        }
         let Some(heir) = self.cache.get(slot).heir_at(time) else { return Ok(()) };
         let user_id = heir.user_id.clone();
         self.mark_dirty(slot);
-        self.send_absorb(slot, &user_id, time, &profile, &consent, out)
+        self.send_absorb(slot, &user_id, time, &history, out)
     }
 
     fn hand_over(&mut self, slot: Slot, handover: &Handover<'_>, out: &mut Outputs) -> Result<(), Error> {
@@ -219,40 +239,39 @@ impl ProfileFold {
         }
         let person = self.cache.get_mut(slot);
         // A device that a second person logs into has nothing more to hand over, but that person waits for an answer too.
-        let profile = std::mem::take(&mut person.profile);
-        let consent = std::mem::take(&mut person.consent);
+        let history = History {
+            profile: std::mem::take(&mut person.profile),
+            consent: std::mem::take(&mut person.consent),
+            past: person.past.take().map(|past| *past).unwrap_or_default(),
+        };
         person.heirs.push(Heir { user_id: handover.user_id.into(), from: at });
         person.heirs.sort_by_key(|heir| heir.from);
         (person.wake, person.is_wake_stale) = (None, false);
-        self.send_absorb(slot, handover.user_id, at, &profile, &consent, out)?;
+        self.send_absorb(slot, handover.user_id, at, &history, out)?;
         self.leave_all(slot, at, out)?;
         if self.memo.has_runs() {
             self.tell_identity(slot, &Input::Merged { user: handover.user_id.to_owned() }, at, out)?;
         }
         self.mark_dirty(slot);
         let key = self.cache.key(slot);
-        if !profile.is_empty() {
+        if !history.profile.is_empty() {
             out.push_removal(Topic::Profiles, self.partition, key, at);
         }
         Ok(())
     }
 
-    fn send_absorb(
-        &mut self,
-        slot: Slot,
-        user_id: &str,
-        at: Millis,
-        profile: &Profile,
-        consent: &Consent,
-        out: &mut Outputs,
-    ) -> Result<(), Error> {
+    fn send_absorb(&mut self, slot: Slot, user_id: &str, at: Millis, history: &History, out: &mut Outputs) -> Result<(), Error> {
         let fault = |detail: String| Error::Record(Fault::new(DeadReason::Undecodable, detail));
         let key = SubjectKey::from_bytes(self.cache.key(slot).clone()).map_err(|error| fault(error.to_string()))?;
         let subject = key.subject();
         self.scratch.clear();
-        encode_history(profile, consent, &mut self.scratch);
-        let fold_version = super::FOLD_VERSION as i32;
-        let absorb = Absorb { anonymous_id: subject.id(), user_id, at: at.0, fold_version, state: &self.scratch, redriven_from: None };
+        encode_history(&history.profile, &history.consent, &mut self.scratch);
+        let mut past = Vec::new();
+        if history.past.iter().next().is_some() {
+            history.past.encode(&mut past);
+        }
+        let (anonymous_id, fold_version, state) = (subject.id(), super::FOLD_VERSION as i32, &self.scratch[..]);
+        let absorb = Absorb { anonymous_id, user_id, at: at.0, fold_version, state, redriven_from: None, past: &past };
         let user_key = Subject::user(user_id).key(&key.tenant());
         out.push(Topic::Events, user_key.as_bytes(), at, &EventsRecord::Absorb(absorb))
     }
@@ -273,20 +292,22 @@ impl ProfileFold {
         person.is_wake_stale = true;
         self.mark_dirty(slot);
         if self.memo.has_runs() {
-            self.tell_identity(slot, &Input::Expect { anonymous: expect.anonymous_id.to_owned() }, Millis(expect.at), out)?;
+            let expect_both = Input::Expect { anonymous: expect.anonymous_id.to_owned(), absorb: true };
+            self.tell_identity(slot, &expect_both, Millis(expect.at), out)?;
         }
         Ok(())
     }
 
     fn absorb(&mut self, slot: Slot, absorb: &Absorb<'_>, out: &mut Outputs) -> Result<Applied, Error> {
-        let history = decode_history(absorb.state);
+        let past = Past::decode(absorb.past).ok_or_else(|| "the events part is cut".to_owned());
+        let history = decode_history(absorb.state).and_then(|history| Ok((history, past?)));
         let is_last = self.no_longer_expects(slot, absorb.anonymous_id);
         let reach = self.reach(slot);
         let zone = self.cache.get(slot).profile.time_zone().map(Box::<str>::from);
         let person = self.cache.get_mut(slot);
         let answer = match history {
             Err(detail) => Applied::Rejected(Fault::new(DeadReason::Undecodable, detail)),
-            Ok((profile, consent)) => {
+            Ok(((profile, consent), past)) => {
                 let touched = person.profile.absorb(&profile, &self.deployed.topology.rules);
                 let says_consent = person.consent.absorb(&consent);
                 let now = person.profile.now().unwrap_or(Millis(absorb.at));
@@ -297,6 +318,8 @@ impl ProfileFold {
                 }
                 self.tell_reach(slot, &reach, now, out)?;
                 self.tell_zone(slot, zone.as_deref(), now, out)?;
+                self.tell_past(slot, &past, now, out)?;
+                self.tell_absorbed(slot, absorb, out)?;
                 if touched.groups != Groups::NONE {
                     self.decide(slot, now, touched.groups, "", false, out)?;
                     self.changed(slot);
@@ -310,6 +333,18 @@ impl ProfileFold {
         }
         Ok(answer)
     }
+}
+
+/// What goes from an anonymous person to the user they became.
+#[derive(Default)]
+struct History {
+    profile: Profile,
+    consent: Consent,
+    past: Past,
+}
+
+fn is_anonymous(key: &[u8]) -> bool {
+    SubjectKey::parts(key).is_some_and(|KeyParts { subject, .. }| subject.starts_with("a:"))
 }
 
 fn raw<'a>(event: &EventBody<'a>) -> RawEvent<'a> {

@@ -10,6 +10,7 @@ use super::super::input::Rejection;
 use super::super::state::Doing;
 use super::Turn;
 use super::start::Cause;
+use crate::domain::Millis;
 
 /// Something that waits and goals are held against.
 struct Happening<'h> {
@@ -17,21 +18,32 @@ struct Happening<'h> {
     name: &'h str,
     payload: &'h Json,
     profile: Option<&'h Json>,
+    /// When it happened, where that is not now: what began later is none of its business.
+    past: Option<Millis>,
     is: &'h dyn Fn(&AwaitedWhat) -> bool,
 }
 
 impl Turn<'_, '_> {
     pub(super) fn event(&mut self, cause: &str, name: &str, properties: &Json, profile: &Json, late: bool) {
         let is = |what: &AwaitedWhat| matches!(what, AwaitedWhat::Event(event) if event == name);
-        let happening = Happening { cause, name, payload: properties, profile: Some(profile), is: &is };
-        for run in self.run_ids() {
-            self.goal(run, &happening);
-            self.wait(run, &happening);
-        }
+        self.tell_all(&Happening { cause, name, payload: properties, profile: Some(profile), past: None, is: &is });
         // What is more than a day late is told to those who wait for it, and begins nothing.
         if !late {
             let cause = Cause { by: &format!("event {name}"), id: cause, entry: properties, profile, depth: 0, parent: None };
             self.entries(&|by| matches!(by, EntryBy::Event(event) if event == name), &cause);
+        }
+    }
+
+    /// What was done before a login made the subject who it is.
+    pub(super) fn past(&mut self, at: Millis, cause: &str, name: &str, properties: &Json, profile: &Json) {
+        let is = |what: &AwaitedWhat| matches!(what, AwaitedWhat::Event(event) if event == name);
+        self.tell_all(&Happening { cause, name, payload: properties, profile: Some(profile), past: Some(at), is: &is });
+    }
+
+    fn tell_all(&mut self, happening: &Happening<'_>) {
+        for run in self.run_ids() {
+            self.goal(run, happening);
+            self.wait(run, happening);
         }
     }
 
@@ -42,7 +54,7 @@ impl Turn<'_, '_> {
             _ => false,
         };
         let payload = serde_json::json!({ "segment": segment, "entered": entered });
-        let happening = Happening { cause, name: segment, payload: &payload, profile: Some(profile), is: &is };
+        let happening = Happening { cause, name: segment, payload: &payload, profile: Some(profile), past: None, is: &is };
         for run in self.run_ids() {
             self.wait(run, &happening);
         }
@@ -56,7 +68,7 @@ impl Turn<'_, '_> {
         self.run(id)?;
         let is = |what: &AwaitedWhat| matches!(what, AwaitedWhat::Signal(signal) if signal == name);
         let before = self.facts.len();
-        self.wait(id, &Happening { cause, name, payload, profile: None, is: &is });
+        self.wait(id, &Happening { cause, name, payload, profile: None, past: None, is: &is });
         if self.facts.len() == before {
             return Err(Rejection::NotAwaited(name.to_owned()));
         }
@@ -84,7 +96,7 @@ impl Turn<'_, '_> {
         for (visit, step) in &run.steps {
             let Doing::Wait { until } = step.doing else { continue };
             // The time-out was first: it only has not been decided yet.
-            if until < self.heard() {
+            if until < happening.past.unwrap_or(self.heard()) || happening.past.is_some_and(|at| at < step.since) {
                 continue;
             }
             let Some((_, node)) = definition.find(&step.node) else { continue };
@@ -104,7 +116,7 @@ impl Turn<'_, '_> {
     /// Leaves a run wherever it is when its goal's event comes; each goal once.
     fn goal(&mut self, id: RunId, happening: &Happening<'_>) {
         let Some(run) = self.state.runs.get(&id) else { return };
-        if run.goal.is_some() || run.is_isolated() {
+        if run.goal.is_some() || run.is_isolated() || happening.past.is_some_and(|at| at < run.started) {
             return;
         }
         let Some(definition) = self.definition(run) else { return };

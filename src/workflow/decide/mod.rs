@@ -125,8 +125,16 @@ impl Turn<'_, '_> {
                 self.suppression(input);
                 Ok(())
             }
-            Input::Expect { anonymous } => {
-                self.expect(anonymous);
+            Input::Expect { anonymous, absorb } => {
+                self.expect(anonymous, *absorb);
+                Ok(())
+            }
+            Input::Past { at, cause, name, properties, profile } => {
+                self.past(*at, cause, name, properties, profile);
+                Ok(())
+            }
+            Input::Absorbed { anonymous } => {
+                self.absorbed(anonymous);
                 Ok(())
             }
             Input::Merged { user } => {

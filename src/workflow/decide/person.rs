@@ -1,5 +1,7 @@
 //! What is known of the person, whatever runs there are: attributes, consent, suppressed addresses, and what a login brings together.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value as Json;
 
 use super::super::carry::Carry;
@@ -76,11 +78,19 @@ impl Turn<'_, '_> {
         }
     }
 
-    pub(super) fn expect(&mut self, anonymous: &str) {
+    pub(super) fn expect(&mut self, anonymous: &str, absorb: bool) {
         // What came before it was said to come is not waited for, and neither is what is said of it again.
         let has_come = self.state.carried.iter().any(|known| known == anonymous);
-        if !has_come && !self.state.expecting.contains_key(anonymous) {
-            self.note(What::Expecting { anonymous: anonymous.to_owned() });
+        let is_carry_news = !has_come && !self.state.expecting.contains_key(anonymous);
+        let is_absorb_news = absorb && !self.state.absorbing.contains_key(anonymous);
+        if is_carry_news || is_absorb_news {
+            self.note(What::Expecting { anonymous: anonymous.to_owned(), absorb });
+        }
+    }
+
+    pub(super) fn absorbed(&mut self, anonymous: &str) {
+        if self.state.absorbing.contains_key(anonymous) {
+            self.note(What::Absorbed { anonymous: anonymous.to_owned() });
         }
     }
 
@@ -89,8 +99,9 @@ impl Turn<'_, '_> {
         if self.context.clock == Clock::Event {
             return;
         }
-        let late = self.state.expecting.iter().filter(|(_, since)| **since + EXPECT_MS_MAX <= self.heard());
-        for anonymous in late.map(|(anonymous, _)| anonymous.clone()).collect::<Vec<_>>() {
+        let expected = self.state.expecting.iter().chain(&self.state.absorbing);
+        let late = expected.filter(|(_, since)| **since + EXPECT_MS_MAX <= self.heard());
+        for anonymous in late.map(|(anonymous, _)| anonymous.clone()).collect::<BTreeSet<_>>() {
             self.note(What::ExpectationEnded { anonymous });
         }
     }

@@ -226,7 +226,7 @@ fn until_a_logins_history_has_come_nothing_begins_nothing_is_sent_and_no_silence
     );
     let mut scene = Scene::new("{ event = \"Signed Up\" }", &nodes);
     scene.event("Signed Up", "m1", json!({}));
-    scene.give(Input::Expect { anonymous: "a1".to_owned() }).unwrap();
+    scene.give(Input::Expect { anonymous: "a1".to_owned(), absorb: false }).unwrap();
     scene.event("Signed Up", "m2", json!({}));
     scene.wait(11 * MINUTE_MS);
     assert_eq!(scene.count(|what| matches!(what, What::TimerFired { .. } | What::RunSkipped { .. })), 0);
@@ -248,7 +248,7 @@ fn until_a_logins_history_has_come_nothing_begins_nothing_is_sent_and_no_silence
 #[test]
 fn a_history_that_does_not_come_is_not_waited_for_without_end() {
     let mut scene = Scene::new("{ event = \"Signed Up\" }", EFFECT);
-    scene.give(Input::Expect { anonymous: "a1".to_owned() }).unwrap();
+    scene.give(Input::Expect { anonymous: "a1".to_owned(), absorb: false }).unwrap();
     scene.event("Signed Up", "m1", json!({}));
     assert_eq!(scene.state.next_wake(Clock::Wall), Some(scene.now + HOUR_MS));
     scene.wait(HOUR_MS);
@@ -261,7 +261,7 @@ fn a_history_that_does_not_come_is_not_waited_for_without_end() {
 fn a_history_may_come_before_it_is_said_to_come() {
     let mut scene = Scene::new("{ event = \"Signed Up\" }", EFFECT);
     scene.give(Input::Carry(Box::new(Subject::default().carry("a1")))).unwrap();
-    scene.give(Input::Expect { anonymous: "a1".to_owned() }).unwrap();
+    scene.give(Input::Expect { anonymous: "a1".to_owned(), absorb: false }).unwrap();
     assert!(!scene.state.is_merging());
 }
 
@@ -287,7 +287,7 @@ fn who_was_welcomed_before_the_login_is_not_welcomed_again_and_keeps_the_arm() {
     carry.arms.insert("w\0s".to_owned(), other.to_owned());
 
     let mut user = Scene::new(entry, &format!("{split}{EFFECT}"));
-    user.give(Input::Expect { anonymous: "ann".to_owned() }).unwrap();
+    user.give(Input::Expect { anonymous: "ann".to_owned(), absorb: false }).unwrap();
     user.event("Signed Up", "m2", json!({}));
     user.give(Input::Carry(carry.clone())).unwrap();
     user.tells(&["waits for what ann leaves", "took in what ann left", "run of w skipped: reentry"]);
@@ -308,7 +308,7 @@ fn runs_of_an_anonymous_subject_end_when_it_becomes_a_user() {
 #[test]
 fn an_entry_that_is_decided_while_a_history_is_coming_in_says_so() {
     let mut scene = Scene::new("{ event = \"Signed Up\" }", EFFECT);
-    scene.give(Input::Expect { anonymous: "a1".to_owned() }).unwrap();
+    scene.give(Input::Expect { anonymous: "a1".to_owned(), absorb: false }).unwrap();
     let input =
         Input::Event { cause: "m".to_owned(), name: "Signed Up".to_owned(), properties: json!({}), profile: json!({}), late: false };
     let facts = super::super::decide(&scene.state, scene.context(), &input, scene.now).unwrap();
@@ -323,7 +323,7 @@ fn a_state_with_everything_in_it_comes_back_from_its_bytes() {
     let address = AddressKey::of("email", "ann@example.org");
     let (at, channel) = (scene.now, "email".to_owned());
     scene.give(Input::Suppress { address, channel, reason: Cause::SoftBounces, at, until: Some(at + DAY_MS) }).unwrap();
-    scene.give(Input::Expect { anonymous: "a1".to_owned() }).unwrap();
+    scene.give(Input::Expect { anonymous: "a1".to_owned(), absorb: false }).unwrap();
     scene.event("Signed Up", "m1", json!({ "n": 1 }));
     let mut bytes = Vec::new();
     scene.state.encode(&mut bytes);

@@ -3,6 +3,7 @@
 mod bounds;
 mod clocks;
 mod invariants;
+mod logins;
 mod long;
 mod messages;
 mod order;

@@ -181,7 +181,7 @@ impl World {
 
     fn login(&self, which: u8) -> Input {
         let anonymous = format!("a{}", which % 4);
-        if which > 120 { Input::Carry(Box::new(Subject::default().carry(&anonymous))) } else { Input::Expect { anonymous } }
+        if which > 120 { Input::Carry(Box::new(Subject::default().carry(&anonymous))) } else { Input::Expect { anonymous, absorb: false } }
     }
 
     /// An attempt begins, sends, ends, or is heard of again.

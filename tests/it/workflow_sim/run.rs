@@ -386,6 +386,7 @@ impl Life {
             body: &body,
             batch: "",
             redriven_from: None,
+            depth: 0,
         };
         let partition = partition_of(key.as_bytes(), topics.count(Topic::Intake));
         let mut batch = BatchBuilder::new();
