@@ -44,6 +44,8 @@ pub enum DeadReason {
     Panicked,
     /// A command that went through too many subjects, as from a campaign that starts itself through others.
     TooDeep,
+    /// A command to a subject for which too much waits to be decided already: to be sent again once it has caught up.
+    TooMuchHeld,
 }
 
 macro_rules! names {
@@ -76,7 +78,7 @@ names!(FilterReason {
 names!(DeadReason {
     Undecodable => "undecodable", Malformed => "malformed", NoIdentity => "no_identity", UnknownType => "unknown_type",
     MissingField => "missing_field", TooLarge => "too_large", IdentityLoop => "identity_loop", Panicked => "panicked",
-    TooDeep => "too_deep",
+    TooDeep => "too_deep", TooMuchHeld => "too_much_held",
 });
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

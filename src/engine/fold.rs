@@ -158,6 +158,11 @@ impl WorkflowFold {
         let at = self.time_of(command.at, record.append_time, slot);
         match self.decide(slot, |subject, context| workflow::drive(subject, context, &input, at), out)? {
             None => Ok(Applied::Done(Outcome::Applied)),
+            // It is not decided that it comes to nothing, only not now: so that the journal does not depend on how fast performers are.
+            Some(held @ Rejection::TooMuchHeld(_)) => Ok(Applied::Rejected(Fault::new(
+                DeadReason::TooMuchHeld,
+                format!("{held}: an executor does not answer; send it again once it has"),
+            ))),
             Some(rejection) => {
                 tracing::debug!(partition = self.partition.0, offset = record.offset.0, kind = command.kind, %rejection, "command refused");
                 Ok(Applied::Done(Outcome::Filtered(FilterReason::Refused)))

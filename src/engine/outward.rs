@@ -7,10 +7,7 @@ use super::fold::WorkflowFold;
 use crate::domain::{DeadReason, Millis, Subject as Who, SubjectKey};
 use crate::schema::records::{Ask, Broadcast, Command, CommandsRecord, EventsRecord, IntakeItem, IntakeRecord};
 use crate::stream::{Error, Fault, Outputs, Slot, Topic};
-use crate::workflow::{Fact, Input, Parent, RunId, What};
-
-/// Where events that a workflow emits say they come from.
-const SOURCE: &str = "workflow";
+use crate::workflow::{EMITTED, Ending, Fact, Input, Parent, RunId, What};
 
 impl WorkflowFold {
     pub(super) fn send_on(&mut self, slot: Slot, key: &SubjectKey, fact: &Fact, out: &mut Outputs) -> Result<(), Error> {
@@ -27,9 +24,15 @@ impl WorkflowFold {
                 let ended = Input::StartEnded { run: parent.run, visit: parent.visit, ending: *ending, result };
                 self.send(&who(&parent.subject).key(&key.tenant()), fact.at, 0, &ended, out)
             }
+            (What::RunSkipped { workflow, reason, parent: Some(parent), .. }, None) => {
+                let result = json!({ "skipped": reason, "workflow": workflow });
+                let ended = Input::StartEnded { run: parent.run, visit: parent.visit, ending: Ending::Failed, result };
+                self.send(&who(&parent.subject).key(&key.tenant()), fact.at, 0, &ended, out)
+            }
             (What::ProfileAsked { .. }, Some(run)) => self.ask(slot, key, run, fact.at, out),
-            (What::EventEmitted { visit, event, properties, .. }, Some(run)) => {
-                self.emit(key, fact.at, &format!("{run}:{visit}"), event, properties, out)
+            (What::EventEmitted { visit, event, properties, depth, .. }, Some(run)) => {
+                let emitted = Emitted { id: &format!("{run}:{visit}"), event, properties, depth: *depth };
+                self.emit(key, fact.at, &emitted, out)
             }
             (What::MergedInto { user, carry }, None) => {
                 self.send(&Who::user(user).key(&key.tenant()), fact.at, 0, &Input::Carry(carry.clone()), out)
@@ -63,14 +66,15 @@ impl WorkflowFold {
     }
 
     /// An event like any other: through intake, under an id that its run and step give it.
-    fn emit(&self, key: &SubjectKey, at: Millis, id: &str, event: &str, properties: &Json, out: &mut Outputs) -> Result<(), Error> {
+    fn emit(&self, key: &SubjectKey, at: Millis, emitted: &Emitted<'_>, out: &mut Outputs) -> Result<(), Error> {
+        let Emitted { id, event, properties, depth } = *emitted;
         let who = key.subject();
         let fault = || Error::Record(Fault::new(DeadReason::Malformed, format!("the time {} of an emitted event cannot be written", at.0)));
         let timestamp = at.to_rfc3339().ok_or_else(fault)?;
         let id_name = if who.is_user() { "userId" } else { "anonymousId" };
         let body = json!({ "type": "track", "event": event, id_name: who.id(), "messageId": id, "timestamp": timestamp, "properties": properties });
         let item = IntakeItem {
-            source: SOURCE,
+            source: EMITTED,
             message_id: id,
             message_id_derived: false,
             received_at: at.0,
@@ -82,10 +86,17 @@ impl WorkflowFold {
             body: &body.to_string(),
             batch: "",
             redriven_from: None,
-            depth: 0,
+            depth: i32::from(depth),
         };
         out.push(Topic::Intake, key.as_bytes(), at, &IntakeRecord::Item(item))
     }
+}
+
+struct Emitted<'e> {
+    id: &'e str,
+    event: &'e str,
+    properties: &'e Json,
+    depth: u8,
 }
 
 /// A subject as workflows name it: `u:ID`, `a:ID`, or the id of a user.

@@ -164,7 +164,7 @@ fn a_run_that_panics_at_a_command_is_paused_alone_and_the_command_kept() {
     three_runs_of_two(&mut world);
     for who in ["ann", "bob"] {
         let (cause, name) = ("m".to_owned(), "Go".to_owned());
-        world.send(who, &Input::Event { cause, name, properties: json!({}), profile: json!({}), late: false });
+        world.send(who, &Input::Event { cause, name, properties: json!({}), profile: json!({}), late: false, depth: 0 });
     }
     assert_eq!(world.outcome(), (vec!["ann".to_owned()], 3));
     assert_eq!(world.dead_letters(), ["panicked"]);

@@ -73,7 +73,10 @@ fn place(at: Millis, input: &Input) -> Place {
 
 /// What could begin a run: held while a login's history is coming in.
 fn begins(input: &Input) -> bool {
-    matches!(input, Input::Start { .. } | Input::Event { .. } | Input::SegmentChange { .. })
+    match input {
+        Input::Later { input, .. } => begins(input),
+        input => matches!(input, Input::Start { .. } | Input::Event { .. } | Input::SegmentChange { .. }),
+    }
 }
 
 struct Drive<'d, 'c> {
@@ -200,15 +203,31 @@ impl Drive<'_, '_> {
 
     fn hold(&mut self, at: Millis, input: &Input) {
         if self.state.held.len() >= HELD_MAX {
+            self.heed(input);
             self.driven.rejected = Some(Rejection::TooMuchHeld(HELD_MAX));
             return;
         }
         self.note(What::Held { at, input: Box::new(input.clone()) });
     }
 
-    /// A fact about order and not about time: it is not later than what is still to be decided.
+    /// What cannot be held is sent again later, whole; what forbids sending is not kept waiting for that.
+    fn heed(&mut self, input: &Input) {
+        let forbids = match input {
+            Input::Suppress { .. } => input.clone(),
+            Input::Consent { cause, at, stated } => {
+                let stated = stated.iter().filter(|answer| !answer.granted).cloned().collect();
+                Input::Consent { cause: cause.clone(), at: *at, stated }
+            }
+            _ => return,
+        };
+        self.apply(&forbids, self.state.now);
+    }
+
+    /// A fact about order. Where time is the data's own it is not later than what is still to be decided; under the wall's clock, where a
+    /// subject of which nothing was known has no time yet, it is of now.
     fn note(&mut self, what: What) {
-        let fact = Fact { at: self.state.now, run: None, what };
+        let at = if self.context.clock == Clock::Wall { self.upto } else { self.state.now };
+        let fact = Fact { at, run: None, what };
         evolve(self.state, &fact);
         self.driven.facts.push(fact);
     }

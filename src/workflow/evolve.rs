@@ -329,7 +329,10 @@ fn evolve_run(run: &mut Run, fact: &Fact) {
         What::StartEnded { visit, ending, result } => {
             let way = match ending {
                 super::fact::Ending::Completed | super::fact::Ending::Goal => Way::Done,
-                other => Way::Failed(format!("the run that it waited for ended {}", other.as_str())),
+                other => Way::Failed(match result.get("skipped").and_then(Json::as_str) {
+                    Some(reason) => format!("the run that it waited for did not begin: {}", reason.replace('_', " ")),
+                    None => format!("the run that it waited for ended {}", other.as_str()),
+                }),
             };
             if let Some(step) = run.steps.get_mut(visit) {
                 run.results.insert(step.node.clone(), result.clone());

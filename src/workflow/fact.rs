@@ -131,6 +131,12 @@ pub enum Skipped {
     Merging,
     /// The subject has [`super::state::RUNS_MAX`] runs.
     TooMany,
+    /// It would be the [`super::decide::DEPTH_MAX`]th run in a row that begins by what the one before emitted.
+    TooDeep,
+    /// The entry's condition does not hold. Said to who waits for the run.
+    Condition,
+    /// No workflow of this name takes new entries. Said to who waits for the run.
+    NoSuchWorkflow,
 }
 
 /// A result that came when nothing waited for it.
@@ -169,6 +175,9 @@ pub enum What {
         workflow: String,
         cause: String,
         reason: Skipped,
+        /// Who is told that there is no end to wait for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
     },
     /// A step left its node for another.
     Moved {
@@ -239,6 +248,9 @@ pub enum What {
         node: String,
         event: String,
         properties: Json,
+        /// Of what it begins: one more than the run's.
+        #[serde(default)]
+        depth: u8,
     },
     EffectRequested {
         visit: Visit,

@@ -140,11 +140,11 @@ impl<'w> World<'w> {
                 parent: None,
             },
             GivenWhat::Segment { name, entered } => {
-                Input::SegmentChange { cause, segment: name.clone(), entered: *entered, profile, late: false }
+                Input::SegmentChange { cause, segment: name.clone(), entered: *entered, profile, late: false, depth: 0 }
             }
             GivenWhat::Event { name, id, properties } => {
                 let cause = id.clone().unwrap_or(cause);
-                Input::Event { cause, name: name.clone(), properties: properties.clone(), profile, late: false }
+                Input::Event { cause, name: name.clone(), properties: properties.clone(), profile, late: false, depth: 0 }
             }
             GivenWhat::Start { input } => {
                 Input::Start { workflow: definition.name.clone(), cause, entry: input.clone(), profile, depth: 0, parent: None }

@@ -5,6 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// How the id of a user begins who is nobody: the subject that stands for a campaign.
+pub const CAMPAIGN: &str = "campaign:";
+/// The source that events have which a workflow emitted.
+pub const EMITTED: &str = "workflow";
+
 macro_rules! hash_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

@@ -29,6 +29,9 @@ pub enum Input {
         properties: Json,
         profile: Json,
         late: bool,
+        /// How many runs stand behind it, each begun by what the one before emitted.
+        #[serde(default)]
+        depth: u8,
     },
     SegmentChange {
         cause: String,
@@ -36,6 +39,9 @@ pub enum Input {
         entered: bool,
         profile: Json,
         late: bool,
+        /// As an event's: of the one that caused it.
+        #[serde(default)]
+        depth: u8,
     },
     Signal {
         run: RunId,

@@ -46,7 +46,7 @@ pub use drive::{Driven, drive, drive_due};
 pub use evolve::evolve;
 pub use fact::{Category, CodecError, Ending, Fact, Parent, Performer, Settled, Severity, Skipped, Unknown, Visit, What};
 pub use harness::{Verdict, run, test};
-pub use ids::{EffectId, RunId, chance};
+pub use ids::{CAMPAIGN, EMITTED, EffectId, RunId, chance};
 pub use input::{Input, Outcome, Rejection};
 pub use isolate::{ISOLATION, isolate};
 pub use policy::{Policy, Rule, SHIPPED_POLICY};

@@ -209,11 +209,12 @@ impl Replay<'_> {
                 match by.split_once(' ') {
                     Some(("event", name)) => {
                         let (name, properties) = (name.to_owned(), entry.clone());
-                        return vec![Input::Event { cause: cause_text, name, properties, profile: profile_copy, late }];
+                        return vec![Input::Event { cause: cause_text, name, properties, profile: profile_copy, late, depth: *depth }];
                     }
                     Some(("segment", name)) => {
                         let segment = name.to_owned();
-                        return vec![Input::SegmentChange { cause: cause_text, segment, entered: true, profile: profile_copy, late }];
+                        let (cause, profile, depth) = (cause_text, profile_copy, *depth);
+                        return vec![Input::SegmentChange { cause, segment, entered: true, profile, late, depth }];
                     }
                     _ => {}
                 }
@@ -286,9 +287,10 @@ impl Replay<'_> {
 
     fn entry(&self, cause: &str, entry: &Json, profile: &Json, head: &Fact) -> Input {
         let (cause, profile, late) = (cause.to_owned(), profile.clone(), false);
+        let depth = if let What::RunStarted { depth, .. } = &head.what { *depth } else { 0 };
         match &self.definition.entry.by {
-            EntryBy::Event(name) => Input::Event { cause, name: name.clone(), properties: entry.clone(), profile, late },
-            EntryBy::Segment(name) => Input::SegmentChange { cause, segment: name.clone(), entered: true, profile, late },
+            EntryBy::Event(name) => Input::Event { cause, name: name.clone(), properties: entry.clone(), profile, late, depth },
+            EntryBy::Segment(name) => Input::SegmentChange { cause, segment: name.clone(), entered: true, profile, late, depth },
             EntryBy::Command | EntryBy::Schedule { .. } | EntryBy::Broadcast { .. } => {
                 let What::RunStarted { workflow, depth, parent, .. } = &head.what else { return Input::Due };
                 let (workflow, entry, parent) = (workflow.clone(), entry.clone(), parent.clone());
@@ -303,14 +305,21 @@ impl Replay<'_> {
         let signal = Input::Signal { run: self.run, cause: cause_text, name: name_text, payload: payload.clone() };
         let segment = [true, false].map(|entered| {
             let (cause, segment, profile) = (cause.to_owned(), name.to_owned(), self.profile());
-            Input::SegmentChange { cause, segment, entered, profile, late: true }
+            Input::SegmentChange { cause, segment, entered, profile, late: true, depth: 0 }
         });
         std::iter::once(self.event(name, cause, payload)).chain(segment).chain([signal]).collect()
     }
 
     fn event(&self, name: &str, cause: &str, properties: &Json) -> Input {
         // Late, so that it begins nothing: what it began has a journal of its own.
-        Input::Event { cause: cause.to_owned(), name: name.to_owned(), properties: properties.clone(), profile: self.profile(), late: true }
+        Input::Event {
+            cause: cause.to_owned(),
+            name: name.to_owned(),
+            properties: properties.clone(),
+            profile: self.profile(),
+            late: true,
+            depth: 0,
+        }
     }
 
     /// The newest profile that the journal has: what came with an event is not in it.

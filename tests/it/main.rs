@@ -36,6 +36,7 @@ mod topology;
 mod workflow_crash;
 mod workflow_entries;
 mod workflow_logins;
+mod workflow_rounds;
 mod workflow_rows;
 mod workflow_sim;
 mod workflow_versions;

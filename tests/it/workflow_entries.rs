@@ -20,7 +20,7 @@ name = "over"
 kind = "exit"
 "#;
 
-fn campaign(name: &str, tenant: &str) -> Bytes {
+pub fn campaign(name: &str, tenant: &str) -> Bytes {
     let tenant = TenantId::new(tenant).expect("a slug");
     flywheel::domain::Subject::user(&format!("campaign:{name}")).key(&tenant).bytes().clone()
 }
@@ -180,7 +180,7 @@ fn a_broadcast_reaches_nobody_of_another_tenant() {
     assert_eq!(journal(&world).values().flatten().filter(|fact| matches!(fact.what, What::RunStarted { .. })).count(), 0);
 }
 
-const PARENT: &str = r#"
+pub const PARENT: &str = r#"
 [workflow]
 name = "parent"
 entry = { command = true }
@@ -203,7 +203,7 @@ kind = "exit"
 failed = true
 "#;
 
-const CHILD: &str = r#"
+pub const CHILD: &str = r#"
 [workflow]
 name = "child"
 entry = { command = true }
@@ -223,7 +223,7 @@ kind = "exit"
 failed = true
 "#;
 
-fn start(world: &World, key: &Bytes, workflow: &str, entry: serde_json::Value) {
+pub fn start(world: &World, key: &Bytes, workflow: &str, entry: serde_json::Value) {
     let input = Input::Start { workflow: workflow.into(), cause: "c".into(), entry, profile: json!({}), depth: 0, parent: None };
     command(world, key, &input, None);
 }
@@ -320,7 +320,7 @@ fn a_fresh_branch_decides_by_what_the_profile_is_then() {
     }
 }
 
-const SAYS: &str = r#"
+pub const SAYS: &str = r#"
 [workflow]
 name = "says"
 entry = { command = true }
@@ -335,7 +335,7 @@ name = "over"
 kind = "exit"
 "#;
 
-const HEARS: &str = r#"
+pub const HEARS: &str = r#"
 [workflow]
 name = "hears"
 entry = { event = "Order Completed" }

@@ -54,7 +54,7 @@ pub(in crate::gateway) fn judge(asked: &Asked, run: RunId, facts: &[Fact]) -> Be
 fn by_fact(asked: &Asked, run: RunId, fact: &Fact) -> Option<Became> {
     let done = |word| Some(Became::Done(word));
     let refused = |code, message| Some(Became::Refused { code, message });
-    if let (Asked::Start { cause }, What::RunSkipped { cause: skipped, reason, workflow }) = (asked, &fact.what)
+    if let (Asked::Start { cause }, What::RunSkipped { cause: skipped, reason, workflow, .. }) = (asked, &fact.what)
         && cause == skipped
     {
         return match reason {
@@ -114,6 +114,9 @@ fn why_skipped(reason: Skipped) -> &'static str {
         Skipped::NoKey => "its key's expression gave nothing",
         Skipped::Merging => "what was done before the login is still coming in",
         Skipped::TooMany => "the subject has too many runs",
+        Skipped::TooDeep => "too many runs in a row were begun by what the one before emitted",
+        Skipped::Condition => "its entry's condition does not hold",
+        Skipped::NoSuchWorkflow => "it takes no new entries",
     }
 }
 
@@ -172,7 +175,8 @@ mod tests {
 
     #[test]
     fn the_same_cause_started_already_is_no_failure() {
-        let skipped = |reason| Fact { at: AT, run: None, what: What::RunSkipped { workflow: "w".into(), cause: "c".into(), reason } };
+        let skipped =
+            |reason| Fact { at: AT, run: None, what: What::RunSkipped { workflow: "w".into(), cause: "c".into(), reason, parent: None } };
         let start = Asked::Start { cause: "c".into() };
         assert_eq!(judge(&start, RUN, &[skipped(Skipped::AlreadyStarted)]), Became::Done("already_started"));
         assert!(matches!(judge(&start, RUN, &[skipped(Skipped::Reentry)]), Became::Refused { code: "not_started", .. }));

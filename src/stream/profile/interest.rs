@@ -102,6 +102,10 @@ impl Wanted {
     }
 }
 
+fn depth_of(depth: i32) -> u8 {
+    u8::try_from(depth.max(0)).unwrap_or(u8::MAX)
+}
+
 fn json_of_properties(text: &str) -> Json {
     if text.is_empty() { Json::Null } else { serde_json::from_str(text).unwrap_or(Json::Null) }
 }
@@ -157,7 +161,7 @@ impl ProfileFold {
         let properties = json_of_properties(event.properties);
         let profile = self.told_of(slot, &self.interest.fields, now);
         let (cause, name) = (event.message_id.to_owned(), event.name.to_owned());
-        self.tell(slot, now, &Input::Event { cause, name, properties, profile, late }, out)
+        self.tell(slot, now, &Input::Event { cause, name, properties, profile, late, depth: depth_of(event.depth) }, out)
     }
 
     /// What was done before a login: held against what the user waited for at its time, and no reason to begin anything.
@@ -173,7 +177,7 @@ impl ProfileFold {
         })
     }
 
-    pub(super) fn tell_segment(&self, slot: Slot, change: &SegmentChange<'_>, out: &mut Outputs) -> Result<(), Error> {
+    pub(super) fn tell_segment(&self, slot: Slot, change: &SegmentChange<'_>, depth: i32, out: &mut Outputs) -> Result<(), Error> {
         let SegmentChange { segment, entered, at, cause, late, .. } = *change;
         if out.is_silent() || !self.interest.of_segment(segment) {
             return Ok(());
@@ -182,7 +186,8 @@ impl ProfileFold {
         let profile = self.told_of(slot, &self.interest.fields, now);
         // When time caused it there is no message: the moment is what tells two entries apart.
         let cause = if cause.is_empty() { format!("{segment}@{}", now.0) } else { format!("{segment}@{cause}") };
-        self.tell(slot, now, &Input::SegmentChange { cause, segment: segment.to_owned(), entered, profile, late }, out)
+        let depth = depth_of(depth);
+        self.tell(slot, now, &Input::SegmentChange { cause, segment: segment.to_owned(), entered, profile, late, depth }, out)
     }
 
     /// The time zone in force, if it was another before.

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::interest::Reach;
 use super::past::Past;
 use super::person::{Heir, Person, Waiting, decode_history, encode_history};
+use super::segments::Cause;
 use super::{Applied, CONTROL, ProfileFold};
 use crate::consent::{Consent, Said, stated};
 use crate::domain::{DAY_MS, DeadReason, KeyParts, Millis, Outcome, Subject, SubjectKey};
@@ -20,7 +21,7 @@ use crate::stream::definitions::NamespaceClock;
 use crate::stream::fold::Fault;
 use crate::stream::outputs::Outputs;
 use crate::stream::{Error, Topic};
-use crate::workflow::Input;
+use crate::workflow::{CAMPAIGN, EMITTED, Input};
 
 /// The kind of event that brings traits.
 const IDENTIFY: &str = "identify";
@@ -29,6 +30,11 @@ impl ProfileFold {
     /// `value` is the record's own bytes, in case they have to be kept back.
     pub(super) fn record(&mut self, slot: Slot, record: EventsRecord<'_>, value: &[u8], out: &mut Outputs) -> Result<Applied, Error> {
         match record {
+            // A campaign is nobody: what its runs emit is told to whoever waits for it, and makes no profile that counts as a person's.
+            EventsRecord::Event(event) if is_of_campaign(&event) => {
+                self.tell_event(slot, &event, Millis(event.event_time), false, out)?;
+                Ok(Applied::Done(Outcome::Applied))
+            }
             EventsRecord::Event(event) => {
                 if !self.cache.get(slot).heirs.is_empty() {
                     self.forward(slot, &event, out)?;
@@ -85,7 +91,7 @@ impl ProfileFold {
         self.tell_event(slot, event, now, is_late, out)?;
         self.remember(slot, event);
         let groups = if is_late { Groups::ALL } else { touched.groups };
-        self.decide(slot, now, groups, event.message_id, is_late, out)?;
+        self.decide(slot, now, groups, Cause { message_id: event.message_id, is_late, depth: event.depth }, out)?;
         if let Some(joined) = touched.joined.filter(|_| self.deployed.says_corrections) {
             let joined = SessionsJoined {
                 first_start: joined.first_start.0,
@@ -321,7 +327,7 @@ impl ProfileFold {
                 self.tell_past(slot, &past, now, out)?;
                 self.tell_absorbed(slot, absorb, out)?;
                 if touched.groups != Groups::NONE {
-                    self.decide(slot, now, touched.groups, "", false, out)?;
+                    self.decide(slot, now, touched.groups, Cause::default(), out)?;
                     self.changed(slot);
                 }
                 CONTROL
@@ -345,6 +351,10 @@ struct History {
 
 fn is_anonymous(key: &[u8]) -> bool {
     SubjectKey::parts(key).is_some_and(|KeyParts { subject, .. }| subject.starts_with("a:"))
+}
+
+fn is_of_campaign(event: &EventBody<'_>) -> bool {
+    event.source == EMITTED && event.user_id.starts_with(CAMPAIGN)
 }
 
 fn raw<'a>(event: &EventBody<'a>) -> RawEvent<'a> {

@@ -8,18 +8,18 @@ use crate::stream::cache::Slot;
 use crate::stream::outputs::Outputs;
 use crate::stream::{Error, Topic};
 
+/// The event by which somebody's segments may change; nothing where time alone did it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cause<'e> {
+    pub(super) message_id: &'e str,
+    pub(super) is_late: bool,
+    pub(super) depth: i32,
+}
+
 impl ProfileFold {
     /// Decides every segment that depends on one of `groups`, as of `now`. Who enters by a late event is a member like any other, and the fact
     /// says that it is old news.
-    pub(super) fn decide(
-        &mut self,
-        slot: Slot,
-        now: Millis,
-        groups: Groups,
-        cause: &str,
-        is_late: bool,
-        out: &mut Outputs,
-    ) -> Result<(), Error> {
+    pub(super) fn decide(&mut self, slot: Slot, now: Millis, groups: Groups, cause: Cause<'_>, out: &mut Outputs) -> Result<(), Error> {
         let groups = u64::from(groups.0);
         if self.deployed.depends_on & groups == 0 {
             return Ok(());
@@ -47,9 +47,10 @@ impl ProfileFold {
             self.cache.get_mut(slot).set_member(self.deployed.bits[at], entered);
             let segment = &self.deployed.topology.segments.as_slice()[at];
             let digest = segment.digest.to_hex();
+            let Cause { message_id: cause, is_late, depth } = cause;
             let change = SegmentChange { segment: &segment.name, digest: &digest, entered, at: now.0, cause, late: is_late && entered };
             out.push_to(Topic::SegmentChanges, self.partition, self.cache.key(slot), now, &change)?;
-            self.tell_segment(slot, &change, out)?;
+            self.tell_segment(slot, &change, depth, out)?;
         }
         Ok(())
     }
@@ -80,7 +81,7 @@ impl ProfileFold {
         let Some((segment, digest)) = self.memo.segment(bit) else { return Ok(()) };
         let change = SegmentChange { segment, digest, entered: false, at: at.0, cause: "", late: false };
         out.push_to(Topic::SegmentChanges, self.partition, self.cache.key(slot), at, &change)?;
-        self.tell_segment(slot, &change, out)
+        self.tell_segment(slot, &change, 0, out)
     }
 
     /// The earliest time at which some segment can flip although nothing happens, if that is at or before `horizon`.

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::segments::Cause;
 use super::{Applied, CONTROL, ProfileFold};
 use crate::domain::{DeadReason, Digest, Millis};
 use crate::features::Groups;
@@ -119,7 +120,7 @@ impl ProfileFold {
         let at = self.memo.time().max(own);
         if at > Millis::MIN {
             person.profile.wake(at);
-            self.decide(slot, at, Groups::ALL, "", false, out)?;
+            self.decide(slot, at, Groups::ALL, Cause::default(), out)?;
             self.leave_removed(slot, at, out)?;
         }
         self.changed(slot);

@@ -192,7 +192,7 @@ impl ProfileFold {
     /// Wakes the person at `at`: what only time changes is decided again.
     pub(super) fn wake(&mut self, slot: Slot, at: Millis, out: &mut Outputs) -> Result<(), Error> {
         self.cache.get_mut(slot).profile.wake(at);
-        self.decide(slot, at, Groups::ALL, "", false, out)?;
+        self.decide(slot, at, Groups::ALL, super::segments::Cause::default(), out)?;
         self.changed(slot);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use toml::Spanned;
 
-use super::super::definition::{Entry, EntryBy, Reenter};
+use super::super::definition::{Entry, EntryBy, Kind, Node, Reenter};
 use super::super::document::EntryTable;
 use super::words::Words;
 use crate::domain::DAY_MS;
@@ -52,6 +52,18 @@ pub(super) fn entry(table: &Spanned<EntryTable>, words: &mut Words<'_, '_>) -> O
         },
     };
     Some(Entry { by, when, reenter, key })
+}
+
+/// The node that emits what the workflow begins with, where nothing stands between: no condition, and neither a run in all nor a length of
+/// time. Where a condition does it may hold for what is emitted too, and going round through other workflows cannot be seen in one: depth
+/// bounds those when they run.
+pub(super) fn round(entry: &Entry, nodes: &[Node]) -> Option<usize> {
+    let EntryBy::Event(begins) = &entry.by else { return None };
+    let is_bounded = entry.key.is_none() && matches!(entry.reenter, Reenter::Never | Reenter::After { .. });
+    if entry.when.is_some() || is_bounded {
+        return None;
+    }
+    nodes.iter().position(|node| matches!(&node.kind, Kind::Emit { event, .. } if event == begins))
 }
 
 fn by(entry: &EntryTable, words: &mut Words<'_, '_>) -> Option<EntryBy> {

@@ -69,6 +69,11 @@ fn assemble(document: &Document, source: &mut Source<'_>) -> Option<Definition> 
     let places: Vec<_> =
         tables.iter().filter(|table| table.get_ref().kind.get_ref() != "goal").map(|table| table.get_ref().name.span()).collect();
     let roots: Vec<NodeIx> = goals.iter().filter_map(|goal| goal.next).chain(on_failure).collect();
+    if let Some(at) = entry::round(&entry, &nodes) {
+        let hint = "give the entry a `when` that the emitted event does not meet, `reenter = \"never\"`, or emit another event".to_owned();
+        let message = format!("`{}` emits the event that the workflow begins with: it would begin itself again and again", nodes[at].name);
+        source.report(places.get(at).cloned().unwrap_or(0..0), message, Some(hint));
+    }
     graph::check(&graph::Graph { nodes: &nodes, first, roots: &roots, places: &places }, source);
     let canonical = canonical(document);
     let mut definition = Definition {

@@ -106,7 +106,8 @@ impl Turn<'_, '_> {
         let properties = serde_json::json!({
             "campaign": state.workflow, "node": node, "purpose": pending.purpose, "message_id": pending.id.to_string(),
         });
-        Some(What::EventEmitted { visit, node, event: event.to_owned(), properties })
+        let depth = state.depth.saturating_add(1);
+        Some(What::EventEmitted { visit, node, event: event.to_owned(), properties, depth })
     }
 
     /// The result as `returns` declares it, which whatever comes later was checked against. What a channel answers is its own.

@@ -24,12 +24,13 @@ struct Happening<'h> {
 }
 
 impl Turn<'_, '_> {
-    pub(super) fn event(&mut self, cause: &str, name: &str, properties: &Json, profile: &Json, late: bool) {
+    /// Where it can begin runs, it is at this depth.
+    pub(super) fn event(&mut self, cause: &str, name: &str, properties: &Json, profile: &Json, begins: Option<u8>) {
         let is = |what: &AwaitedWhat| matches!(what, AwaitedWhat::Event(event) if event == name);
         self.tell_all(&Happening { cause, name, payload: properties, profile: Some(profile), past: None, is: &is });
         // What is more than a day late is told to those who wait for it, and begins nothing.
-        if !late {
-            let cause = Cause { by: &format!("event {name}"), id: cause, entry: properties, profile, depth: 0, parent: None };
+        if let Some(depth) = begins {
+            let cause = Cause { by: &format!("event {name}"), id: cause, entry: properties, profile, depth, parent: None };
             self.entries(&|by| matches!(by, EntryBy::Event(event) if event == name), &cause);
         }
     }
@@ -47,7 +48,7 @@ impl Turn<'_, '_> {
         }
     }
 
-    pub(super) fn segment_change(&mut self, cause: &str, segment: &str, entered: bool, profile: &Json, late: bool) {
+    pub(super) fn segment_change(&mut self, cause: &str, segment: &str, entered: bool, profile: &Json, begins: Option<u8>) {
         let is = |what: &AwaitedWhat| match what {
             AwaitedWhat::Enters(name) => entered && name == segment,
             AwaitedWhat::Leaves(name) => !entered && name == segment,
@@ -58,8 +59,8 @@ impl Turn<'_, '_> {
         for run in self.run_ids() {
             self.wait(run, &happening);
         }
-        if entered && !late {
-            let cause = Cause { by: &format!("segment {segment}"), id: cause, entry: &payload, profile, depth: 0, parent: None };
+        if let Some(depth) = begins.filter(|_| entered) {
+            let cause = Cause { by: &format!("segment {segment}"), id: cause, entry: &payload, profile, depth, parent: None };
             self.entries(&|by| matches!(by, EntryBy::Segment(name) if name == segment), &cause);
         }
     }

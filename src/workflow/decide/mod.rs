@@ -24,7 +24,7 @@ use super::input::{Input, Rejection};
 use super::state::{Run, Subject};
 use crate::domain::Millis;
 
-/// Commands between subjects end here: a campaign that starts itself through others would never.
+/// Commands between subjects end here, and runs that begin by what others emitted: a campaign that starts itself through others would never.
 pub const DEPTH_MAX: u8 = 16;
 
 /// Results larger than this are failures: they would be carried by the state for the run's life.
@@ -93,12 +93,12 @@ impl Turn<'_, '_> {
             Input::Start { workflow, cause, entry, profile, depth, parent } => {
                 self.command(workflow, cause, entry, profile, *depth, parent.as_ref())
             }
-            Input::Event { cause, name, properties, profile, late } => {
-                self.event(cause, name, properties, profile, *late);
+            Input::Event { cause, name, properties, profile, late, depth } => {
+                self.event(cause, name, properties, profile, (!late).then_some(*depth));
                 Ok(())
             }
-            Input::SegmentChange { cause, segment, entered, profile, late } => {
-                self.segment_change(cause, segment, *entered, profile, *late);
+            Input::SegmentChange { cause, segment, entered, profile, late, depth } => {
+                self.segment_change(cause, segment, *entered, profile, (!late).then_some(*depth));
                 Ok(())
             }
             Input::Signal { run, cause, name, payload } => self.signal(*run, cause, name, payload),

@@ -104,7 +104,8 @@ impl Turn<'_, '_> {
                 What::StartRequested { visit, node, workflow: start.workflow.clone(), subject, input, depth, until }
             }
             Kind::Emit { event, properties, .. } => {
-                What::EventEmitted { visit, node, event: event.clone(), properties: Json::Object(object(properties, &scope)) }
+                let (event, properties, depth) = (event.clone(), Json::Object(object(properties, &scope)), run.depth.saturating_add(1));
+                What::EventEmitted { visit, node, event, properties, depth }
             }
             Kind::Set { vars, .. } => {
                 let mut vars = object(vars, &scope);

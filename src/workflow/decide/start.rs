@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 use super::super::definition::{Definition, EntryBy, Reenter};
 use super::super::expression::Scope;
 use super::super::fact::{Parent, Skipped, What, digest_text};
-use super::super::ids::RunId;
+use super::super::ids::{CAMPAIGN, RunId};
 use super::super::input::Rejection;
 use super::super::state::{RUNS_MAX, Subject};
 use super::{DEPTH_MAX, Turn};
@@ -34,8 +34,13 @@ impl Turn<'_, '_> {
         if depth >= DEPTH_MAX {
             return Err(Rejection::TooDeep(depth));
         }
-        let definition = self.context.library.active(workflow).cloned();
-        let definition = definition.ok_or_else(|| Rejection::NoSuchWorkflow(workflow.to_owned()))?;
+        let Some(definition) = self.context.library.active(workflow).cloned() else {
+            if parent.is_none() {
+                return Err(Rejection::NoSuchWorkflow(workflow.to_owned()));
+            }
+            self.skip(workflow, cause, Skipped::NoSuchWorkflow, parent);
+            return Ok(());
+        };
         match &definition.entry.by {
             EntryBy::Broadcast { segment, throttle_ms } if self.stands_for(workflow) => {
                 self.broadcast(workflow, cause, segment, *throttle_ms, entry);
@@ -47,15 +52,15 @@ impl Turn<'_, '_> {
 
     /// The subject is the campaign itself and nobody in it.
     fn stands_for(&self, workflow: &str) -> bool {
-        self.context.id().strip_prefix("campaign:") == Some(workflow)
+        self.context.id().strip_prefix(CAMPAIGN) == Some(workflow)
     }
 
     fn broadcast(&mut self, workflow: &str, cause: &str, segment: &str, throttle_ms: i64, entry: &Json) {
-        let (workflow, cause) = (workflow.to_owned(), cause.to_owned());
-        let broadcast = RunId::of(&workflow, self.context.subject, &cause);
+        let broadcast = RunId::of(workflow, self.context.subject, cause);
         if self.state.recent.contains(&broadcast) {
-            return self.note(What::RunSkipped { workflow, cause, reason: Skipped::AlreadyStarted });
+            return self.skip(workflow, cause, Skipped::AlreadyStarted, None);
         }
+        let (workflow, cause) = (workflow.to_owned(), cause.to_owned());
         self.note(What::BroadcastBegun { broadcast, workflow, cause, segment: segment.to_owned(), throttle_ms, entry: entry.clone() });
     }
 
@@ -78,6 +83,10 @@ impl Turn<'_, '_> {
             now: self.at,
         };
         if definition.entry.when.as_ref().is_some_and(|when| !when.holds(&scope)) {
+            // Of everything else that meets no condition nothing is said.
+            if cause.parent.is_some() {
+                self.skip(&definition.name, cause.id, Skipped::Condition, cause.parent);
+            }
             return;
         }
         let run = RunId::of(&definition.name, self.context.subject, cause.id);
@@ -85,9 +94,9 @@ impl Turn<'_, '_> {
             None => Ok(None),
             Some(expr) => expr.text_value(&scope).map(Some).ok_or(Skipped::NoKey),
         };
-        let allowed = key.and_then(|key| self.may_enter(definition, run, key.as_deref()).map(|()| key));
+        let allowed = key.and_then(|key| self.may_enter(definition, run, key.as_deref(), cause.depth).map(|()| key));
         let what = match allowed {
-            Err(reason) => What::RunSkipped { workflow: definition.name.clone(), cause: cause.id.to_owned(), reason },
+            Err(reason) => return self.skip(&definition.name, cause.id, reason, cause.parent),
             Ok(key) => What::RunStarted {
                 workflow: definition.name.clone(),
                 digest: digest_text(&definition.digest),
@@ -102,19 +111,24 @@ impl Turn<'_, '_> {
                 parent: cause.parent.cloned(),
             },
         };
-        match what {
-            What::RunStarted { .. } => self.fact(run, what),
-            // Not a fact of the run: that one may be over, or never be.
-            skipped => self.note(skipped),
-        }
+        self.fact(run, what);
     }
 
-    fn may_enter(&self, definition: &Definition, run: RunId, key: Option<&str>) -> Result<(), Skipped> {
+    /// Not a fact of the run: that one may be over, or never be. What the same cause began tells of its own end.
+    fn skip(&mut self, workflow: &str, cause: &str, reason: Skipped, parent: Option<&Parent>) {
+        let parent = parent.filter(|_| reason != Skipped::AlreadyStarted).cloned();
+        self.note(What::RunSkipped { workflow: workflow.to_owned(), cause: cause.to_owned(), reason, parent });
+    }
+
+    fn may_enter(&self, definition: &Definition, run: RunId, key: Option<&str>, depth: u8) -> Result<(), Skipped> {
         if self.state.runs.contains_key(&run) || self.state.recent.contains(&run) {
             return Err(Skipped::AlreadyStarted);
         }
         if self.state.is_merging() {
             return Err(Skipped::Merging);
+        }
+        if depth >= DEPTH_MAX {
+            return Err(Skipped::TooDeep);
         }
         if self.state.runs.len() >= RUNS_MAX {
             return Err(Skipped::TooMany);

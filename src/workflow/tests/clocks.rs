@@ -147,13 +147,13 @@ fn script(bytes: &[u8]) -> Vec<(Millis, Input)> {
         let input = match choices.below(8) {
             0 | 1 => Input::Start { workflow: "random".to_owned(), cause, entry: json!({}), profile: json!({}), depth: 0, parent: None },
             2 => Input::Signal { run, cause, name: "s".to_owned(), payload: json!({}) },
-            3 => Input::Event { cause, name: "E".to_owned(), properties: json!({}), profile: json!({}), late: false },
+            3 => Input::Event { cause, name: "E".to_owned(), properties: json!({}), profile: json!({}), late: false, depth: 0 },
             4 => Input::Attribute { name: "n".to_owned(), value: json!(number) },
             5 => {
                 let stated = vec![Stated { purpose: "marketing".to_owned(), channel: String::new(), granted: number % 2 == 0 }];
                 Input::Consent { cause, at, stated }
             }
-            _ => Input::Event { cause, name: "Other".to_owned(), properties: json!({}), profile: json!({}), late: false },
+            _ => Input::Event { cause, name: "Other".to_owned(), properties: json!({}), profile: json!({}), late: false, depth: 0 },
         };
         script.push((at, input));
     }

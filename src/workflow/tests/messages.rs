@@ -309,8 +309,14 @@ fn runs_of_an_anonymous_subject_end_when_it_becomes_a_user() {
 fn an_entry_that_is_decided_while_a_history_is_coming_in_says_so() {
     let mut scene = Scene::new("{ event = \"Signed Up\" }", EFFECT);
     scene.give(Input::Expect { anonymous: "a1".to_owned(), absorb: false }).unwrap();
-    let input =
-        Input::Event { cause: "m".to_owned(), name: "Signed Up".to_owned(), properties: json!({}), profile: json!({}), late: false };
+    let input = Input::Event {
+        cause: "m".to_owned(),
+        name: "Signed Up".to_owned(),
+        properties: json!({}),
+        profile: json!({}),
+        late: false,
+        depth: 0,
+    };
     let facts = super::super::decide(&scene.state, scene.context(), &input, scene.now).unwrap();
     assert!(facts.iter().any(|fact| matches!(fact.what, What::RunSkipped { reason: Skipped::Merging, .. })));
 }

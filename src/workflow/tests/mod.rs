@@ -1,5 +1,6 @@
 //! The core held against its promises: shipped workflows, refusals at check, single decisions, and chance.
 
+mod begins;
 mod bounds;
 mod clocks;
 mod invariants;

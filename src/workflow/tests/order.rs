@@ -178,3 +178,21 @@ fn no_more_is_held_than_anyone_can_have_meant() {
     assert!(scene.state.held.is_empty());
     assert_eq!(scene.state.attributes["n"], json!(super::super::HELD_MAX - 1));
 }
+
+#[test]
+fn a_word_against_sending_counts_also_where_nothing_more_is_held() {
+    let mut scene = event_time(COMMAND, &format!("{AGENT}{WAIT}"));
+    scene.start("m1").unwrap();
+    let kept = super::super::Kept { at: scene.now, input: Input::Attribute { name: "n".to_owned(), value: json!(1) } };
+    scene.state.held = vec![kept; super::super::HELD_MAX].into();
+    let said = |purpose: &str, granted| crate::consent::Stated { purpose: purpose.to_owned(), channel: String::new(), granted };
+    let consent = Input::Consent { cause: "c".to_owned(), at: scene.now, stated: vec![said("marketing", false), said("product", true)] };
+    let too_much = Err(Rejection::TooMuchHeld(super::super::HELD_MAX));
+    assert_eq!(scene.give(consent), too_much, "to be sent again, for the rest of it");
+    scene.tells(&["the person said no to marketing"]);
+    assert_eq!(scene.count(|what| matches!(what, What::ConsentStated { stated, .. } if stated.len() == 1)), 1, "a yes waits its turn");
+    let address = crate::permit::AddressKey::of("email", "ann@example.org");
+    let (channel, reason, at) = ("email".to_owned(), crate::permit::Cause::Complaint, scene.now);
+    assert_eq!(scene.give(Input::Suppress { address, channel, reason, at, until: None }), too_much);
+    scene.tells(&["the email address was suppressed"]);
+}

@@ -68,7 +68,7 @@ impl Scene {
     }
 
     pub(super) fn event(&mut self, name: &str, cause: &str, properties: Json) {
-        let input = Input::Event { cause: cause.to_owned(), name: name.to_owned(), properties, profile: json!({}), late: false };
+        let input = Input::Event { cause: cause.to_owned(), name: name.to_owned(), properties, profile: json!({}), late: false, depth: 0 };
         self.give(input).unwrap();
     }
 

@@ -234,8 +234,14 @@ fn a_run_whose_decision_fails_is_paused_alone_and_the_others_go_on() {
     let context =
         Context { subject: "t\0u:ann", library: &library, policy: &policy, clock: Clock::Wall, is_held: false, heard: Millis::MAX };
     let before = scene.state.clone();
-    let input =
-        Input::Event { cause: "m9".to_owned(), name: "Go".to_owned(), properties: json!({ "n": 2 }), profile: json!({}), late: false };
+    let input = Input::Event {
+        cause: "m9".to_owned(),
+        name: "Go".to_owned(),
+        properties: json!({ "n": 2 }),
+        profile: json!({}),
+        late: false,
+        depth: 0,
+    };
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drive(&mut scene.state, context, &input, scene.now)));
     assert!(panicked.is_err());
     scene.state = before;

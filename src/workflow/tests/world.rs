@@ -143,7 +143,7 @@ impl World {
             0..=6 => return self.answer(which, choices),
             7..=9 => return self.pass(choices),
             10 => Input::Signal { run, cause, name: "s".to_owned(), payload: json!({ "n": which }) },
-            11 => Input::Event { cause, name: "E".to_owned(), properties: json!({}), profile: json!({}), late: which > 128 },
+            11 => Input::Event { cause, name: "E".to_owned(), properties: json!({}), profile: json!({}), late: which > 128, depth: 0 },
             12 => match self.state.runs.get(&run).and_then(|run| run.steps.values().next().map(|step| step.node.clone())) {
                 Some(node) => Input::Approval { run, node, approved: which > 100, by, comment: String::new() },
                 None => Input::Due,
@@ -153,7 +153,9 @@ impl World {
             15 => Input::Retry { run, by },
             16 => return self.start(&format!("start{}", which % 3)),
             17 if which > 200 => Input::Cancel { run, by, reason: String::new() },
-            17 if which > 190 => Input::Event { cause, name: "Goal".to_owned(), properties: json!({}), profile: json!({}), late: false },
+            17 if which > 190 => {
+                Input::Event { cause, name: "Goal".to_owned(), properties: json!({}), profile: json!({}), late: false, depth: 0 }
+            }
             18 => match self.out.get(usize::from(which) % self.out.len().max(1)) {
                 Some(out) => Input::Resolve { effect: out.effect, done: (which > 99).then(|| json!({})), by },
                 None => Input::Due,
