@@ -37,6 +37,8 @@ pub fn join(spine: &mut Spine, clock: NamespaceClock, copied: Option<Incarnation
     let mut around = spine.surroundings().clone();
     // An effect's next step should not wait for company.
     around.options.linger_ms = 0;
+    // All subjects of a batch are in memory at once, and a command is small beside its subject.
+    around.options.fetch_bytes_max /= 8;
     let is_held = match copied {
         Some(copied) if clock == NamespaceClock::Wall => released(&*around.log, &around.topics)? < Some(copied),
         _ => false,
