@@ -83,6 +83,11 @@ impl<'s> Source<'s> {
     }
 
     /// Notes a problem with an expression that stands as the TOML string at `span`.
+    /// Whether nothing was reported so far.
+    pub fn is_clean(&self) -> bool {
+        self.found.is_empty()
+    }
+
     pub fn report_expression(&mut self, span: Range<usize>, expression: &str, error: &super::error::Error) {
         let message = error.message.clone();
         let within = match self.inside_string(&span, expression) {
@@ -96,6 +101,10 @@ impl<'s> Source<'s> {
     pub fn report_toml(&mut self, error: &toml::de::Error) {
         let message = error.message().trim().replace('\n', ", ");
         let span = error.span().unwrap_or(0..0);
+        let is_number = ["invalid type: integer", "invalid type: float", "invalid type: boolean"].iter().any(|it| message.starts_with(it));
+        if is_number && message.contains("expected a string") {
+            return self.report(span, message, Some("values are expressions, written in quotes: `\"0\"`".to_owned()));
+        }
         let Some((wrong, known)) = unknown_name(&message) else { return self.report(span, message, None) };
         let what = if message.starts_with("unknown variant") { "unknown value" } else { "unknown field" };
         let hint = match did_you_mean(wrong, known.iter().copied()) {

@@ -308,7 +308,8 @@ fn evolve_run(run: &mut Run, fact: &Fact) {
         }
         What::Delayed { visit, until, .. } => doing(run, *visit, Doing::Delay { until: *until }),
         What::WaitBegun { visit, until, .. } => doing(run, *visit, Doing::Wait { until: *until }),
-        What::WaitMatched { visit, node, matched, cause, payload, .. } => {
+        What::WaitMatched { visit, node, matched, cause, payload, profile, .. } => {
+            know(run, profile);
             run.matched = Some(cause.clone());
             run.results.insert(node.clone(), payload.clone());
             doing(run, *visit, Doing::Ready(Way::Matched(*matched)));
@@ -402,11 +403,17 @@ fn doing(run: &mut Run, visit: Visit, doing: Doing) {
     }
 }
 
-fn see(run: &mut Run, profile: &Json) {
+/// What is newer of the profile takes the place of what was known.
+fn know(run: &mut Run, profile: &Json) {
     match (&mut run.profile, profile) {
+        (_, Json::Null) => {}
         (Json::Object(known), Json::Object(seen)) => known.extend(seen.iter().map(|(name, value)| (name.clone(), value.clone()))),
         (known, seen) => *known = seen.clone(),
     }
+}
+
+fn see(run: &mut Run, profile: &Json) {
+    know(run, profile);
     for step in run.steps.values_mut() {
         if step.doing == Doing::Asking {
             step.doing = Doing::Ready(Way::Seen);

@@ -230,6 +230,9 @@ pub enum What {
         name: String,
         cause: String,
         payload: Json,
+        /// What the run's expressions read of the profile, as of what came.
+        #[serde(default, skip_serializing_if = "Json::is_null")]
+        profile: Json,
     },
     /// A delay is over, or a wait or a deadline passed.
     TimerFired {

@@ -13,6 +13,8 @@ pub(super) struct Graph<'g> {
     pub(super) roots: &'g [NodeIx],
     /// Where each node's name stands in the file.
     pub(super) places: &'g [Range<usize>],
+    /// Nothing was wrong with any node.
+    pub(super) is_whole: bool,
 }
 
 impl Graph<'_> {
@@ -36,7 +38,7 @@ impl Graph<'_> {
 pub(super) fn check(graph: &Graph<'_>, source: &mut Source<'_>) {
     let regions = regions(graph, source);
     for at in graph.all() {
-        if regions[usize::from(at)].is_none() {
+        if regions[usize::from(at)].is_none() && graph.is_whole {
             let hint = "lead another node's `next` to it, or remove it".to_owned();
             source.report(graph.place(at), format!("nothing leads to `{}`", graph.name(at)), Some(hint));
         }

@@ -74,7 +74,9 @@ fn assemble(document: &Document, source: &mut Source<'_>) -> Option<Definition> 
         let message = format!("`{}` emits the event that the workflow begins with: it would begin itself again and again", nodes[at].name);
         source.report(places.get(at).cloned().unwrap_or(0..0), message, Some(hint));
     }
-    graph::check(&graph::Graph { nodes: &nodes, first, roots: &roots, places: &places }, source);
+    // What is wrong in a node may be what leads to another.
+    let is_whole = source.is_clean();
+    graph::check(&graph::Graph { nodes: &nodes, first, roots: &roots, places: &places, is_whole }, source);
     let canonical = canonical(document);
     let mut definition = Definition {
         name: header.name.get_ref().clone(),

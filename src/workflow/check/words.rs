@@ -82,7 +82,11 @@ impl Words<'_, '_> {
     pub(super) fn expr(&mut self, text: &Text) -> Option<Expr> {
         match Expr::compile(text.get_ref(), &self.names) {
             Ok(expr) => Some(expr),
-            Err(error) => {
+            Err(mut error) => {
+                // The commonest slip: what is written in quotes is an expression, and a text within it has quotes of its own.
+                if is_plain_words(text.get_ref()) {
+                    error.hint = Some(format!("a text has quotes of its own within an expression: \"'{}'\"", text.get_ref()));
+                }
                 self.source.report_expression(text.span(), text.get_ref(), &error);
                 None
             }
@@ -144,6 +148,12 @@ impl Words<'_, '_> {
         };
         Some(LocalTime { hour, minute, weekdays: if days == 0 { ALL_DAYS } else { days }, fallback })
     }
+}
+
+/// Whether it looks like a text that somebody meant as it is.
+fn is_plain_words(text: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | ',' | '!' | '?' | '\'' | '%');
+    text.starts_with(char::is_alphabetic) && text.split(' ').all(|word| !word.is_empty() && word.trim_end_matches('.').chars().all(is_word))
 }
 
 /// Everything of the profile that a workflow's expressions read, each once, sorted.

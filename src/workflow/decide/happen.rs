@@ -108,9 +108,16 @@ impl Turn<'_, '_> {
                 matched.push((*visit, step.node.clone(), at));
             }
         }
+        // Only what this workflow reads of it: the command brings what all of them do.
+        let reads = |profile: &Json| -> Json {
+            let known = definition.profile.iter().filter_map(|name| Some((name.clone(), profile.get(name)?.clone())));
+            let known: serde_json::Map<String, Json> = known.collect();
+            if known.is_empty() { Json::Null } else { Json::Object(known) }
+        };
+        let profile = happening.profile.map_or(Json::Null, reads);
         for (visit, node, at) in matched {
             let (name, cause, payload) = (happening.name.to_owned(), happening.cause.to_owned(), happening.payload.clone());
-            self.fact(id, What::WaitMatched { visit, node, matched: at, name, cause, payload });
+            self.fact(id, What::WaitMatched { visit, node, matched: at, name, cause, payload, profile: profile.clone() });
         }
     }
 

@@ -111,6 +111,23 @@ fn an_expression_may_name_whose_run_it_is() {
 }
 
 #[test]
+fn a_branch_after_a_wait_sees_the_person_as_of_what_ended_it() {
+    let nodes = "[[node]]\nname = \"w\"\nkind = \"wait_for\"\nany = [{ event = \"Bought\" }]\ntimeout = \"1d\"\nnext = \"b\"\n\
+                 [[node]]\nname = \"b\"\nkind = \"branch\"\ncases = [{ when = \"orders > 1\", next = \"often\" }]\notherwise = \"end\"\n\
+                 [[node]]\nname = \"often\"\nkind = \"exit\"\n";
+    let mut scene = Scene::new(COMMAND, nodes);
+    scene.start("m1").unwrap();
+    let (cause, name, properties, profile) = ("m2".to_owned(), "Bought".to_owned(), json!({}), json!({ "orders": 2, "events": 9 }));
+    scene.give(Input::Event { cause, name, properties, profile, late: false, depth: 0 }).unwrap();
+    scene.tells(&["w saw Bought", "b (orders > 1) to often"]);
+    let seen = scene.journal.iter().find_map(|fact| match &fact.what {
+        What::WaitMatched { profile, .. } => Some(profile.clone()),
+        _ => None,
+    });
+    assert_eq!(seen, Some(json!({ "orders": 2 })), "nothing that it does not read");
+}
+
+#[test]
 fn what_may_have_been_sent_is_looked_for_before_it_is_sent_again() {
     let mut scene = Scene::new(COMMAND, super::scene::EFFECT);
     scene.start("m1").unwrap();

@@ -110,6 +110,24 @@ fn a_loop_that_waits_for_nothing_has_few_rounds() {
 }
 
 #[test]
+fn a_text_without_quotes_of_its_own_is_the_commonest_slip() {
+    let effect = |input: &str| {
+        format!("[[node]]\nname = \"a\"\nkind = \"effect\"\nagent = \"x\"\ntimeout = \"1m\"\nnext = \"end\"\ninput = {{ {input} }}")
+    };
+    refused(&effect("template = \"welcome\""), 11, "unknown field `welcome`", "\"'welcome'\"");
+    refused(&effect("offer = \"plain text here\""), 11, "", "\"'plain text here'\"");
+    refused(&effect("days = 0"), 11, "expected a string", "`\"0\"`");
+}
+
+#[test]
+fn a_mistake_in_a_node_is_no_mistake_of_what_it_leads_to() {
+    let branch = "[[node]]\nname = \"a\"\nkind = \"branch\"\ncases = [{ when = \"vars.m > 1\", next = \"b\" }]\notherwise = \"end\"\n\
+                  [[node]]\nname = \"b\"\nkind = \"exit\"";
+    let problems = Definition::parse("w.toml", &format!("{HEAD}{branch}\n{EXIT}")).expect_err("it should be refused");
+    assert_eq!(problems.0.len(), 1, "{problems}");
+}
+
+#[test]
 fn keys_that_would_do_nothing() {
     let delay = |lines: &str| format!("[[node]]\nname = \"a\"\nkind = \"delay\"\n{lines}\nnext = \"end\"");
     refused(&delay("wait = \"1h\"\nweekdays = [\"mon\"]"), 9, "`weekdays` has no meaning here", "until_local");
