@@ -121,6 +121,7 @@ async fn send(config: &Config, templates: &Templates, name: &str, to: &str, with
     match email.perform(call, Some(leave)).await {
         Outcome::Done { .. } => {}
         Outcome::Failed { error, .. } | Outcome::Unknown { error } => bail!("{error}"),
+        Outcome::NotBegun { why } => bail!("it was not sent: {why}"),
         Outcome::NotDone => bail!("it was not sent"),
     }
     let file = config.channels.email.smtp.is_none().then(|| outbox.join(format!("{key}.eml")).display().to_string());

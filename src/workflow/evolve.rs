@@ -89,7 +89,9 @@ fn count(subject: &mut Subject, id: RunId, fact: &Fact) {
             if let Some(pending) = pending(subject, id, *effect) {
                 pending.granted.push(*attempt);
                 if let Some(open) = pending.open.as_mut().filter(|open| open.attempt == *attempt) {
-                    open.permit = Some(grant.until());
+                    // By whoever asked it is counted from then, which where partition time is behind is later.
+                    let counted = open.appended.map(|asked| asked + grant.until().since_ms(grant.at()));
+                    open.permit = Some(grant.until().max(counted.unwrap_or_default()));
                 }
             }
         }
@@ -98,7 +100,7 @@ fn count(subject: &mut Subject, id: RunId, fact: &Fact) {
                 subject.ledger.used(key(effect), &message.channel, &message.purpose, fact.at);
             }
         }
-        What::AttemptFailed { effect, attempt, timed_out: false, .. } => {
+        What::AttemptFailed { effect, attempt, timed_out: false, .. } | What::AttemptVoid { effect, attempt, .. } => {
             let Some(pending) = pending(subject, id, *effect).filter(|pending| pending.granted.contains(attempt)) else { return };
             pending.granted.retain(|other| other != attempt);
             if pending.granted.is_empty() {
@@ -443,6 +445,7 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
             last_category: None,
             stuck: None,
             looking: false,
+            doubt: None,
             outstanding: Vec::new(),
         };
         return doing(run, *visit, Doing::Effect(Box::new(pending)));
@@ -451,6 +454,7 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
     | What::EffectStarted { effect, .. }
     | What::PermitRefused { effect, .. }
     | What::LookedUp { effect, .. }
+    | What::AttemptVoid { effect, .. }
     | What::AttemptFailed { effect, .. }
     | What::AttemptUnknown { effect, .. }) = &fact.what
     else {
@@ -464,6 +468,9 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
             pending.retry_at = None;
             pending.stuck = None;
             pending.looking = *look_up;
+            if !*look_up {
+                pending.doubt = None;
+            }
             if *by_hand {
                 pending.failures = 0;
             }
@@ -488,8 +495,23 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
             pending.outstanding.retain(|other| other != attempt);
             pending.retry_at = *retry_at;
         }
+        What::AttemptVoid { attempt, why, retry_at, .. } => {
+            pending.outstanding.retain(|other| other != attempt);
+            pending.last_error = Some(why.clone());
+            let is_open = pending.open.as_ref().is_some_and(|open| open.attempt == *attempt);
+            if is_open || pending.doubt == Some(*attempt) {
+                pending.open = None;
+                pending.stuck = None;
+                pending.retry_at = Some(*retry_at);
+            }
+            // Nothing is left to look up.
+            if pending.doubt.take_if(|doubt| doubt == attempt).is_some() {
+                pending.looking = false;
+            }
+        }
         What::LookedUp { attempt, retry_at, .. } => {
             pending.looking = false;
+            pending.doubt = None;
             pending.outstanding.retain(|other| other != attempt);
             close(pending, *attempt);
             pending.retry_at = *retry_at;
@@ -512,6 +534,7 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
             close(pending, *attempt);
             pending.retry_at = None;
             pending.stuck = Some(Stuck::Unknown);
+            pending.doubt = Some(*attempt);
         }
         _ => {}
     }

@@ -331,6 +331,14 @@ pub enum What {
         attempt: u32,
         error: String,
     },
+    /// It did nothing, for certain, and counts as no attempt: it was never begun, or one of which nobody knew turns out to have failed.
+    AttemptVoid {
+        effect: EffectId,
+        attempt: u32,
+        why: String,
+        /// When the next attempt is made, if none is under way.
+        retry_at: Millis,
+    },
     /// A look-up found that it was never performed: the next attempt may perform it. Without `retry_at` there is none by itself.
     LookedUp {
         effect: EffectId,

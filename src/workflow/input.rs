@@ -180,6 +180,10 @@ pub enum Outcome {
     },
     /// Of a look-up: it was never performed.
     NotDone,
+    /// It was asked for and never begun: it waited too long for its turn, or whoever asked is gone. Certain, and nobody's failure.
+    NotBegun {
+        why: String,
+    },
     Failed {
         category: Category,
         error: String,

@@ -229,6 +229,8 @@ pub struct Pending {
     pub stuck: Option<Stuck>,
     /// An attempt may have been performed: until a look-up says otherwise, attempts only look.
     pub looking: bool,
+    /// The attempt of which nobody knows whether it was performed.
+    pub doubt: Option<u32>,
     pub outstanding: Vec<u32>,
 }
 
@@ -249,7 +251,7 @@ pub struct Open {
     pub started: Option<Millis>,
     pub executor: Option<String>,
     pub appended: Option<Millis>,
-    /// A permit was granted, to be used until then.
+    /// A permit was granted; whoever asked may begin until then.
     pub permit: Option<Millis>,
 }
 
@@ -319,14 +321,17 @@ impl Pending {
     }
 
     /// Timed from when it was begun, as its executor counts: from when it said so, since partition time may be behind that, and who is given
-    /// up early may still begin beside the next attempt. A kind that honours its key is begun without a word, after it waited for its turn,
-    /// and its executor says when it got no answer: one that says nothing is given up long after. No message is given up, and looked for,
-    /// while its permit may still be used.
+    /// up early may still begin beside the next attempt. A message is begun while its permit lasts and has its time from then; without a
+    /// permit it is not begun, however long that takes. A kind that honours its key is begun without a word, after it waited for its turn,
+    /// and its executor says when it got no answer: one that says nothing is given up long after.
     pub(super) fn times_out(&self, open: &Open) -> Option<Millis> {
+        if self.is_message() && !open.look_up {
+            return open.permit.map(|until| until + self.timeout_ms);
+        }
         let said = open.started.map(|started| started.max(open.appended.unwrap_or(started)));
         let is_silent = self.unknown == Unknown::Retry || open.look_up;
         let from = said.or_else(|| is_silent.then_some(open.minted + TURN_MS_MAX));
-        from.map(|from| (from + self.timeout_ms).max(open.permit.unwrap_or(Millis::MIN)))
+        from.map(|from| from + self.timeout_ms)
     }
 
     pub(super) fn is_message(&self) -> bool {
@@ -343,6 +348,11 @@ impl Pending {
     /// Whether the executor was told to go ahead with the open attempt.
     pub(super) fn is_under_way(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.started.is_some() && (open.permit.is_some() || !self.is_message() || open.look_up))
+    }
+
+    /// Whether an attempt that was given up may have been performed, as far as is known.
+    pub(super) fn may_have_been_done(&self, attempt: u32) -> bool {
+        self.doubt == Some(attempt) || self.granted.contains(&attempt)
     }
 
     /// No message is asked for that would be refused until a login's history has come.

@@ -48,6 +48,7 @@ impl Story {
             What::EffectCompleted { effect, assumed, .. } => format!("{} done{}", of(effect), if *assumed { ", as assumed" } else { "" }),
             What::AttemptFailed { effect, attempt, error, .. } => format!("{} attempt {attempt} failed: {error}", of(effect)),
             What::AttemptUnknown { effect, attempt, error } => format!("{} attempt {attempt} unknown: {error}", of(effect)),
+            What::AttemptVoid { effect, attempt, why, .. } => format!("{} attempt {attempt} did nothing: {why}", of(effect)),
             What::LookedUp { effect, .. } => format!("{} was not done", of(effect)),
             What::EffectFailed { effect, error } => format!("{} failed: {error}", of(effect)),
             What::Notified { node, severity, text, .. } => format!("{node} is told as {}: {text}", words(severity)),

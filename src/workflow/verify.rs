@@ -243,6 +243,9 @@ impl Replay<'_> {
             What::EffectCompleted { effect, attempt, result, .. } => {
                 vec![finished(*effect, *attempt, Outcome::Done { result: result.clone() }), Input::Due]
             }
+            What::AttemptVoid { effect, attempt, why, .. } => {
+                vec![Input::Due, finished(*effect, *attempt, Outcome::NotBegun { why: why.clone() })]
+            }
             What::LookedUp { effect, attempt, .. } => vec![finished(*effect, *attempt, Outcome::NotDone)],
             What::AttemptUnknown { effect, attempt, error } => {
                 vec![Input::Due, finished(*effect, *attempt, Outcome::Unknown { error: error.clone() })]

@@ -11,15 +11,13 @@ use rustc_hash::FxBuildHasher;
 
 use super::breaker::Told as Health;
 use super::call::{Call, Leave, Needs, Request};
+use super::lane::{Granted, Lane, begin_by, valid_ms};
 use super::pending::{Change, Pending, Slot, Standing};
 use super::schedule::{self, LaneIx, Limits, Schedule, Ticket, Turn};
 use super::told::{self, Told};
 use crate::domain::{Millis, SubjectKey};
 use crate::permit::{Executor, Grant};
 use crate::workflow::{Category, CodecError, EffectId, Input, Outcome, Performer, RESULT_BYTES_MAX, RunId, Severity};
-
-/// Messages that may wait for their permits for each that can be sent at once: permits take as long as partition time does.
-const ASKED_AHEAD: u32 = 64;
 
 /// The limits of a destination.
 pub type LimitsOf = Box<dyn Fn(Performer, &str) -> Limits + Send>;
@@ -60,24 +58,8 @@ pub struct Held {
     lane: LaneIx,
     partition: u32,
     turn: Option<Turn>,
-}
-
-/// A permit that came, and waits for its message's turn to be sent.
-#[derive(Debug)]
-struct Granted {
-    slot: Slot,
-    generation: u32,
-    attempt: u32,
-    grant: Box<Grant>,
-    to: String,
-}
-
-#[derive(Debug, Default)]
-struct Lane {
-    /// With their performer.
-    performing: u32,
-    concurrency: u32,
-    granted: VecDeque<Granted>,
+    begun: u64,
+    is_message: bool,
 }
 
 pub struct Board {
@@ -197,6 +179,11 @@ impl Board {
                 }
             }
             Change::Granted { slot, grant, to } => self.granted(slot, grant, to, now),
+            Change::Unused { effect, attempt, partition, request } => {
+                let Some(request) = request else { return };
+                let input = Input::EffectFinished { effect, attempt, outcome: not_begun("it was taken back before its turn came") };
+                self.commands.push(Command { partition, subject: request.subject.clone(), input });
+            }
             Change::Orphaned(slot) => self.orphans.push(slot),
         }
     }
@@ -213,7 +200,7 @@ impl Board {
         match entry.open.map(|open| open.standing) {
             // Without its permit nothing was sent, and the one who could have is gone.
             Some(Standing::Orphaned { permitted: false }) if is_message => {
-                self.report(slot, failed("the executor stopped before it had leave to send"));
+                self.report(slot, not_begun("the executor stopped before it had leave to send"));
             }
             Some(Standing::Orphaned { .. }) => {
                 let error = "the executor stopped after it had begun".to_owned();
@@ -227,9 +214,9 @@ impl Board {
         while self.lanes.len() <= lane as usize {
             let (by, target) = self.pending.lanes.name(self.lanes.len() as u32);
             let limits = (self.limits)(*by, target);
-            let ahead = if *by == Performer::Channel { 1 + ASKED_AHEAD } else { 1 };
-            self.schedule.add_lane(Limits { concurrency: limits.concurrency.saturating_mul(ahead), ..limits }, now);
-            self.lanes.push(Lane { concurrency: limits.concurrency.max(1), ..Lane::default() });
+            let lane = Lane::new(limits.concurrency, *by == Performer::Channel);
+            self.schedule.add_lane(Limits { concurrency: lane.places(), ..limits }, now);
+            self.lanes.push(lane);
         }
     }
 
@@ -242,25 +229,15 @@ impl Board {
         self.schedule.push(lane, tenant, priority, ticket);
     }
 
-    fn is_current(&self, ticket: Ticket) -> bool {
-        self.pending.get(ticket.slot).is_some_and(|entry| {
-            let is_open = |open: super::pending::Open| open.attempt == ticket.attempt && open.standing == Standing::Waiting;
-            entry.generation == ticket.generation && !entry.paused && entry.open.is_some_and(is_open)
-        })
-    }
-
     /// The next attempts whose turn it is, up to `most`; hand each to [`go`](Board::go) once its request is in memory.
     pub fn turns(&mut self, most: usize, now: u64) -> Vec<Turn> {
+        self.give_back_late(now);
         let mut turns = Vec::new();
         while self.has_begun && turns.len() < most {
-            let Some(turn) = self.schedule.next(now) else { break };
-            let ticket = turn.ticket;
-            let is_twice = self.turns.contains_key(&ticket.slot);
-            if is_twice || !self.is_current(ticket) {
-                self.release(turn, Health::Nothing, now);
-                continue;
-            }
-            self.turns.insert(ticket.slot, (ticket, turn));
+            let (pending, taken) = (&self.pending, &self.turns);
+            let is_current = |ticket: Ticket| !taken.contains_key(&ticket.slot) && is_current(pending, ticket);
+            let Some(turn) = self.schedule.next(now, is_current) else { break };
+            self.turns.insert(turn.ticket.slot, (turn.ticket, turn));
             turns.push(turn);
         }
         turns
@@ -298,30 +275,77 @@ impl Board {
 
     fn granted(&mut self, slot: Slot, grant: Box<Grant>, to: String, now: u64) {
         let Some(entry) = self.pending.get(slot) else { return };
-        let Some(open) = entry.open.filter(|open| open.standing == Standing::Started) else { return };
+        let Some(open) = entry.open.filter(|open| open.standing == Standing::Granted) else { return };
         let (lane, generation) = (entry.lane, entry.generation);
         self.lane(lane, now);
-        self.lanes[lane as usize].granted.push_back(Granted { slot, generation, attempt: open.attempt, grant, to });
+        // Counted from asking, which came before granting. A start nobody remembers asking for has no permit to use.
+        let begin_by = open.asked_at.map_or(0, |asked| begin_by(asked, valid_ms(&grant)));
+        self.lanes[lane as usize].push(Granted { slot, generation, attempt: open.attempt, grant, to, begin_by });
+        if self.schedule.is_broken(lane) && !self.turns.get(&slot).is_some_and(|(_, turn)| turn.tries) {
+            self.give_back(lane, now);
+        }
+        self.give_back_late(now);
         self.send_granted(lane, now);
     }
 
+    /// What is granted, has not been taken back, and has not been begun.
+    fn is_granted(&self, granted: &Granted) -> bool {
+        let entry = self.pending.get(granted.slot).filter(|entry| entry.generation == granted.generation);
+        entry.and_then(|entry| entry.open).is_some_and(|open| open.attempt == granted.attempt && open.standing == Standing::Granted)
+    }
+
     fn send_granted(&mut self, lane: LaneIx, now: u64) {
-        while let Some(known) = self.lanes.get_mut(lane as usize).filter(|known| known.performing < known.concurrency) {
-            let Some(Granted { slot, generation, attempt, grant, to }) = known.granted.pop_front() else { return };
-            let Some(entry) = self.pending.get(slot).filter(|entry| entry.generation == generation) else { continue };
-            let Some(open) = entry.open.filter(|open| open.attempt == attempt && open.standing == Standing::Started) else { continue };
-            // Counted from asking, which came before granting. A start nobody remembers asking for has no permit to use.
-            let elapsed = open.asked_at.map_or(Duration::MAX, |asked| Duration::from_millis(now.saturating_sub(asked)));
+        while let Some(granted) = self.lanes.get_mut(lane as usize).and_then(Lane::next) {
+            if !self.is_granted(&granted) {
+                continue;
+            }
+            let Granted { slot, grant, to, .. } = granted;
+            let asked = self.pending.get(slot).and_then(|entry| entry.open?.asked_at);
+            let elapsed = asked.map_or(Duration::MAX, |asked| Duration::from_millis(now.saturating_sub(asked)));
             match grant.redeem(self.me, elapsed) {
                 Ok(permit) => self.perform(slot, Some(Leave { permit, to }), now),
-                Err(unusable) => {
-                    self.report(slot, failed(&unusable.to_string()));
-                    if let Some((_, turn)) = self.turns.remove(&slot) {
-                        // Not through `release`, which would come here again.
-                        let _ = self.schedule.release(turn.lane, turn.tenant, Health::Nothing, now);
-                    }
+                Err(unusable) => self.not_begun(slot, &unusable.to_string(), now),
+            }
+        }
+    }
+
+    /// Gives permits back whose messages' turn will not come in time, before they run out.
+    fn give_back_late(&mut self, now: u64) {
+        for lane in 0..self.lanes.len() {
+            for granted in self.lanes[lane].take_late(now) {
+                if self.is_granted(&granted) {
+                    self.not_begun(granted.slot, "its permit was about to run out before its turn came", now);
                 }
             }
+        }
+    }
+
+    /// Nothing goes to a destination that fails: what could go waits for another turn.
+    fn give_back(&mut self, lane: LaneIx, now: u64) {
+        let tries = |board: &Self, slot: Slot| board.turns.get(&slot).is_some_and(|(_, turn)| turn.tries);
+        for granted in self.lanes[lane as usize].take_all() {
+            match self.is_granted(&granted) {
+                true if tries(self, granted.slot) => self.lanes[lane as usize].push(granted),
+                true => self.not_begun(granted.slot, "its destination fails, and nothing is sent there for a while", now),
+                false => {}
+            }
+        }
+    }
+
+    /// Nothing is begun any more: what was only asked for is given back, so that nobody has to wonder what became of it.
+    pub fn give_all_back(&mut self, now: u64) {
+        let is_idle = |standing| matches!(standing, Standing::Asked | Standing::Started | Standing::Granted);
+        let idle = self.pending.slots().filter(|(_, entry)| entry.open.is_some_and(|open| is_idle(open.standing)));
+        for slot in idle.map(|(slot, _)| slot).collect::<Vec<_>>() {
+            self.not_begun(slot, "the executor stopped before its turn came", now);
+        }
+    }
+
+    fn not_begun(&mut self, slot: Slot, why: &str, now: u64) {
+        self.report(slot, not_begun(why));
+        if let Some((_, turn)) = self.turns.remove(&slot) {
+            // Not through `release`, which would send what is next.
+            let _ = self.schedule.release(turn, Health::Nothing, now);
         }
     }
 
@@ -332,16 +356,12 @@ impl Board {
             return;
         }
         let timeout = Duration::from_millis(request.timeout_ms.max(1).unsigned_abs());
-        // What was started on record is given up by its subject's fold in that time from then: whoever began later, or took longer, could
-        // do so beside the next attempt.
-        let waited = open.asked_at.map_or(Duration::ZERO, |asked| Duration::from_millis(now.saturating_sub(asked)));
-        let deadline = timeout.saturating_sub(waited);
-        if deadline.is_zero() {
-            self.report(slot, failed("its time was over before its turn came"));
-            if let Some((_, turn)) = self.turns.remove(&slot) {
-                let _ = self.schedule.release(turn.lane, turn.tenant, Health::Nothing, now);
-            }
-            return;
+        // What was started on record, and needs no permit, is given up by its subject's fold in that time from then: whoever took longer
+        // could do so beside the next attempt, and whoever has little of it left is not begun at all.
+        let waited = open.asked_at.filter(|_| leave.is_none()).map(|asked| Duration::from_millis(now.saturating_sub(asked)));
+        let deadline = timeout.saturating_sub(waited.unwrap_or_default());
+        if deadline < timeout / 2 {
+            return self.not_begun(slot, "its time was nearly over before its turn came", now);
         }
         open.standing = Standing::Performed;
         let call = Call { attempt: open.attempt, look_up: open.look_up, deadline, request };
@@ -350,7 +370,8 @@ impl Board {
         let turn = self.turns.remove(&slot).map(|(_, turn)| turn);
         self.lane(lane, now);
         self.lanes[lane as usize].performing += 1;
-        self.ready.push_back(Job { call, leave, held: Held { ticket, lane, partition, turn } });
+        let held = Held { ticket, lane, partition, turn, begun: now, is_message: leave.is_some() };
+        self.ready.push_back(Job { call, leave, held });
     }
 
     /// What is to be handed to performers now.
@@ -367,6 +388,10 @@ impl Board {
         self.commands.push(Command { partition: held.partition, subject: request.subject.clone(), input });
         if let Some(lane) = self.lanes.get_mut(held.lane as usize) {
             lane.performing = lane.performing.saturating_sub(1);
+            if held.is_message {
+                lane.took(now.saturating_sub(held.begun));
+                self.schedule.set_concurrency(held.lane, lane.places());
+            }
         }
         match held.turn {
             Some(turn) => self.release(turn, health, now),
@@ -375,8 +400,11 @@ impl Board {
     }
 
     fn release(&mut self, turn: Turn, health: Health, now: u64) {
-        if self.schedule.release(turn.lane, turn.tenant, health, now) {
+        if self.schedule.release(turn, health, now) {
             self.switched.push(turn.lane);
+            if self.schedule.is_broken(turn.lane) {
+                self.give_back(turn.lane, now);
+            }
         }
         self.send_granted(turn.lane, now);
     }
@@ -406,7 +434,7 @@ impl Board {
 
     /// When time alone next lets something go.
     pub fn next_due(&self) -> Option<u64> {
-        self.schedule.next_due()
+        self.schedule.next_due().into_iter().chain(self.lanes.iter().filter_map(Lane::next_late)).min()
     }
 
     pub fn waiting(&self) -> usize {
@@ -420,8 +448,15 @@ impl Board {
     }
 }
 
-fn failed(error: &str) -> Outcome {
-    Outcome::Failed { category: Category::System, error: error.to_owned(), permanent: false, retry_after_ms: None }
+fn not_begun(why: &str) -> Outcome {
+    Outcome::NotBegun { why: why.to_owned() }
+}
+
+fn is_current(pending: &Pending, ticket: Ticket) -> bool {
+    pending.get(ticket.slot).is_some_and(|entry| {
+        let is_open = |open: super::pending::Open| open.attempt == ticket.attempt && open.standing == Standing::Waiting;
+        entry.generation == ticket.generation && !entry.paused && entry.open.is_some_and(is_open)
+    })
 }
 
 fn started(request: &Arc<Request>, attempt: u32, executor: String, appended: Millis) -> Input {
@@ -448,6 +483,8 @@ fn health(outcome: &Outcome) -> Health {
     match outcome {
         Outcome::Done { .. } | Outcome::NotDone => Health::Works,
         Outcome::Failed { permanent: true, .. } | Outcome::Failed { category: Category::Data, .. } => Health::Works,
+        // It never got there.
+        Outcome::NotBegun { .. } => Health::Nothing,
         Outcome::Failed { .. } | Outcome::Unknown { .. } => Health::Fails,
     }
 }

@@ -340,6 +340,16 @@ impl Shared {
         });
     }
 
+    /// Before a stop: nothing more is begun.
+    fn give_back(&self) -> Result<(), Error> {
+        let commands = {
+            let mut board = self.board.lock();
+            board.give_all_back(self.now());
+            board.take_commands()
+        };
+        self.appender.append(&commands)
+    }
+
     fn take(&self, most: usize) -> Result<Taken, Error> {
         let mut board = self.board.lock();
         let now = self.now();
@@ -553,6 +563,7 @@ impl Tail {
                 self.log.wait(&self.positions, self.patience_ms())?;
                 self.read()?;
             }
+            self.shared.give_back()?;
         }
         if self.is_new_copy { Ok(()) } else { self.flush() }
     }

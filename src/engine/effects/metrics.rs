@@ -15,6 +15,7 @@ pub(super) fn performed(namespace: &Namespace, request: &Request, outcome: &Outc
     let outcome = match outcome {
         Outcome::Done { .. } => "done",
         Outcome::NotDone => "not_done",
+        Outcome::NotBegun { .. } => "not_begun",
         Outcome::Failed { .. } => "failed",
         Outcome::Unknown { .. } => "unknown",
     };

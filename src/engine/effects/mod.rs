@@ -10,6 +10,7 @@ mod breaker;
 mod bucket;
 mod call;
 mod executor;
+mod lane;
 mod metrics;
 mod options;
 mod pending;

@@ -61,6 +61,8 @@ pub enum Standing {
     Asked,
     /// The start is on record.
     Started,
+    /// So is its permit; it waits to be sent.
+    Granted,
     /// Started by an executor that is no more; with a permit or without.
     Orphaned {
         permitted: bool,
@@ -78,6 +80,13 @@ pub enum Change {
     Withdrawn {
         slot: Slot,
         open: Open,
+    },
+    /// Its permit was not used and will not be.
+    Unused {
+        effect: EffectId,
+        attempt: u32,
+        partition: u32,
+        request: Option<Arc<Request>>,
     },
     Started(Slot),
     Granted {
@@ -220,7 +229,7 @@ impl Pending {
             self.removed.entry(entry.partition).or_default().push((entry.tenant, entry.effect));
             self.dirty_bytes += 64;
         }
-        changes.extend(entry.open.map(|open| Change::Withdrawn { slot, open }));
+        withdraw(slot, &entry, changes);
     }
 
     fn touch(&mut self, slot: Slot) {
@@ -240,25 +249,27 @@ impl Pending {
                 let Some(slot) = self.find(run, effect) else { return };
                 self.touch(slot);
                 let Some(entry) = self.get_mut(slot) else { return };
-                let before = entry.open.replace(Open { attempt, look_up, standing: Standing::Waiting, asked_at: None });
-                changes.extend(before.map(|open| Change::Withdrawn { slot, open }));
+                withdraw(slot, entry, changes);
+                entry.open = Some(Open { attempt, look_up, standing: Standing::Waiting, asked_at: None });
                 changes.push(Change::Opened(slot));
             }
             Told::EffectStarted { effect, attempt, executor } => {
                 let is_mine = executor.parse() == Ok(self.me);
                 let started = self.standing(run, effect, attempt, |standing| match standing {
-                    Standing::Performed if is_mine => standing,
+                    Standing::Performed | Standing::Granted if is_mine => standing,
                     _ if is_mine => Standing::Started,
                     _ => Standing::Orphaned { permitted: false },
                 });
                 changes.extend(started.map(|slot| if is_mine { Change::Started(slot) } else { Change::Orphaned(slot) }));
             }
             Told::PermitGranted { effect, attempt, grant, to } => {
+                let is_mine = grant.executor() == self.me;
                 let granted = self.standing(run, effect, attempt, |standing| match standing {
                     Standing::Orphaned { .. } => Standing::Orphaned { permitted: true },
+                    Standing::Started if is_mine => Standing::Granted,
                     standing => standing,
                 });
-                if let Some(slot) = granted.filter(|_| grant.executor() == self.me) {
+                if let Some(slot) = granted.filter(|_| is_mine) {
                     changes.push(Change::Granted { slot, grant, to: to.into_owned() });
                 }
             }
@@ -270,6 +281,7 @@ impl Pending {
             Told::PermitRefused { effect, attempt, .. }
             | Told::AttemptFailed { effect, attempt }
             | Told::AttemptUnknown { effect, attempt }
+            | Told::AttemptVoid { effect, attempt }
             | Told::LookedUp { effect, attempt } => self.close(run, effect, attempt, changes),
             Told::Redirected {} | Told::RunEnded {} => {
                 for slot in self.runs.get(&run).cloned().unwrap_or_default() {
@@ -338,9 +350,9 @@ impl Pending {
     fn close(&mut self, run: RunId, effect: EffectId, attempt: u32, changes: &mut Vec<Change>) {
         let Some(slot) = self.find(run, effect) else { return };
         let Some(entry) = self.get_mut(slot) else { return };
-        let closed = entry.open.take_if(|open| open.attempt == attempt);
-        if let Some(open) = closed {
-            changes.push(Change::Withdrawn { slot, open });
+        if entry.open.is_some_and(|open| open.attempt == attempt) {
+            withdraw(slot, entry, changes);
+            entry.open = None;
             self.touch(slot);
         }
     }
@@ -356,11 +368,14 @@ impl Pending {
             self.touch(slot);
             let Some(entry) = self.get_mut(slot) else { continue };
             entry.paused = true;
-            // A start that is not on record by now is refused: it is asked for again when the run goes on.
-            if let Some(open) = entry.open.as_mut().filter(|open| open.standing == Standing::Asked) {
-                changes.push(Change::Withdrawn { slot, open: *open });
-                open.standing = Standing::Waiting;
-            }
+            // A start that is not on record by now is refused: it is asked for again when the run goes on. A permit is given back.
+            let standing = match entry.open.map(|open| open.standing) {
+                Some(Standing::Asked) => Standing::Waiting,
+                Some(Standing::Granted) => Standing::Performed,
+                _ => continue,
+            };
+            withdraw(slot, entry, changes);
+            entry.open.as_mut().expect("looked at just now").standing = standing;
         }
     }
 
@@ -434,5 +449,15 @@ impl Pending {
 impl Entry {
     pub fn needs(&self) -> Option<Needs> {
         self.open.map(|open| Needs::of(self.by, self.unknown, open.look_up))
+    }
+}
+
+/// The entry's open attempt is not to be performed any more.
+fn withdraw(slot: Slot, entry: &Entry, changes: &mut Vec<Change>) {
+    let Some(open) = entry.open else { return };
+    changes.push(Change::Withdrawn { slot, open });
+    if open.standing == Standing::Granted {
+        let (effect, partition, request) = (entry.effect, entry.partition, entry.request.clone());
+        changes.push(Change::Unused { effect, attempt: open.attempt, partition, request });
     }
 }

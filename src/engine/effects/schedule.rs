@@ -54,6 +54,8 @@ pub struct Turn {
     pub ticket: Ticket,
     pub lane: LaneIx,
     pub tenant: TenantIx,
+    /// Tries a destination that failed.
+    pub tries: bool,
 }
 
 #[derive(Debug)]
@@ -97,7 +99,11 @@ impl Queue {
     }
 
     fn is_empty(&self) -> bool {
-        self.by_priority.iter().all(VecDeque::is_empty)
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        self.by_priority.iter().map(VecDeque::len).sum()
     }
 }
 
@@ -142,19 +148,24 @@ impl Schedule {
         self.waiting += 1;
     }
 
-    /// The next attempt that may go now. Tickets of what needs no performing any more come up too: the caller releases those at once.
-    pub fn next(&mut self, now: u64) -> Option<Turn> {
+    /// How many attempts of a lane may be in flight at once from now on.
+    pub fn set_concurrency(&mut self, lane: LaneIx, concurrency: u32) {
+        self.lanes[lane as usize].limits.concurrency = concurrency;
+    }
+
+    /// The next attempt that may go now. Tickets of what needs no performing any more are dropped on the way, and use up nothing.
+    pub fn next(&mut self, now: u64, is_current: impl Fn(Ticket) -> bool) -> Option<Turn> {
         for _ in 0..self.lanes.len() {
             let at = self.next_lane % self.lanes.len();
             self.next_lane = at + 1;
-            if let Some((tenant, ticket)) = self.take(at, now) {
-                return Some(Turn { ticket, lane: at as LaneIx, tenant });
+            if let Some(turn) = self.take(at, now, &is_current) {
+                return Some(turn);
             }
         }
         None
     }
 
-    fn take(&mut self, at: usize, now: u64) -> Option<(TenantIx, Ticket)> {
+    fn take(&mut self, at: usize, now: u64, is_current: &impl Fn(Ticket) -> bool) -> Option<Turn> {
         let lane = &mut self.lanes[at];
         if lane.waiting == 0 || lane.in_flight >= lane.limits.concurrency.max(1) || !lane.breaker.admits(now) || !lane.bucket.has(now) {
             return None;
@@ -166,23 +177,28 @@ impl Schedule {
                 continue;
             }
             let queue = lane.queues.get_mut(&tenant).expect("who is in the ring has a queue");
-            let ticket = queue.pop().expect("a queue is dropped when it is empty");
+            let before = queue.len();
+            let found = std::iter::from_fn(|| queue.pop()).find(|ticket| is_current(*ticket));
+            let gone = before - queue.len();
             if queue.is_empty() {
                 lane.queues.remove(&tenant);
             } else {
                 lane.ring.push_back(tenant);
             }
-            (lane.waiting, self.waiting) = (lane.waiting - 1, self.waiting - 1);
+            (lane.waiting, self.waiting) = (lane.waiting - gone, self.waiting - gone);
+            let Some(ticket) = found else { continue };
             (lane.in_flight, known.in_flight) = (lane.in_flight + 1, known.in_flight + 1);
             lane.bucket.take();
+            let tries = lane.breaker.is_open();
             lane.breaker.goes();
-            return Some((tenant, ticket));
+            return Some(Turn { ticket, lane: at as LaneIx, tenant, tries });
         }
         None
     }
 
     /// The attempt ended, or needs no place any more. True if its lane's breaker opened or closed.
-    pub fn release(&mut self, lane: LaneIx, tenant: TenantIx, told: Told, now: u64) -> bool {
+    pub fn release(&mut self, turn: Turn, told: Told, now: u64) -> bool {
+        let Turn { lane, tenant, tries, .. } = turn;
         let settings = self.settings.breaker;
         let known = self.tenant(tenant);
         known.in_flight = known.in_flight.saturating_sub(1);
@@ -191,7 +207,8 @@ impl Schedule {
         }
         let lane = &mut self.lanes[lane as usize];
         lane.in_flight = lane.in_flight.saturating_sub(1);
-        lane.breaker.told(told, now, &settings)
+        // Of one that never got there the breaker learns nothing, unless it waits for it.
+        (told != Told::Nothing || tries) && lane.breaker.told(told, now, &settings)
     }
 
     /// When time alone next lets something go: a rate's next token, a breaker's next try.
@@ -237,9 +254,9 @@ mod tests {
         (0..10).for_each(|slot| schedule.push(0, 1, Priority::Normal, ticket(2_000_000 + slot)));
         let mut order = Vec::new();
         for _ in 0..30 {
-            let turn = schedule.next(0).unwrap();
+            let turn = schedule.next(0, |_| true).unwrap();
             order.push(turn.tenant);
-            schedule.release(turn.lane, turn.tenant, Told::Works, 0);
+            schedule.release(turn, Told::Works, 0);
         }
         assert_eq!(order[..20], [0, 1].repeat(10), "in turn");
         assert!(order[20..].iter().all(|tenant| *tenant == 0));
@@ -252,25 +269,25 @@ mod tests {
         let mut schedule = schedule(2, &[limits, limits]);
         (0..4).for_each(|slot| schedule.push(slot % 2, 0, Priority::Normal, ticket(slot)));
         schedule.push(0, 1, Priority::Normal, ticket(9));
-        let turns: Vec<Turn> = std::iter::from_fn(|| schedule.next(0)).collect();
+        let turns: Vec<Turn> = std::iter::from_fn(|| schedule.next(0, |_| true)).collect();
         assert_eq!(turns.iter().filter(|turn| turn.tenant == 0).count(), 2);
         assert_eq!(turns.iter().filter(|turn| turn.tenant == 1).count(), 1);
-        schedule.release(turns[0].lane, 0, Told::Works, 0);
-        let back = schedule.next(0).unwrap();
+        schedule.release(turns[0], Told::Works, 0);
+        let back = schedule.next(0, |_| true).unwrap();
         assert_eq!(back.tenant, 0);
-        assert!(schedule.next(0).is_none());
-        schedule.release(back.lane, 0, Told::Works, 0);
-        assert!(schedule.next(0).is_some());
+        assert!(schedule.next(0, |_| true).is_none());
+        schedule.release(back, Told::Works, 0);
+        assert!(schedule.next(0, |_| true).is_some());
     }
 
     #[test]
     fn a_lane_takes_no_more_than_its_concurrency_and_rate_and_says_when_it_goes_on() {
         let mut schedule = schedule(1_000, &[Limits { concurrency: 3, per_second: 2 }]);
         (0..9).for_each(|slot| schedule.push(0, 0, Priority::Normal, ticket(slot)));
-        let turns: Vec<Turn> = std::iter::from_fn(|| schedule.next(0)).collect();
+        let turns: Vec<Turn> = std::iter::from_fn(|| schedule.next(0, |_| true)).collect();
         assert_eq!((turns.len(), schedule.next_due()), (2, Some(500)), "the rate");
-        assert!(schedule.next(499).is_none() && schedule.next(500).is_some());
-        assert_eq!((schedule.next(10_000), schedule.next_due()), (None, None), "three are in flight");
+        assert!(schedule.next(499, |_| true).is_none() && schedule.next(500, |_| true).is_some());
+        assert_eq!((schedule.next(10_000, |_| true), schedule.next_due()), (None, None), "three are in flight");
     }
 
     #[test]
@@ -279,7 +296,7 @@ mod tests {
         for (slot, priority) in [(1, Priority::Low), (2, Priority::Normal), (3, Priority::High), (4, Priority::Normal)] {
             schedule.push(0, 0, priority, ticket(slot));
         }
-        let order: Vec<u32> = std::iter::from_fn(|| schedule.next(0)).map(|turn| turn.ticket.slot).collect();
+        let order: Vec<u32> = std::iter::from_fn(|| schedule.next(0, |_| true)).map(|turn| turn.ticket.slot).collect();
         assert_eq!(order, [3, 2, 4, 1]);
     }
 
@@ -292,17 +309,34 @@ mod tests {
         let mut opened = 0;
         let mut performed = [0; 2];
         for _ in 0..6 {
-            let Some(turn) = schedule.next(10) else { break };
+            let Some(turn) = schedule.next(10, |_| true) else { break };
             performed[turn.lane as usize] += 1;
             let told = if turn.lane == 0 { Told::Fails } else { Told::Works };
-            opened += u32::from(schedule.release(turn.lane, turn.tenant, told, 10));
+            opened += u32::from(schedule.release(turn, told, 10));
         }
         assert_eq!((performed, opened), ([3, 3], 1));
-        assert!(std::iter::from_fn(|| schedule.next(10)).all(|turn| turn.lane == 1));
-        assert_eq!((schedule.next_due(), schedule.next(109)), (Some(110), None));
-        let probe = schedule.next(110).unwrap();
-        assert_eq!((probe.lane, schedule.next(110)), (0, None));
-        assert!(schedule.release(0, 0, Told::Works, 111));
-        assert_eq!(std::iter::from_fn(|| schedule.next(111)).count(), 6);
+        assert!(std::iter::from_fn(|| schedule.next(10, |_| true)).all(|turn| turn.lane == 1));
+        assert_eq!((schedule.next_due(), schedule.next(109, |_| true)), (Some(110), None));
+        let probe = schedule.next(110, |_| true).unwrap();
+        assert_eq!((probe.lane, schedule.next(110, |_| true)), (0, None));
+        assert!(schedule.release(probe, Told::Works, 111));
+        assert_eq!(std::iter::from_fn(|| schedule.next(111, |_| true)).count(), 6);
+    }
+
+    #[test]
+    fn what_is_no_longer_wanted_uses_up_neither_rate_nor_place_nor_the_try_of_a_destination_that_failed() {
+        let mut schedule = schedule(1_000, &[Limits { concurrency: 1, per_second: 2 }]);
+        (0..1_000).for_each(|slot| schedule.push(0, 0, Priority::Normal, ticket(slot)));
+        (1_000..1_002).for_each(|slot| schedule.push(0, 1, Priority::Normal, ticket(slot)));
+        let is_current = |ticket: Ticket| ticket.slot >= 1_000;
+        let turn = schedule.next(0, is_current).unwrap();
+        assert_eq!((turn.ticket.slot, schedule.waiting()), (1_000, 1), "those that were cancelled are gone");
+        (0..3).for_each(|_| assert!(!schedule.release(turn, Told::Fails, 0) || schedule.is_broken(0)));
+        schedule.push(0, 2, Priority::Normal, ticket(7));
+        let probe = schedule.next(100, is_current).unwrap();
+        assert_eq!((probe.ticket.slot, probe.tries), (1_001, true));
+        schedule.release(probe, Told::Works, 100);
+        assert!(schedule.next(10_000, is_current).is_none());
+        assert_eq!((schedule.waiting(), schedule.next_due()), (0, None));
     }
 }

@@ -200,6 +200,8 @@ impl<'a> Status<'a> {
             let (started, permitted) = match open.standing {
                 Standing::Waiting | Standing::Asked => (false, false),
                 Standing::Started => (true, false),
+                // It may be sent after this was written, and before the next.
+                Standing::Granted => (true, true),
                 Standing::Orphaned { permitted } => (true, permitted),
                 // What needs no start is performed again by whoever comes next.
                 Standing::Performed => (needs != Some(super::call::Needs::Nothing), true),

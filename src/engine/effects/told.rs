@@ -62,6 +62,10 @@ pub(super) enum Told<'a> {
         effect: EffectId,
         attempt: u32,
     },
+    AttemptVoid {
+        effect: EffectId,
+        attempt: u32,
+    },
     LookedUp {
         effect: EffectId,
         attempt: u32,
@@ -91,7 +95,7 @@ pub(super) enum Told<'a> {
 }
 
 /// The kinds above, as they stand in a body: `{"KIND":`.
-const KINDS: [&str; 16] = [
+const KINDS: [&str; 17] = [
     "effect_requested",
     "attempt_minted",
     "effect_started",
@@ -99,6 +103,7 @@ const KINDS: [&str; 16] = [
     "permit_refused",
     "attempt_failed",
     "attempt_unknown",
+    "attempt_void",
     "looked_up",
     "effect_completed",
     "effect_failed",

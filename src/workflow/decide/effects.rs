@@ -9,6 +9,7 @@ use super::super::fact::{Category, Settled, What};
 use super::super::ids::{EffectId, RunId, chance};
 use super::super::input::{Outcome, Rejection};
 use super::super::state::Pending;
+use super::moves::WORKFLOW;
 use super::{RESULT_BYTES_MAX, Turn};
 use crate::domain::{HOUR_MS, Millis, SECOND_MS};
 use crate::segments::Type;
@@ -73,8 +74,14 @@ impl Turn<'_, '_> {
                     self.failed(run, &pending, attempt, &failure);
                 }
             },
+            Outcome::NotBegun { why } if is_open => self.void(run, &pending, attempt, why),
+            // One that was given up before, and did nothing: that it may have is no longer in the way.
+            Outcome::NotBegun { why: error } | Outcome::Failed { error, .. } if !is_open && pending.may_have_been_done(attempt) => {
+                self.void(run, &pending, attempt, error);
+            }
             // That an attempt failed which was given up before says nothing about the one that goes on.
             _ if !is_open => return Err(Rejection::NotThisAttempt(attempt)),
+            Outcome::NotBegun { .. } => {}
             Outcome::NotDone if pending.looking => self.looked_up(run, &pending, attempt),
             Outcome::NotDone => {
                 let error = "said to be not done by one that was asked to do it".to_owned();
@@ -159,12 +166,26 @@ impl Turn<'_, '_> {
         let (outcome, result) = match outcome {
             Outcome::Done { result } if too_large(result).is_none() => (Settled::Done, result.clone()),
             Outcome::Done { .. } => (Settled::Done, Json::Null),
-            Outcome::Failed { .. } | Outcome::NotDone => (Settled::NotDone, Json::Null),
+            Outcome::Failed { .. } | Outcome::NotDone | Outcome::NotBegun { .. } => (Settled::NotDone, Json::Null),
             Outcome::Unknown { .. } => (Settled::Unknown, Json::Null),
         };
         let what = What::EffectSettled { effect, run: settling.run, attempt, outcome, result };
         self.note(what);
         Ok(())
+    }
+
+    /// An attempt did nothing and costs nothing: its place in the caps is free, and what only waited for knowing it goes on. Asked again once
+    /// time has passed: while it stands still, asking again would be as vain.
+    pub(super) fn void(&mut self, run: RunId, pending: &Pending, attempt: u32, why: &str) {
+        let (effect, why) = (pending.id, cut(why));
+        let retry_at = if self.context.clock == Clock::Event { self.at } else { self.at + SECOND_MS };
+        let was_in_doubt = pending.doubt == Some(attempt) && pending.stuck.is_some();
+        self.fact(run, What::AttemptVoid { effect, attempt, why, retry_at });
+        // It was put on hold because nobody knew.
+        let paused = self.state.runs.get(&run).and_then(|run| run.paused.as_ref());
+        if was_in_doubt && paused.is_some_and(|paused| paused.by == WORKFLOW) {
+            self.fact(run, What::RunResumed { by: WORKFLOW.to_owned() });
+        }
     }
 
     pub(super) fn failed(&mut self, run: RunId, pending: &Pending, attempt: u32, failure: &Failure) {

@@ -13,6 +13,9 @@ const MOVES_MAX: u32 = 10_000;
 /// About what the values may take that one decision writes down: emitted, shown, handed to effects, set.
 const DECIDED_BYTES_MAX: usize = 1 << 20;
 
+/// Who pauses a run that cannot go on by itself.
+pub(super) const WORKFLOW: &str = "workflow";
+
 impl Turn<'_, '_> {
     pub(super) fn move_all(&mut self) {
         for id in self.run_ids() {
@@ -34,7 +37,7 @@ impl Turn<'_, '_> {
     }
 
     pub(super) fn pause_for(&mut self, id: RunId, reason: String) -> bool {
-        self.fact(id, What::RunPaused { reason, by: "workflow".to_owned() });
+        self.fact(id, What::RunPaused { reason, by: WORKFLOW.to_owned() });
         true
     }
 

@@ -15,10 +15,6 @@ impl Turn<'_, '_> {
     /// Whether the open attempt asks for a permit and time has come to decide.
     pub(super) fn permit_is_due(&self, pending: &Pending) -> bool {
         let Some(asked) = pending.asks() else { return false };
-        // Whoever asked has no time left to use it.
-        if pending.open.as_ref().and_then(|open| pending.times_out(open)).is_some_and(|given_up| given_up <= self.heard()) {
-            return false;
-        }
         let purpose = self.context.policy.permits.purpose(&pending.purpose);
         let is_transactional = purpose.is_some_and(|purpose| purpose.basis == Basis::Transactional);
         (is_transactional && !self.context.is_held) || self.context.clock == Clock::Event || self.heard() >= asked
@@ -27,6 +23,11 @@ impl Turn<'_, '_> {
     pub(super) fn decide_permit(&mut self, run: RunId, pending: &Pending) {
         let Some(open) = &pending.open else { return };
         let (effect, attempt) = (pending.id, open.attempt);
+        // Whoever asked counts from then, and could not use it any more.
+        let waited = open.appended.map_or(0, |asked| self.at.since_ms(asked));
+        if self.context.clock == Clock::Wall && waited >= self.context.policy.permits.valid_ms {
+            return self.void(run, pending, attempt, "time stood still for longer than a permit is good for");
+        }
         let executor = open.executor.as_deref().and_then(|text| text.parse().ok()).unwrap_or(NOBODY);
         let what = match self.ask(pending, executor) {
             Decision::Granted(grant) => {

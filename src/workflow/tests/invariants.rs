@@ -22,6 +22,7 @@ fn effect_of(what: &What) -> Option<EffectId> {
         | What::AttemptFailed { effect, .. }
         | What::AttemptUnknown { effect, .. }
         | What::LookedUp { effect, .. }
+        | What::AttemptVoid { effect, .. }
         | What::EffectFailed { effect, .. }
         | What::EffectSettled { effect, .. } => Some(*effect),
         _ => None,

@@ -368,3 +368,74 @@ fn the_shipped_policy_is_taken_and_what_is_wrong_with_others_is_said_with_its_li
         assert!(problems.0.iter().any(|problem| problem.line == line && problem.message.contains(message)), "{problems}");
     }
 }
+
+fn asked(scene: &mut Scene) -> (super::super::EffectId, u32) {
+    scene.begin().unwrap();
+    scene.effect()
+}
+
+fn not_begun(scene: &mut Scene, (effect, attempt): (super::super::EffectId, u32)) -> Result<(), Rejection> {
+    scene.give(Input::EffectFinished { effect, attempt, outcome: Outcome::NotBegun { why: "its turn did not come".to_owned() } })
+}
+
+#[test]
+fn a_permit_that_was_not_begun_on_frees_its_place_costs_no_attempt_and_is_asked_for_again() {
+    let mut scene = message();
+    // More often than there are attempts.
+    for _ in 0..5 {
+        let attempt = asked(&mut scene);
+        assert_eq!(scene.state.ledger.open().count(), 1);
+        not_begun(&mut scene, attempt).unwrap();
+        assert!(scene.state.ledger.is_empty());
+        assert_eq!(scene.state.to_perform(), [], "while time stands still, asking again would be as vain");
+        scene.wait(SECOND_MS);
+    }
+    asked(&mut scene);
+    scene.finish(done()).unwrap();
+    let failures = |what: &What| matches!(what, What::AttemptFailed { .. } | What::AttemptUnknown { .. } | What::RunPaused { .. });
+    assert_eq!(scene.count(failures), 0);
+    scene.tells(&["e permitted", "e attempt 5 did nothing: its turn did not come", "e attempt 6", "e done", "run ended completed"]);
+}
+
+#[test]
+fn while_time_stands_still_a_message_waits_for_its_permit_and_is_no_failed_attempt() {
+    let mut scene = message();
+    let (effect, attempt) = scene.effect();
+    let appended = scene.now + 5 * SECOND_MS;
+    scene.give(Input::EffectStarted { effect, attempt, executor: EXECUTOR.to_owned(), appended }).unwrap();
+    // Then it jumps: whoever asked has counted that long, and could not use the permit any more.
+    scene.wait(HOUR_MS);
+    scene.tells(&["e begun", "e attempt 1 did nothing: time stood still for longer than a permit is good for"]);
+    scene.wait(SECOND_MS);
+    asked(&mut scene);
+    scene.finish(done()).unwrap();
+    scene.tells(&["e attempt 2", "e permitted", "e done"]);
+    assert_eq!(scene.count(|what| matches!(what, What::AttemptFailed { .. } | What::AttemptUnknown { .. })), 0);
+}
+
+#[test]
+fn a_certain_no_of_an_attempt_that_was_given_up_ends_the_looking_for_it_and_the_pause_for_it() {
+    let no = |effect, attempt| Input::EffectFinished { effect, attempt, outcome: failed(Category::Integration) };
+    // While it is looked up.
+    let mut scene = message();
+    let (effect, attempt) = asked(&mut scene);
+    scene.wait(2 * MINUTE_MS);
+    scene.tells(&["e attempt 1 unknown: no answer in time", "e attempt 2 looks up"]);
+    scene.give(no(effect, attempt)).unwrap();
+    assert!(scene.state.ledger.is_empty(), "its place in the caps is free");
+    scene.wait(SECOND_MS);
+    scene.tells(&["e attempt 2 looks up", "e attempt 1 did nothing: no", "e attempt 3"]);
+    asked(&mut scene);
+    scene.finish(done()).unwrap();
+    scene.tells(&["e done", "run ended completed"]);
+    // While a person is asked.
+    let mut scene = Scene::new(COMMAND, &format!("{EFFECT}\nunknown = \"ask_a_person\""));
+    scene.start("m1").unwrap();
+    let (effect, attempt) = asked(&mut scene);
+    scene.wait(2 * MINUTE_MS);
+    scene.tells(&["run paused by workflow: nobody knows whether `e` was done"]);
+    scene.give(no(effect, attempt)).unwrap();
+    scene.wait(SECOND_MS);
+    scene.tells(&["e attempt 1 did nothing: no", "run resumed by workflow", "e attempt 2"]);
+    assert_eq!(scene.give(no(effect, attempt)), Err(Rejection::NotThisAttempt(1)), "said again it says nothing");
+}

@@ -123,7 +123,9 @@ fn a_started_message_of_unknown_outcome_is_asked_about_and_never_sent_again_by_i
     scene.start("m1").unwrap();
     let (effect, attempt) = scene.effect();
     scene.give(Input::EffectStarted { effect, attempt, executor: EXECUTOR.to_owned(), appended: scene.now }).unwrap();
-    scene.wait(61_000);
+    scene.wait(119_000);
+    assert_eq!(scene.count(|what| matches!(what, What::AttemptUnknown { .. })), 0, "a minute to begin in, and one to be done in");
+    scene.wait(1_000);
     scene.tells(&["e begun", "e permitted", "e attempt 1 unknown", "run paused by workflow: nobody knows whether `e` was done"]);
     let run = scene.run();
     scene.give(Input::Resume { run, by: "kim".to_owned() }).unwrap();

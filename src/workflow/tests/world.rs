@@ -207,6 +207,7 @@ impl World {
             2 | 3 => failed(),
             4 => Outcome::Unknown { error: "connection lost".to_owned() },
             5 if out.look_up => Outcome::NotDone,
+            5 if which.is_multiple_of(2) => Outcome::NotBegun { why: "its turn did not come".to_owned() },
             _ => Outcome::Done { result: json!({ "ok": true }) },
         };
         let was_sent = self.sent.iter().any(|sent| sent.effect == effect && (out.look_up || sent.attempt == attempt));
@@ -219,7 +220,9 @@ impl World {
                     failed()
                 }
             }
-            Outcome::Failed { .. } | Outcome::NotDone if out.is_message && was_sent => Outcome::Done { result: json!({}) },
+            Outcome::Failed { .. } | Outcome::NotDone | Outcome::NotBegun { .. } if out.is_message && was_sent => {
+                Outcome::Done { result: json!({}) }
+            }
             other => other,
         };
         if which.is_multiple_of(3) {

@@ -38,6 +38,7 @@ fn effect_of(what: &What) -> Option<EffectId> {
         | What::AttemptFailed { effect, .. }
         | What::AttemptUnknown { effect, .. }
         | What::LookedUp { effect, .. }
+        | What::AttemptVoid { effect, .. }
         | What::EffectFailed { effect, .. }
         | What::EffectSettled { effect, .. } => Some(*effect),
         _ => None,
@@ -121,6 +122,7 @@ fn no_timer_early(facts: &[Fact]) {
             What::AttemptFailed { effect, retry_at: Some(at), .. } | What::PermitRefused { effect, retry_at: Some(at), .. } => {
                 retry.insert(*effect, *at);
             }
+            What::AttemptVoid { effect, retry_at, .. } => drop(retry.insert(*effect, *retry_at)),
             What::AttemptMinted { effect, by_hand, .. } => {
                 let due = retry.remove(effect);
                 assert!(*by_hand || due.is_none_or(|at| at <= fact.at), "no timer early: {fact:?}");
@@ -217,6 +219,7 @@ fn caps_hold_across_runs(facts: &[Fact]) {
             What::EffectCompleted { effect, .. } => drop(used.insert(*effect)),
             What::EffectSettled { effect, outcome: Settled::Done, .. } => drop(used.insert(*effect)),
             What::AttemptFailed { effect, attempt, timed_out: false, .. }
+            | What::AttemptVoid { effect, attempt, .. }
             | What::EffectSettled { effect, attempt, outcome: Settled::NotDone, .. } => {
                 if let Some((_, open)) = sent.get_mut(effect) {
                     open.remove(attempt);

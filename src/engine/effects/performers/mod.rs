@@ -43,7 +43,7 @@ fn passing(category: Category, error: String) -> Outcome {
 fn unsent(failure: &Failure) -> Outcome {
     let error = failure.to_string();
     match failure {
-        Failure::Permit(_) => passing(Category::System, error),
+        Failure::Permit(_) => Outcome::NotBegun { why: error },
         Failure::Passing(_) => passing(Category::Integration, error),
         Failure::Refused { is_address: true, .. } => refusal(Category::Data, error),
         Failure::Refused { .. } => refusal(Category::Api, error),

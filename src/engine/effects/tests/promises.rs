@@ -11,45 +11,45 @@ use crate::engine::effects::schedule::{Limits, Settings};
 use crate::permit::Executor;
 use crate::workflow::{Category, Input, Outcome};
 
-const ME: Executor = Executor([7; 16]);
+pub(super) const ME: Executor = Executor([7; 16]);
 
-struct World {
-    board: Board,
-    now: u64,
+pub(super) struct World {
+    pub board: Board,
+    pub now: u64,
     /// Ids of what was handed to performers, in order: (effect, attempt).
-    jobs: Vec<Job>,
-    commands: Vec<Input>,
+    pub jobs: Vec<Job>,
+    pub commands: Vec<Input>,
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     world_with(Limits { concurrency: 4, per_second: 0 })
 }
 
-fn world_with(limits: Limits) -> World {
+pub(super) fn world_with(limits: Limits) -> World {
     let mut world = world_before(limits);
     world.board.begin(false, 0);
     world
 }
 
-fn world_before(limits: Limits) -> World {
+pub(super) fn world_before(limits: Limits) -> World {
     let breaker = breaker::Settings { in_a_row: 3, open_ms: 1_000, ..breaker::Settings::default() };
     let board = Board::new(ME, Settings { in_flight_per_tenant: 100, breaker }, Box::new(move |_, _| limits));
     World { board, now: 0, jobs: Vec::new(), commands: Vec::new() }
 }
 
 impl World {
-    fn fact(&mut self, effect: Effect, what: Json) -> &mut Self {
+    pub fn fact(&mut self, effect: Effect, what: Json) -> &mut Self {
         let key = || Ok::<_, ()>(effect.key());
         self.board.fact(0, key, Millis(1), &effect.run(), &what.to_string(), self.now).unwrap().unwrap();
         self.go()
     }
 
-    fn minted(&mut self, effect: Effect) -> &mut Self {
+    pub fn minted(&mut self, effect: Effect) -> &mut Self {
         self.fact(effect, effect.requested());
         self.fact(effect, effect.minted(1))
     }
 
-    fn go(&mut self) -> &mut Self {
+    pub fn go(&mut self) -> &mut Self {
         for slot in self.board.take_orphans() {
             self.board.orphan(slot);
         }
@@ -62,24 +62,25 @@ impl World {
     }
 
     /// The oldest job ends so.
-    fn answer(&mut self, outcome: Outcome) -> &mut Self {
+    pub fn answer(&mut self, outcome: Outcome) -> &mut Self {
         let job = self.jobs.remove(0);
         self.board.finished(job.held, &job.call.request, outcome, self.now);
         self.go()
     }
 
-    fn performing(&self) -> Vec<(u128, u32)> {
+    pub fn performing(&self) -> Vec<(u128, u32)> {
         self.jobs.iter().map(|job| (job.call.request.effect.0, job.call.attempt)).collect()
     }
 
     /// What was handed in since this was last asked, in short.
-    fn said(&mut self) -> Vec<String> {
+    pub fn said(&mut self) -> Vec<String> {
         let short = |input: Input| match input {
             Input::EffectStarted { effect, attempt, .. } => format!("start {} {attempt}", effect.0),
             Input::EffectFinished { effect, attempt, outcome } => {
                 let outcome = match outcome {
                     Outcome::Done { .. } => "done",
                     Outcome::NotDone => "not done",
+                    Outcome::NotBegun { .. } => "not begun",
                     Outcome::Failed { .. } => "failed",
                     Outcome::Unknown { .. } => "unknown",
                 };
@@ -91,11 +92,11 @@ impl World {
     }
 }
 
-fn done() -> Outcome {
+pub(super) fn done() -> Outcome {
     Outcome::Done { result: json!({ "ok": true }) }
 }
 
-fn failed() -> Outcome {
+pub(super) fn failed() -> Outcome {
     Outcome::Failed { category: Category::Integration, error: "no".into(), permanent: false, retry_after_ms: None }
 }
 
@@ -140,7 +141,7 @@ fn a_permit_of_another_instance_or_one_that_ran_out_is_not_used() {
     // It was asked for at 0 and is good for a minute from when it was granted, which was later.
     world.now = 60_000;
     world.fact(MAIL, MAIL.granted(1, &ME.to_string()));
-    assert_eq!((world.performing(), world.said()), (vec![], vec!["failed 2 1".to_owned()]));
+    assert_eq!((world.performing(), world.said()), (vec![], vec!["not begun 2 1".to_owned()]));
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn what_is_on_record_as_started_has_its_time_from_then_and_is_not_begun_after_it
     world.answer(done()).said();
     world.minted(AD.of(4)).now = 80_000;
     world.fact(AD.of(4), AD.of(4).started(1, &ME.to_string()));
-    assert_eq!((world.performing(), world.said()), (vec![], vec!["start 4 1".to_owned(), "failed 4 1".into()]));
+    assert_eq!((world.performing(), world.said()), (vec![], vec!["start 4 1".to_owned(), "not begun 4 1".into()]));
 }
 
 #[test]
@@ -188,7 +189,7 @@ fn what_an_earlier_instance_had_begun_is_not_begun_again() {
     world.go();
     let mut said = world.said();
     said.sort();
-    assert_eq!(said, ["failed 5 1", "unknown 2 1", "unknown 3 1"], "without leave nothing was sent; the rest nobody knows");
+    assert_eq!(said, ["not begun 5 1", "unknown 2 1", "unknown 3 1"], "without leave nothing was sent; the rest nobody knows");
     assert_eq!(world.performing(), [(1, 1)], "what honours its key is done again");
 }
 

@@ -168,11 +168,14 @@ fn a_restart_loses_nothing_begins_nothing_irrevocable_twice_and_reads_only_what_
     world.facts(MAIL, &[MAIL.requested(), MAIL.minted(1)]);
     world.until(2);
     executor.stop().unwrap();
-    // It died after its start was on record, and before anyone heard of it again. The mail never got so far.
-    world.facts(AD, &[AD.started(1, me)]);
+    let given_back = world.commands().iter().filter(|(_, input)| serde_json::to_string(input).unwrap().contains("not_begun")).count();
+    assert_eq!(given_back, 2, "a stop says of what it had asked for that it was not begun");
+    // Another died after the ad's start was on record, and before anyone heard of it again. The mail never got so far.
+    world.facts(AD, &[AD.void(1), AD.minted(2), AD.started(2, me)]);
+    world.facts(MAIL, &[MAIL.void(1), MAIL.minted(2)]);
     world.facts(AGENT, &[AGENT.requested(), AGENT.minted(1)]);
     let executor = world.start();
-    let commands = world.until(5);
+    let commands = world.until(7);
     let late: Vec<String> = commands.iter().map(|(_, input)| serde_json::to_string(input).unwrap()).collect();
     assert!(late.iter().any(|text| text.contains("unknown") && text.contains(&AD.id().to_string())), "{late:?}");
     assert!(late.iter().any(|text| text.contains("done") && text.contains(&AGENT.id().to_string())), "{late:?}");

@@ -84,6 +84,10 @@ impl Effect {
         }})
     }
 
+    pub fn void(&self, attempt: u32) -> Json {
+        json!({ "attempt_void": { "effect": self.id(), "attempt": attempt, "why": "late", "retry_at": 5 } })
+    }
+
     pub fn cancelled(&self) -> Json {
         json!({ "step_cancelled": { "visit": 1, "effect": self.id() } })
     }

@@ -357,6 +357,15 @@ impl Run {
                 let Some(known) = self.effect(effect) else { return };
                 (known.status, known.last_error) = ("unknown", cut(&error, TEXT_CHARS_MAX));
             }
+            Told::AttemptVoid { effect, attempt, why, retry_at } => {
+                let Some(known) = self.effect(effect) else { return };
+                known.last_error = cut(&why, TEXT_CHARS_MAX);
+                // Of an earlier attempt than the one that is under way it changes nothing, unless that one only looked for it.
+                if known.attempts == attempt || known.status == "unknown" {
+                    (known.status, known.next_try_at) = ("retrying", Some(retry_at));
+                    self.until(effect, Some(retry_at));
+                }
+            }
             Told::LookedUp { effect } => {
                 let Some(known) = self.effect(effect) else { return };
                 known.status = "retrying";
