@@ -12,12 +12,13 @@ use rustc_hash::FxBuildHasher;
 use super::breaker::Told as Health;
 use super::call::{Call, Leave, Needs, Request};
 use super::lane::{Granted, Lane, begin_by, valid_ms};
+use super::notices::{self, Notice};
 use super::pending::{Change, Pending, Slot, Standing};
 use super::schedule::{self, LaneIx, Limits, Schedule, Ticket, Turn};
 use super::told::{self, Told};
 use crate::domain::{Millis, SubjectKey};
 use crate::permit::{Executor, Grant};
-use crate::workflow::{Category, CodecError, EffectId, Input, Outcome, Performer, RESULT_BYTES_MAX, RunId, Severity};
+use crate::workflow::{Category, CodecError, Input, Outcome, Performer, RESULT_BYTES_MAX, RunId};
 
 /// The limits of a destination.
 pub type LimitsOf = Box<dyn Fn(Performer, &str) -> Limits + Send>;
@@ -28,19 +29,6 @@ pub struct Command {
     pub partition: u32,
     pub subject: SubjectKey,
     pub input: Input,
-}
-
-/// That an effect was given up, for those who run the place.
-#[derive(Debug, Clone)]
-pub struct Notice {
-    pub subject: SubjectKey,
-    pub run: RunId,
-    pub effect: EffectId,
-    pub node: String,
-    pub category: Category,
-    pub severity: Severity,
-    pub text: String,
-    pub at: Millis,
 }
 
 /// An attempt for its performer; it comes back to [`Board::finished`].
@@ -75,7 +63,8 @@ pub struct Board {
     ready: VecDeque<Job>,
     changes: Vec<Change>,
     orphans: Vec<Slot>,
-    notices: Vec<Notice>,
+    /// What was given up before it begins is not old news.
+    tells: bool,
     /// Lanes whose breaker opened or closed since someone asked.
     switched: Vec<LaneIx>,
 }
@@ -94,7 +83,7 @@ impl Board {
             ready: VecDeque::new(),
             changes: Vec::new(),
             orphans: Vec::new(),
-            notices: Vec::new(),
+            tells: false,
             switched: Vec::new(),
         }
     }
@@ -125,10 +114,9 @@ impl Board {
 
     fn told(&mut self, partition: u32, key: &SubjectKey, at: Millis, run: RunId, told: Told<'_>, now: u64) {
         if let Told::Notified { effect, node, category, severity, text } = told {
-            // What was decided before this instance came was told by the one before, or is old news.
-            if self.has_begun {
-                let (subject, node, text) = (key.clone(), node.into_owned(), text.into_owned());
-                self.notices.push(Notice { subject, run, effect, node, category, severity, text, at });
+            if self.has_begun || self.tells {
+                let (subject, node, text) = (notices::subject(key), node.into_owned(), text.into_owned());
+                self.pending.notices.add(partition, Notice { subject, run, effect, node, category, severity, text, at, count: 1 });
             }
             return;
         }
@@ -139,6 +127,12 @@ impl Board {
         }
         changes.clear();
         self.changes = changes;
+    }
+
+    /// An earlier instance stored what it had told, so whatever comes after that is news. Otherwise the whole journal is read for the first
+    /// time, and what is in it was told by others, or long ago.
+    pub fn tells_what_was_missed(&mut self) {
+        self.tells = true;
     }
 
     /// From now on it performs: everything is known that was decided before this instance came. `all_may_be_done`: the folder is a copy,
@@ -409,10 +403,6 @@ impl Board {
         self.send_granted(turn.lane, now);
     }
 
-    pub fn take_notices(&mut self) -> Vec<Notice> {
-        std::mem::take(&mut self.notices)
-    }
-
     /// Destinations that were cut off or taken up again since this was last asked, and whether they are cut off.
     pub fn take_switched(&mut self) -> Vec<(String, bool)> {
         let lanes = std::mem::take(&mut self.switched);
@@ -434,7 +424,8 @@ impl Board {
 
     /// When time alone next lets something go.
     pub fn next_due(&self) -> Option<u64> {
-        self.schedule.next_due().into_iter().chain(self.lanes.iter().filter_map(Lane::next_late)).min()
+        let lanes = self.lanes.iter().filter_map(Lane::next_late);
+        self.schedule.next_due().into_iter().chain(lanes).chain(self.pending.notices.next_due()).min()
     }
 
     pub fn waiting(&self) -> usize {

@@ -9,15 +9,21 @@ mod board;
 mod breaker;
 mod bucket;
 mod call;
+mod drive;
 mod executor;
+mod follower;
+mod gate;
 mod lane;
 mod metrics;
+mod notices;
 mod options;
 mod pending;
 pub mod performers;
 mod registry;
 mod schedule;
 mod table;
+mod tail;
+mod telling;
 pub mod templates;
 mod told;
 
@@ -27,10 +33,14 @@ mod tests;
 pub use board::{Board, Command, Held, Job, LimitsOf};
 pub use breaker::Settings as BreakerSettings;
 pub use call::{Call, Inline, Leave, Needs, Performing, Port, Remote, Request};
+pub use drive::advance;
 pub use executor::{Handle, Settings, Setup, Status, Watch, start};
+pub use follower::Follower;
+pub use gate::Gate;
 pub use options::{ChannelOptions, EmailOptions, Folder, Options, SmtpOptions, Surroundings, WebhookOptions, WorkerOptions};
 pub use registry::{ANY, Registry};
 pub use schedule::{Limits, Settings as Sharing};
+pub use table::Tables;
 pub use templates::{Templates, check};
 
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
 use super::call::{Needs, Request};
+use super::notices::Notices;
 use super::told::Told;
 use crate::domain::{Millis, SubjectKey};
 use crate::permit::{Executor, Grant, Priority};
@@ -107,6 +108,7 @@ pub struct Pending {
     runs: HashMap<RunId, SmallVec<[Slot; 2]>, FxBuildHasher>,
     pub tenants: Names<Box<str>>,
     pub lanes: Names<(Performer, Box<str>)>,
+    pub notices: Notices,
     /// Entries whose row is not what the table has, and rows of entries that are gone, by partition.
     dirty: HashMap<u32, Vec<Slot>, FxBuildHasher>,
     removed: HashMap<u32, Vec<(u32, EffectId)>, FxBuildHasher>,
@@ -162,6 +164,7 @@ impl Pending {
             runs: HashMap::default(),
             tenants: Names::default(),
             lanes: Names::default(),
+            notices: Notices::default(),
             dirty: HashMap::default(),
             removed: HashMap::default(),
             dirty_bytes: 0,

@@ -11,12 +11,15 @@ use serde_json::value::RawValue;
 
 use super::Error;
 use super::call::Request;
+use super::notices::Kind;
 use super::pending::{Entry, Open, Pending, Slot, Standing, Stored};
 use crate::domain::{Incarnation, Millis, Namespace, Offset, SubjectKey};
 use crate::permit::Priority;
 use crate::state::{Flush, StateStore, Table};
 use crate::workflow::{EffectId, Performer, RunId, Unknown};
 
+/// Before the others, which are read from the first of theirs on.
+const NOTICE: u8 = b'n';
 const STATUS: u8 = b's';
 const REQUEST: u8 = b'r';
 const PAGE: usize = 4_096;
@@ -34,6 +37,7 @@ pub struct Flushed {
     pub partition: u32,
     slots: Vec<(Slot, u32, Stored)>,
     removed: Vec<(u32, EffectId)>,
+    notices: Vec<Kind>,
     flush: Flush,
 }
 
@@ -106,8 +110,26 @@ impl Tables {
         }
     }
 
+    fn load_notices(&self, partition: u32, pending: &mut Pending) -> Result<(), Error> {
+        let mut after: Option<Bytes> = None;
+        loop {
+            let rows = self.state.scan(&self.tables[partition as usize], after.as_deref(), PAGE)?;
+            for (key, row) in &rows {
+                let Some(kind) = key.strip_prefix(&[NOTICE]) else { return Ok(()) };
+                let kind = kind.try_into().map_err(|_| Error::Row("a notice's key that is none".to_owned()))?;
+                let notice = serde_json::from_slice(row).map_err(|error| Error::Row(error.to_string()))?;
+                pending.notices.stored(partition, Kind::from_be_bytes(kind), notice);
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == PAGE => after = Some(key.clone()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
     /// Reads how everything stands into `pending`.
     pub fn load(&self, partition: u32, pending: &mut Pending) -> Result<(), Error> {
+        self.load_notices(partition, pending)?;
         let mut after: Option<Bytes> = None;
         loop {
             let from = after.as_deref().unwrap_or(&[STATUS]);
@@ -158,7 +180,15 @@ impl Tables {
             slots.push((slot, entry.generation, entry.stored));
             pending.get_mut(slot).expect("looked at just now").stored = Stored { status: true, request: true };
         }
-        Flushed { partition, slots, removed, flush }
+        let mut notices = Vec::new();
+        for (kind, notice) in pending.notices.take_dirty(partition) {
+            let row = notice.map(|notice| serde_json::to_vec(notice).expect("a notice is plain data").into());
+            let mut key = vec![NOTICE];
+            key.extend_from_slice(&kind.to_be_bytes());
+            flush.states.push((key.into(), row));
+            notices.push(kind);
+        }
+        Flushed { partition, slots, removed, notices, flush }
     }
 
     pub fn write(&self, flushed: &mut Flushed) -> Result<(), Error> {
@@ -190,6 +220,7 @@ impl Flushed {
             }
         }
         pending.give_back(self.partition, &slots, self.removed);
+        pending.notices.give_back(self.partition, self.notices);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A running executor on a log in memory, with facts written by hand.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,7 +16,7 @@ use crate::permit::Executor;
 use crate::schema::records::{CommandsRecord, JournalFact, JournalRecord};
 use crate::state::{MemoryStore, StateStore};
 use crate::stream::{Partitions, Topic, Topics};
-use crate::workflow::{Input, Outcome, Performer};
+use crate::workflow::{EffectId, Input, Outcome, Performer};
 
 struct World {
     log: Arc<MemoryLog>,
@@ -23,6 +24,24 @@ struct World {
     topics: Topics,
     clock: Arc<ManualClock>,
     performed: Arc<Mutex<Vec<(u128, u32)>>>,
+    /// What was told to whoever runs the place, and whether that works.
+    told: Arc<Mutex<Vec<(EffectId, Json)>>>,
+    is_deaf: Arc<AtomicBool>,
+}
+
+/// Hears of effects that were given up.
+struct Operator(Arc<Mutex<Vec<(EffectId, Json)>>>, Arc<AtomicBool>);
+
+impl Remote for Operator {
+    fn perform(&self, call: Call, _: Option<Leave>) -> Performing<'_> {
+        Box::pin(async move {
+            self.0.lock().push((call.request.effect, call.request.input().into()));
+            match self.1.load(Ordering::Acquire) {
+                true => Outcome::Unknown { error: "no answer".into() },
+                false => Outcome::Done { result: json!({}) },
+            }
+        })
+    }
 }
 
 /// Performs what its input says: nothing, a panic, or for ever.
@@ -45,7 +64,15 @@ fn world() -> World {
     let clock = Arc::new(ManualClock::at(Millis(1_000_000)));
     let log = Arc::new(MemoryLog::new(Arc::clone(&clock) as _));
     let topics = Topics::create(&*log, &Namespace::new("shop").unwrap(), Partitions { intake: 1, events: 2 }).unwrap();
-    World { log, state: Arc::new(MemoryStore::default()), topics, clock, performed: Arc::default() }
+    World {
+        log,
+        state: Arc::new(MemoryStore::default()),
+        topics,
+        clock,
+        performed: Arc::default(),
+        told: Arc::default(),
+        is_deaf: Arc::default(),
+    }
 }
 
 impl World {
@@ -70,11 +97,12 @@ impl World {
             flush_age,
             flush_bytes_max: 1 << 20,
             threads: 1,
-            notify: String::new(),
+            notify: "ops".to_owned(),
             drain: Duration::from_millis(200),
         };
         let (log, state) = (Arc::clone(&self.log), Arc::clone(&self.state));
         let registry = registry.remote(Performer::Agent, "slow", slow());
+        let registry = registry.remote(Performer::Webhook, "ops", Operator(Arc::clone(&self.told), Arc::clone(&self.is_deaf)));
         let setup = Setup {
             log,
             state,
@@ -288,5 +316,74 @@ fn what_nobody_performs_says_so() {
         panic!("{commands:?}")
     };
     assert!(error.contains("nobody here performs agent \"oracle\""), "{error}");
+    executor.stop().unwrap();
+}
+
+/// Waits until what was asked for before the start is known.
+fn begun(executor: &Handle) {
+    let since = Instant::now();
+    while !executor.status().caught_up {
+        assert!(since.elapsed() < Duration::from_secs(10), "{:?}", executor.status());
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+impl World {
+    /// Waits until so many calls were made to tell of what was given up.
+    #[track_caller]
+    fn until_told(&self, count: usize) -> Vec<(EffectId, Json)> {
+        let begun = Instant::now();
+        while self.told.lock().len() < count {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{count} calls, there were {:?}", self.told.lock());
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        self.told.lock().clone()
+    }
+}
+
+#[test]
+fn a_great_many_effects_that_are_given_up_alike_are_told_once_and_those_that_no_one_heard_of_again_after_a_kill() {
+    let world = world();
+    let executor = world.start();
+    begun(&executor);
+    world.facts(AGENT, &[AGENT.requested(), AGENT.given_up("no credentials")]);
+    assert_eq!(world.until_told(1)[0].1["count"], 1, "at once");
+    for number in 100..400 {
+        let effect = AGENT.of(number);
+        world.facts(effect, &[effect.requested(), effect.given_up("no credentials")]);
+    }
+    world.is_deaf.store(true, Ordering::Release);
+    let other = AGENT.of(500);
+    world.facts(other, &[other.requested(), other.given_up("no route")]);
+    let told = world.until_told(2);
+    assert_eq!(told[1].1["text"], "no route", "equal ones wait for a minute and hold up no other");
+    executor.stop().unwrap();
+    world.is_deaf.store(false, Ordering::Release);
+    // Given up while nobody performed.
+    let third = AGENT.of(501);
+    world.facts(third, &[third.requested(), third.given_up("no paper")]);
+    let executor = world.start();
+    let told = world.until_told(5);
+    let found = |text: &str| told[2..].iter().find(|(_, input)| input["text"] == text).unwrap_or_else(|| panic!("{text}: {told:?}"));
+    assert_eq!(found("no route").0, told[1].0, "under the key of the call that was not answered");
+    assert_eq!(found("no credentials").1["count"], 300);
+    assert_eq!(found("no paper").1["count"], 1);
+    executor.stop().unwrap();
+    let executor = world.start();
+    world.facts(AGENT.of(502), &[AGENT.of(502).requested(), AGENT.of(502).minted(1)]);
+    world.until(1);
+    assert_eq!(world.told.lock().len(), 5, "what was told is not told again");
+    executor.stop().unwrap();
+}
+
+#[test]
+fn what_was_given_up_before_anyone_performed_here_is_old_news() {
+    let world = world();
+    world.facts(AGENT, &[AGENT.requested(), AGENT.given_up("long ago")]);
+    let executor = world.start();
+    begun(&executor);
+    let other = AGENT.of(3);
+    world.facts(other, &[other.requested(), other.minted(1), other.given_up("now")]);
+    assert_eq!(world.until_told(1)[0].1["text"], "now");
     executor.stop().unwrap();
 }

@@ -88,6 +88,10 @@ impl Effect {
         json!({ "attempt_void": { "effect": self.id(), "attempt": attempt, "why": "late", "retry_at": 5 } })
     }
 
+    pub fn given_up(&self, text: &str) -> Json {
+        json!({ "notified": { "effect": self.id(), "node": "n", "category": "api", "severity": "critical", "text": text } })
+    }
+
     pub fn cancelled(&self) -> Json {
         json!({ "step_cancelled": { "visit": 1, "effect": self.id() } })
     }
