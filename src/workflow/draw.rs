@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::definition::{Definition, EntryBy, Kind, NodeIx, Until};
+use super::calendar::LocalTime;
+use super::definition::{Definition, Effect, EntryBy, Kind, NodeIx, Reenter, Silence, Until};
+use super::fact::Performer;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drawing {
@@ -25,9 +27,36 @@ fn entry(definition: &Definition) -> String {
         EntryBy::Schedule { every_ms, .. } => format!("every {}", length(*every_ms)),
         EntryBy::Broadcast { segment, .. } => format!("broadcast to {segment}"),
     };
-    match &definition.entry.when {
-        Some(when) => format!("{by} when {}", when.text()),
-        None => by,
+    let when = definition.entry.when.as_ref().map(|when| format!(" when {}", when.text())).unwrap_or_default();
+    let key = definition.entry.key.as_ref().map(|key| format!(", one run per {}", key.text())).unwrap_or_default();
+    let again = match definition.entry.reenter {
+        Reenter::WhenEnded => String::new(),
+        Reenter::Never => ", once".to_owned(),
+        Reenter::Always => ", again and again".to_owned(),
+        Reenter::After { ms } => format!(", again after {}", length(ms)),
+    };
+    format!("{by}{when}{key}{again}")
+}
+
+const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+fn local(local: &LocalTime) -> String {
+    let days: Vec<&str> = DAYS.into_iter().enumerate().filter(|(bit, _)| local.weekdays & (1 << bit) != 0).map(|(_, day)| day).collect();
+    let days = if days.len() == DAYS.len() { String::new() } else { format!(" on {}", days.join(" ")) };
+    format!("until {:02}:{:02} local{days}, or in {}", local.hour, local.minute, local.fallback)
+}
+
+/// What a message is written from and for.
+fn message(effect: &Effect) -> String {
+    let template = effect.input.iter().find(|(name, _)| name == "template").map(|(_, expr)| format!(", template {}", expr.text()));
+    format!("{}{}, {}", effect.target, template.unwrap_or_default(), effect.purpose)
+}
+
+fn silence(silence: Silence) -> &'static str {
+    match silence {
+        Silence::Approves => "approves",
+        Silence::Rejects => "rejects",
+        Silence::Pauses => "pauses",
     }
 }
 
@@ -39,16 +68,19 @@ fn length(ms: i64) -> String {
 
 fn detail(kind: &Kind) -> String {
     match kind {
+        Kind::Effect(effect) if effect.by == Performer::Channel => message(effect),
         Kind::Effect(effect) => effect.target.clone(),
         Kind::Delay { until: Until::For { ms }, .. } => length(*ms),
-        Kind::Delay { until: Until::Local(local), .. } => format!("until {:02}:{:02} local", local.hour, local.minute),
+        Kind::Delay { until: Until::Local(time), .. } => local(time),
         Kind::Delay { until: Until::Date { when, offset_ms }, .. } => match offset_ms {
             0 => format!("until {}", when.text()),
             ms if *ms < 0 => format!("until {} - {}", when.text(), length(-ms)),
             ms => format!("until {} + {}", when.text(), length(*ms)),
         },
         Kind::WaitFor { timeout_ms, .. } => format!("at most {}", length(*timeout_ms)),
-        Kind::Approval(approval) => format!("by {} within {}", approval.who, length(approval.deadline_ms)),
+        Kind::Approval(approval) => {
+            format!("by {} within {}, silence {}", approval.who, length(approval.deadline_ms), silence(approval.silence))
+        }
         Kind::Start(start) => start.workflow.clone(),
         Kind::Emit { event, .. } => event.clone(),
         Kind::Set { vars, .. } => vars.iter().map(|(name, expr)| format!("{name} = {}", expr.text())).collect::<Vec<_>>().join(", "),

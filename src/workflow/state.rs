@@ -365,6 +365,14 @@ impl Pending {
     }
 }
 
+/// Whether it could be an addr-spec of RFC 5322, section 3.4.1: something, one `@` that counts, a domain. Whether anyone has it is another matter.
+fn is_mailbox(text: &str) -> bool {
+    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    let is_domain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '[' | ']' | ':');
+    let plain = !local.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '@' | '<' | '>' | ',' | ';'));
+    !local.is_empty() && plain && !domain.is_empty() && domain.chars().all(is_domain) && !domain.starts_with('.') && !domain.ends_with('.')
+}
+
 impl Run {
     pub(super) fn wake(&self, waking: Waking) -> Option<Millis> {
         if self.paused.is_some() {
@@ -421,7 +429,9 @@ impl Subject {
             "push" => "push_token",
             other => other,
         };
-        self.attributes.get(name).and_then(Json::as_str).filter(|address| !address.is_empty())
+        let address = self.attributes.get(name).and_then(Json::as_str).filter(|address| !address.is_empty());
+        // What is no address has no answer but a refusal: imports have them by the thousand.
+        address.filter(|address| name != "email" || is_mailbox(address))
     }
 
     /// The IANA name of the person's time zone.

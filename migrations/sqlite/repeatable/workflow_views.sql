@@ -246,7 +246,7 @@ JOIN wf_effects e ON e.effect_ref = s.effect_ref
 JOIN wf_runs r ON r.run_ref = s.run_ref
 JOIN wf_definitions d ON d.definition_ref = r.definition_ref
 WHERE r.paused_at IS NULL AND s.doing = 'effect'
-  AND (e.status IN ('retrying', 'unknown', 'failed') OR e.requested_at < (SELECT ms FROM workflow_now) - 3600000)
+  AND (e.status IN ('unknown', 'failed') OR (e.status = 'retrying' AND e.failures > 0) OR (e.refusal_code IS NULL AND e.requested_at < (SELECT ms FROM workflow_now) - 3600000))
 UNION ALL
 SELECT r.tenant_id, r.run_id, d.workflow, r.subject, a.node, 'overdue', 'decision of ' || a.who, datetime(a.requested_at / 1000.0, 'unixepoch'), NULL
 FROM wf_approvals a

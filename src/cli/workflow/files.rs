@@ -159,7 +159,7 @@ pub fn test(named: &[String], stories: bool, json: bool) -> anyhow::Result<()> {
     if json {
         print_json(&json!(told));
     } else if failed == 0 {
-        note!("{ran} tests passed");
+        note!("{ran} test{} passed", if ran == 1 { "" } else { "s" });
     }
     if failed > 0 { Err(Exit::check_failed(format!("{failed} of {ran} tests failed"))) } else { Ok(()) }
 }

@@ -100,7 +100,10 @@ impl Gateway {
             }
             Became::Refused { code, message } => Err(Refusal::Conflict { code, message }),
             Became::Nothing if followed.is_decided => {
-                let message = format!("{} began nothing: its entry's condition does not hold, or it takes no new entries", answer.workflow);
+                let message = format!(
+                    "{} began nothing: the condition of its entry (`when`) does not hold for this `input` and person, or it was retired meanwhile; flywheel workflow show {} tells the condition",
+                    answer.workflow, answer.workflow
+                );
                 Err(Refusal::Conflict { code: "not_started", message })
             }
             Became::Nothing => Ok(json(TAKEN, &answer)),

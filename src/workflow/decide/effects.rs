@@ -201,7 +201,8 @@ impl Turn<'_, '_> {
         });
         let (error, timed_out) = (failure.error.clone(), failure.timed_out);
         if gives_up && errors.tells(category) {
-            let text = format!("`{node}` failed {failures} times: {error}");
+            let often = if failures == 1 { "once".to_owned() } else { format!("{failures} times") };
+            let text = format!("`{node}` failed {often}: {error}");
             self.fact(run, What::AttemptFailed { effect, attempt, category, error, timed_out, retry_at });
             return self.fact(run, What::Notified { effect, node, category, severity: category.severity(), text });
         }

@@ -118,6 +118,27 @@ fn a_send_of_which_nobody_knows_keeps_its_place_until_somebody_does() {
 }
 
 #[test]
+fn what_is_no_address_is_a_refusal_and_pauses_nobody() {
+    for (text, is_address) in [
+        ("ann@example.org", true),
+        ("o'brien+x@sub.example.co.uk", true),
+        ("ann@[192.0.2.1]", true),
+        ("not an address", false),
+        ("@example.org", false),
+        ("ann@", false),
+        ("Ann <ann@example.org>", false),
+        ("ann@b@c.org", false),
+    ] {
+        let mut scene = message();
+        scene.give(Input::Attribute { name: "email".to_owned(), value: json!(text) }).unwrap();
+        scene.begin().unwrap();
+        assert_eq!(scene.count(|what| matches!(what, What::PermitGranted { .. })) == 1, is_address, "{text}");
+        let refused = scene.journal.iter().any(|fact| matches!(&fact.what, What::PermitRefused { code, .. } if code == "no_address"));
+        assert_eq!(refused, !is_address, "{text}");
+    }
+}
+
+#[test]
 fn a_message_that_went_out_is_an_event_of_the_person() {
     let mut scene = message();
     scene.begin().unwrap();
