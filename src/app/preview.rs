@@ -80,9 +80,11 @@ mod tests {
             visit: 3,
             who: "marketing".to_owned(),
             shows: json!({"subject": "We miss you", "body": "Come back, Ann"}),
+            shown: String::new(),
             asked_at: Millis(0),
             until: Millis(1),
             decided: None,
+            cancelled: None,
         };
         let shown = |text: &str| {
             let definition = Definition::parse("w.toml", text).unwrap_or_else(|problems| panic!("{problems}"));

@@ -57,6 +57,7 @@ fn approval(row: Approval) -> Option<ApprovalFound> {
     let decided = row.decided_at.filter(|_| row.status != "cancelled").map(|at| Decided {
         approved: row.status == "approved",
         by: row.decided_by.unwrap_or_default(),
+        link: row.decided_link.unwrap_or_default(),
         comment: row.comment.unwrap_or_default(),
         at,
     });
@@ -68,9 +69,11 @@ fn approval(row: Approval) -> Option<ApprovalFound> {
         visit: row.visit.unsigned_abs(),
         who: row.who,
         shows: row.shows,
+        shown: row.shown.unwrap_or_default(),
         asked_at: row.requested_at,
         until: row.deadline,
         decided,
+        cancelled: row.decided_at.filter(|_| row.status == "cancelled"),
     })
 }
 

@@ -13,7 +13,7 @@ use super::options::Access;
 use crate::channels::link::Keys;
 use crate::domain::{Millis, Namespace, Offset, PartitionId, Subject};
 use crate::segments::Problems;
-use crate::workflow::{Definition, EffectId, RunId};
+use crate::workflow::{Definition, EffectId, Provenance, RunId, Visit};
 
 pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, ReadError>> + Send + 'a>>;
 
@@ -61,18 +61,74 @@ pub struct ApprovalFound {
     pub who: String,
     /// What those asked are to see.
     pub shows: Value,
+    /// The digest of the question, as the journal has it; empty of one that was asked before it was kept.
+    pub shown: String,
     pub asked_at: Millis,
     pub until: Millis,
     pub decided: Option<Decided>,
+    /// When the run went on without a decision.
+    pub cancelled: Option<Millis>,
+}
+
+impl ApprovalFound {
+    /// What a decision names, so that it is about this question and no other.
+    pub fn question(&self) -> Question {
+        Question { visit: self.visit, shown: self.shown.clone() }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.decided.is_none() && self.cancelled.is_none()
+    }
+
+    /// `open`, `approved`, `rejected` or `cancelled`.
+    pub fn status(&self) -> &'static str {
+        match &self.decided {
+            Some(decided) if decided.approved => "approved",
+            Some(_) => "rejected",
+            None if self.cancelled.is_some() => "cancelled",
+            None => "open",
+        }
+    }
+}
+
+/// One question of a run: the step that asks, and what it shows. As text `VISIT.DIGEST`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    pub visit: Visit,
+    pub shown: String,
+}
+
+impl Question {
+    pub fn parse(text: &str) -> Option<Self> {
+        let (visit, shown) = text.split_once('.')?;
+        let is_digest = shown.len() <= 64 && shown.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_digest.then_some(Self { visit: visit.parse().ok()?, shown: shown.to_ascii_lowercase() })
+    }
+}
+
+impl std::fmt::Display for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.visit, self.shown)
+    }
 }
 
 /// What became of a question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Decided {
     pub approved: bool,
+    /// What its giver wrote, else whom the link was for.
     pub by: String,
+    /// Whom the link was for that it came by; empty if it came by none.
+    pub link: String,
     pub comment: String,
     pub at: Millis,
+}
+
+impl Decided {
+    /// Who it was, for whoever comes later.
+    pub fn who(&self) -> String {
+        Provenance { link: self.link.clone(), ..Provenance::default() }.told(&self.by)
+    }
 }
 
 /// Which approvals; everything that is given must hold.

@@ -320,8 +320,10 @@ fn evolve_run(run: &mut Run, fact: &Fact) {
         What::ProfileAsked { visit, .. } => doing(run, *visit, Doing::Asking),
         What::ProfileSeen { profile } => see(run, profile),
         What::EventEmitted { visit, .. } => doing(run, *visit, Doing::Ready(Way::Done)),
-        What::ApprovalRequested { visit, until, .. } => doing(run, *visit, Doing::Approval { until: *until }),
-        What::ApprovalDecided { visit, node, approved, by, comment } => {
+        What::ApprovalRequested { visit, until, shown, .. } => {
+            doing(run, *visit, Doing::Approval { until: *until, shown: shown.clone() });
+        }
+        What::ApprovalDecided { visit, node, approved, by, comment, .. } => {
             run.results.insert(node.clone(), json!({ "approved": approved, "by": by, "comment": comment }));
             doing(run, *visit, Doing::Ready(if *approved { Way::Approved } else { Way::Rejected }));
         }

@@ -13,6 +13,9 @@ use crate::consent::Stated;
 use crate::domain::{Digest, Millis};
 use crate::permit::{self, AddressKey, Grant, Priority};
 
+/// Hexadecimal digits of a question's digest: enough that no two are the same by chance.
+const SHOWN_CHARS: usize = 32;
+
 /// The number of a step within its run, from 1: each arrival at a node is one.
 pub type Visit = u64;
 
@@ -137,6 +140,41 @@ pub enum Skipped {
     Condition,
     /// No workflow of this name takes new entries. Said to who waits for the run.
     NoSuchWorkflow,
+}
+
+/// How a person's decision came. Nothing of it is known of silence, of rules, and of decisions of before it was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Provenance {
+    /// The click or call that it came by, which no other has: whoever made it is told that it was theirs.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cause: String,
+    /// Whom the link was for that it came by; empty if it came by none. `by` is what its giver wrote.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub link: String,
+    /// The digest of the question that its giver saw ([`shown_digest`]).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub shown: String,
+    /// The digest of the message that its giver saw: no other may go.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+impl Provenance {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whom it is told as coming from: `by`, and whose link it was if that is another.
+    pub fn told(&self, by: &str) -> String {
+        if self.link.is_empty() || self.link == by { by.to_owned() } else { format!("{by} (by the link of {})", self.link) }
+    }
+}
+
+/// What a question to people is recognised by, beside its step: a digest of everything that they see of it.
+pub fn shown_digest(node: &str, who: &str, shows: &Json, until: Millis) -> String {
+    let text = serde_json::json!([node, who, shows, until]).to_string();
+    digest_text(&Digest::of(text.as_bytes()))[..SHOWN_CHARS].to_owned()
 }
 
 /// A result that came when nothing waited for it.
@@ -371,6 +409,9 @@ pub enum What {
         who: String,
         shows: Json,
         until: Millis,
+        /// The digest of the question ([`shown_digest`]); empty in journals of before it was kept.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        shown: String,
     },
     ApprovalDecided {
         visit: Visit,
@@ -378,11 +419,26 @@ pub enum What {
         approved: bool,
         by: String,
         comment: String,
+        #[serde(default, skip_serializing_if = "Provenance::is_empty")]
+        provenance: Provenance,
     },
     ApprovalLate {
         visit: Visit,
         by: String,
         approved: bool,
+        #[serde(default, skip_serializing_if = "Provenance::is_empty")]
+        provenance: Provenance,
+    },
+    /// A decision that was given about another question than the one that is open: nothing was decided.
+    ApprovalRefused {
+        /// The step that its giver saw.
+        visit: Visit,
+        node: String,
+        approved: bool,
+        by: String,
+        reason: String,
+        #[serde(default, skip_serializing_if = "Provenance::is_empty")]
+        provenance: Provenance,
     },
     StartRequested {
         visit: Visit,

@@ -10,7 +10,7 @@ use super::cases::{Answer, AnswerWhat, Case, Given, GivenWhat, Line};
 use super::context::{Clock, Context};
 use super::definition::{Definition, EntryBy, Library};
 use super::drive::drive;
-use super::fact::{Fact, Performer, Unknown, What};
+use super::fact::{Fact, Performer, Provenance, Unknown, What};
 use super::ids::{EffectId, RunId};
 use super::input::{Input, Outcome};
 use super::state::Subject;
@@ -150,9 +150,15 @@ impl<'w> World<'w> {
                 Input::Start { workflow: definition.name.clone(), cause, entry: input.clone(), profile, depth: 0, parent: None }
             }
             GivenWhat::Signal { name, payload } => Input::Signal { run, cause, name: name.clone(), payload: payload.clone() },
-            GivenWhat::Approval { node, approved, by } => {
-                Input::Approval { run, node: node.clone(), approved: *approved, by: by.clone(), comment: String::new() }
-            }
+            GivenWhat::Approval { node, approved, by } => Input::Approval {
+                run,
+                node: node.clone(),
+                approved: *approved,
+                by: by.clone(),
+                comment: String::new(),
+                visit: None,
+                provenance: Provenance::default(),
+            },
             GivenWhat::Pause => Input::Pause { run, by, reason: "asked to".to_owned() },
             GivenWhat::Resume => Input::Resume { run, by },
             GivenWhat::Cancel => Input::Cancel { run, by, reason: String::new() },

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::carry::Carry;
-use super::fact::{Category, Ending, Parent, Visit};
+use super::fact::{Category, Ending, Parent, Provenance, Visit};
 use super::ids::{EffectId, RunId};
 use crate::consent::Stated;
 use crate::domain::Millis;
@@ -49,12 +49,18 @@ pub enum Input {
         name: String,
         payload: Json,
     },
+    /// A person's decision. With `visit`, and `shown` of its provenance, it is about that question and no other; without, about
+    /// whichever is open.
     Approval {
         run: RunId,
         node: String,
         approved: bool,
         by: String,
         comment: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        visit: Option<Visit>,
+        #[serde(default, skip_serializing_if = "Provenance::is_empty")]
+        provenance: Provenance,
     },
     Pause {
         run: RunId,

@@ -44,7 +44,7 @@ pub use definition::{Definition, Effect, Entry, EntryBy, Errors, Kind, Library, 
 pub use draw::{Drawing, draw};
 pub use drive::{Driven, drive, drive_due};
 pub use evolve::evolve;
-pub use fact::{Category, CodecError, Ending, Fact, Parent, Performer, Settled, Severity, Skipped, Unknown, Visit, What};
+pub use fact::{Category, CodecError, Ending, Fact, Parent, Performer, Provenance, Settled, Severity, Skipped, Unknown, Visit, What};
 pub use harness::{Verdict, run, test};
 pub use ids::{CAMPAIGN, EMITTED, EffectId, RunId, chance};
 pub use input::{Input, Outcome, Rejection};

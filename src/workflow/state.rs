@@ -178,6 +178,8 @@ pub enum Doing {
     Effect(Box<Pending>),
     Approval {
         until: Millis,
+        /// What the question is recognised by; empty if it was asked before that was kept.
+        shown: String,
     },
     /// For another run's end.
     Child {
@@ -294,7 +296,7 @@ impl Step {
         match &self.doing {
             // No silence is concluded before everything that was done has come.
             Doing::Wait { .. } if waking.merging => None,
-            Doing::Delay { until } | Doing::Wait { until } | Doing::Approval { until } => Some(*until),
+            Doing::Delay { until } | Doing::Wait { until } | Doing::Approval { until, .. } => Some(*until),
             Doing::Child { until } => *until,
             Doing::Effect(pending) => pending.wake(waking),
             Doing::Arriving | Doing::Asking | Doing::Ready(_) => None,

@@ -54,10 +54,13 @@ impl Story {
             What::Notified { node, severity, text, .. } => format!("{node} is told as {}: {text}", words(severity)),
             What::EffectSettled { effect, attempt, outcome, .. } => format!("{} attempt {attempt} settled: {}", of(effect), words(outcome)),
             What::ApprovalRequested { node, who, .. } => format!("{node} asks {who}"),
-            What::ApprovalDecided { node, approved, by, .. } => {
-                format!("{node} {} by {by}", if *approved { "approved" } else { "rejected" })
+            What::ApprovalDecided { node, approved, by, provenance, .. } => {
+                format!("{node} {} by {}", if *approved { "approved" } else { "rejected" }, provenance.told(by))
             }
-            What::ApprovalLate { by, .. } => format!("{by} decided too late"),
+            What::ApprovalLate { by, provenance, .. } => format!("{} decided too late", provenance.told(by)),
+            What::ApprovalRefused { node, by, reason, provenance, .. } => {
+                format!("what {} decided of {node} was not taken: {reason}", provenance.told(by))
+            }
             What::StartRequested { node, workflow, subject, .. } => format!("{node} starts {workflow} of {subject}"),
             What::StartEnded { visit, ending, .. } => {
                 let node = fact.run.and_then(|run| self.steps.get(&(run, *visit)));

@@ -118,7 +118,7 @@ impl CampaignWorld {
         for record in fetched.records() {
             let CommandsRecord::Command(command) = schema::decode(record.value.unwrap()).unwrap() else { continue };
             let input: Input = serde_json::from_str(command.body).unwrap();
-            assert!(command.body.starts_with(&format!("{{\"{}\"", command.kind)), "the kind is the body's tag");
+            assert_eq!(command.kind, input.kind(), "the kind is the body's tag");
             let key = SubjectKey::from_bytes(Bytes::copy_from_slice(record.key)).unwrap();
             for fact in state.apply(&key, &input, at) {
                 let (run, body) = fact.parts();
@@ -149,8 +149,7 @@ impl CampaignWorld {
     pub fn tell(&self, user: &str, input: &Input) {
         let key = Subject::user(user).key(&flywheel::domain::TenantId::new("acme").unwrap());
         let body = serde_json::to_string(input).unwrap();
-        let kind = body[2..].split('"').next().unwrap().to_owned();
-        let record = CommandsRecord::Command(flywheel::schema::records::Command { kind: &kind, at: None, depth: 0, body: &body });
+        let record = CommandsRecord::Command(flywheel::schema::records::Command { kind: input.kind(), at: None, depth: 0, body: &body });
         let mut batch = BatchBuilder::new();
         batch.push_with(key.as_bytes(), NOW, |out| schema::encode(&record, out)).unwrap();
         let partition = flywheel::domain::partition_of(key.as_bytes(), self.topics.count(Topic::Commands));
@@ -259,23 +258,37 @@ impl Campaigns for CampaignWorld {
         for (key, fact) in state.facts.iter().filter(|(key, _)| key.tenant() == of.tenant) {
             let Some(run) = fact.run else { continue };
             match &fact.what {
-                What::ApprovalRequested { visit, node, who, shows, until } => approvals.push(ApprovalFound {
-                    run,
-                    subject: key.subject(),
-                    workflow: workflows[&run].clone(),
-                    node: node.clone(),
-                    visit: *visit,
-                    who: who.clone(),
-                    shows: shows.clone(),
-                    asked_at: fact.at,
-                    until: *until,
-                    decided: None,
-                }),
-                What::ApprovalDecided { visit, approved, by, comment, .. } => {
-                    let decided = Decided { approved: *approved, by: by.clone(), comment: comment.clone(), at: fact.at };
+                What::ApprovalRequested { visit, node, who, shows, until, shown } => {
+                    approvals.retain(|asked| (asked.run, asked.visit) != (run, *visit));
+                    approvals.push(ApprovalFound {
+                        run,
+                        subject: key.subject(),
+                        workflow: workflows[&run].clone(),
+                        node: node.clone(),
+                        visit: *visit,
+                        who: who.clone(),
+                        shows: shows.clone(),
+                        shown: shown.clone(),
+                        asked_at: fact.at,
+                        until: *until,
+                        decided: None,
+                        cancelled: None,
+                    });
+                }
+                What::ApprovalDecided { visit, approved, by, comment, provenance, .. } => {
+                    let (by, link, comment) = (by.clone(), provenance.link.clone(), comment.clone());
+                    let decided = Decided { approved: *approved, by, link, comment, at: fact.at };
                     for approval in approvals.iter_mut().filter(|approval| approval.run == run && approval.visit == *visit) {
                         approval.decided = Some(decided.clone());
                     }
+                }
+                What::StepCancelled { .. } | What::RunEnded { .. } | What::Redirected { .. } => {
+                    let over = |asked: &&mut ApprovalFound| match &fact.what {
+                        What::StepCancelled { visit, .. } => asked.visit == *visit,
+                        _ => true,
+                    };
+                    let of_run = approvals.iter_mut().filter(|asked| asked.run == run && asked.is_open());
+                    of_run.filter(over).for_each(|asked| asked.cancelled = Some(fact.at));
                 }
                 _ => {}
             }
@@ -283,7 +296,7 @@ impl Campaigns for CampaignWorld {
         approvals.retain(|approval| {
             asked.run.is_none_or(|run| run == approval.run)
                 && asked.workflow.as_ref().is_none_or(|name| *name == approval.workflow)
-                && (!asked.open_only || approval.decided.is_none())
+                && (!asked.open_only || approval.is_open())
         });
         now(approvals)
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::http_campaigns::ASKS;
+use crate::http_mailed::hidden_in;
 use crate::running::{Server, flywheel, output_of};
 
 /// Longer than any read model takes, on any machine that runs tests.
@@ -59,9 +60,9 @@ impl Place {
     }
 }
 
-async fn page(method: &str, url: &str, body: &'static str) -> (u16, String) {
+async fn page(method: &str, url: &str, body: &str) -> (u16, String) {
     let client = reqwest::Client::new();
-    let request = if method == "GET" { client.get(url) } else { client.post(url).body(body) };
+    let request = if method == "GET" { client.get(url) } else { client.post(url).body(body.to_owned()) };
     let answer = request.send().await.expect("answers");
     (answer.status().as_u16(), answer.text().await.expect("a page"))
 }
@@ -96,14 +97,15 @@ fn a_campaign_is_published_started_decided_once_and_held_against_a_change_of_it(
     // One decides on the page, the other comes later.
     let (status, shown) = runtime.block_on(page("GET", &link, ""));
     assert!(status == 200 && shown.contains("Dear ann") && shown.contains("Approve"), "{status} {shown}");
-    let (status, said) = runtime.block_on(page("POST", &link, "decision=approve&by=Bo"));
+    let form = hidden_in(&shown);
+    let (status, said) = runtime.block_on(page("POST", &link, &format!("{form}&decision=approve&by=Bo")));
     assert!(status == 200 && said.contains("You approved it"), "{status} {said}");
     place.approvals(1);
-    let (status, said) = runtime.block_on(page("POST", &link, "decision=reject&by=Al"));
-    assert!(status == 409 && said.contains("Bo approved it"), "{status} {said}");
+    let (status, said) = runtime.block_on(page("POST", &link, &format!("{form}&decision=reject&by=Al")));
+    assert!(status == 409 && said.contains("Bo (by the link of marketing) approved it"), "{status} {said}");
     let run = ann["run"].as_str().expect("an id");
     let (code, text) = place.run(&["workflow", "reject", run, "review"]);
-    assert!(code == 1 && text.contains("Bo approved it"), "{code} {text}");
+    assert!(code == 1 && text.contains("Bo (by the link of marketing) approved it"), "{code} {text}");
 
     // And by the command line.
     let (code, text) = place.run(&["workflow", "reject", bob["run"].as_str().expect("an id"), "--comment", "not now", "--by", "cy"]);

@@ -158,6 +158,75 @@ async fn asking(user: &str) -> (Running, Deciding, RunId, String) {
     (running, world, run, path)
 }
 
+/// What the page's form sends along unseen.
+fn form_of(page: &Answer) -> String {
+    hidden_in(&page.text())
+}
+
+pub fn hidden_in(text: &str) -> String {
+    let hidden = text.split("<input type=\"hidden\" name=\"").skip(1).filter_map(|rest| {
+        let (name, rest) = rest.split_once("\" value=\"")?;
+        Some(format!("{name}={}", rest.split('"').next()?))
+    });
+    hidden.collect::<Vec<_>>().join("&")
+}
+
+#[tokio::test]
+async fn of_two_who_click_at_once_without_a_name_exactly_one_is_told_that_it_was_theirs() {
+    let (running, world, run, path) = asking("ann").await;
+    let shown = form_of(&running.send(&get(&path)).await);
+    let click = || {
+        let request = post(&path, format!("{shown}&decision=approve&by=")).header("Content-Type", FORM);
+        let running = &running;
+        async move { running.send(&request).await }
+    };
+    let (a, b) = tokio::join!(click(), click());
+    let mut told = [(a.status, a.text().contains("You approved it")), (b.status, b.text().contains("You approved it"))];
+    told.sort_unstable();
+    assert_eq!(told, [(200, true), (409, false)], "{} {}", a.text(), b.text());
+    assert!(world.lines(run).contains(&"review approved by marketing".to_owned()), "{:?}", world.lines(run));
+}
+
+#[tokio::test]
+async fn a_decision_about_what_was_asked_before_is_not_taken() {
+    let (running, world) = campaign_world::start().await;
+    let text = ASKS
+        .replace("silence = \"rejects\"", "silence = \"pauses\"")
+        .replace("2d review rejected by silence\", \"run ended completed", "2d run paused by deadline");
+    let published = running.send(&post("/api/v1/workflows", json!({"text": text}).to_string())).await;
+    assert_eq!(published.status, 200, "{}", published.text());
+    let begun = running.send(&post("/api/v1/campaigns/create?wait=20", r#"{"workflow":"asks","user_id":"ann"}"#)).await.json();
+    let run = RunId::parse(begun["run"].as_str().unwrap()).unwrap();
+    let open = running.send(&get("/api/v1/approvals")).await.json();
+    let path = open["approvals"][0]["link"].as_str().unwrap().strip_prefix("https://go.example").unwrap().to_owned();
+    let first = running.send(&get(&path)).await;
+    // Nobody decides, the run pauses, and somebody resumes it: the same link shows another question.
+    world.state.lock().now = Some(NOW + 3 * DAY_MS);
+    let act = |action: &str, body: Value| {
+        let request = post(&format!("/api/v1/campaigns/{run}/{action}?wait=20"), body.to_string());
+        let running = &running;
+        async move { running.send(&request).await }
+    };
+    world.tell("ann", &flywheel::workflow::Input::Due);
+    assert_eq!(act("resume", json!({"by": "kim"})).await.status, 200);
+    let click = |page: &Answer| {
+        let request = post(&path, format!("{}&decision=approve&by=Bo", form_of(page))).header("Content-Type", FORM);
+        let running = &running;
+        async move { running.send(&request).await }
+    };
+    let refused = click(&first).await;
+    is_a_safe_page(&refused, 409);
+    assert!(refused.text().contains("This has been asked anew") && refused.text().contains("Nothing was decided"), "{}", refused.text());
+    let old = open["approvals"][0]["question"].as_str().unwrap();
+    let by_key = act("approve", json!({"question": old, "by": "al"})).await;
+    assert_eq!((by_key.status, by_key.json()["code"].as_str()), (409, Some("asked_anew")), "{}", by_key.text());
+    assert_eq!(act("approve", json!({"question": "x"})).await.status, 400);
+    assert!(!world.lines(run).iter().any(|line| line.starts_with("review approved")), "{:?}", world.lines(run));
+    let second = running.send(&get(&path)).await;
+    is_a_safe_page(&click(&second).await, 200);
+    assert!(world.lines(run).contains(&"review approved by Bo (by the link of marketing)".to_owned()), "{:?}", world.lines(run));
+}
+
 #[tokio::test]
 async fn an_approval_shows_exactly_what_is_asked_and_takes_one_decision() {
     let (running, world, run, path) = asking("<b>ann</b>").await;
@@ -181,8 +250,12 @@ async fn an_approval_shows_exactly_what_is_asked_and_takes_one_decision() {
     assert!(!text.contains("<script") && !text.contains("<img") && !text.contains("<b>ann"), "{text}");
     assert!(!world.lines(run).iter().any(|line| line.contains("approved")), "looking decides nothing");
     is_a_safe_page(&running.send(&post(&path, "decision=maybe")).await, 400);
+    let blind = running.send(&post(&path, "decision=approve&by=Bo").header("Content-Type", FORM)).await;
+    is_a_safe_page(&blind, 400);
+    assert!(blind.text().contains("did not say which question"), "{}", blind.text());
+    let shown = form_of(&page);
     let decide = |body: &'static str| {
-        let request = post(&path, body).header("Content-Type", FORM);
+        let request = post(&path, format!("{shown}&{body}")).header("Content-Type", FORM);
         let running = &running;
         async move { running.send(&request).await }
     };
@@ -209,10 +282,28 @@ async fn an_approval_shows_exactly_what_is_asked_and_takes_one_decision() {
 }
 
 #[tokio::test]
+async fn what_is_no_longer_asked_is_said_and_takes_no_decision() {
+    let (running, world, run, path) = asking("ann").await;
+    let shown = form_of(&running.send(&get(&path)).await);
+    let cancelled = running.send(&post(&format!("/api/v1/campaigns/{run}/cancel?wait=20"), r#"{"by":"kim"}"#)).await;
+    assert_eq!(cancelled.status, 200, "{}", cancelled.text());
+    let page = running.send(&get(&path)).await;
+    is_a_safe_page(&page, 200);
+    assert!(page.text().contains("This is no longer asked") && !page.text().contains("<form"), "{}", page.text());
+    let click = running.send(&post(&path, format!("{shown}&decision=approve")).header("Content-Type", FORM)).await;
+    is_a_safe_page(&click, 409);
+    assert!(click.text().contains("no longer asked"), "{}", click.text());
+    let all = running.send(&get("/api/v1/approvals?status=all")).await.json();
+    assert_eq!((&all["approvals"][0]["status"], &all["approvals"][0]["decided"]), (&json!("cancelled"), &Value::Null));
+    assert!(!world.lines(run).iter().any(|line| line.starts_with("review approved")));
+}
+
+#[tokio::test]
 async fn an_approval_link_says_that_it_is_late_forged_or_of_nothing() {
     let (running, world, run, path) = asking("ann").await;
+    let shown = form_of(&running.send(&get(&path)).await);
     world.state.lock().now = Some(NOW + 3 * DAY_MS);
-    let late = running.send(&post(&path, "decision=approve&by=Bo").header("Content-Type", FORM)).await;
+    let late = running.send(&post(&path, format!("{shown}&decision=approve&by=Bo")).header("Content-Type", FORM)).await;
     is_a_safe_page(&late, 409);
     assert!(late.text().contains("deadline"), "{}", late.text());
     assert!(world.lines(run).contains(&"review rejected by silence".to_owned()));

@@ -136,6 +136,7 @@ SELECT r.tenant_id,
        a.status,
        datetime(a.decided_at / 1000.0, 'unixepoch') AS decided_at,
        a.decided_by,
+       a.decided_link,
        a.comment,
        a.late_clicks
 FROM wf_approvals a

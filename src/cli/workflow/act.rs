@@ -60,6 +60,9 @@ pub struct Decision {
     pub run: String,
     /// The approval's node; the only open one if absent.
     pub node: Option<String>,
+    /// The question as `workflow approvals` prints it: the decision is about that one and no other. If absent, the one that is open now.
+    #[arg(long, value_name = "QUESTION")]
+    pub question: Option<String>,
     #[arg(long)]
     pub comment: Option<String>,
     #[command(flatten)]
@@ -246,7 +249,7 @@ async fn act(config: &Config, whose: &Whose, run: &str, action: &str, mut body: 
 }
 
 async fn decide(config: &Config, decision: &Decision, action: &str, json: bool) -> anyhow::Result<()> {
-    let body = json!({"node": decision.node, "comment": decision.comment});
+    let body = json!({"node": decision.node, "question": decision.question, "comment": decision.comment});
     act(config, &decision.whose, &decision.run, action, body, json).await
 }
 
@@ -280,12 +283,13 @@ async fn approvals(config: &Config, whose: &Whose, all: bool, workflow: Option<&
         print_json(&answer);
         return Ok(());
     }
-    let mut rows = Rows::new(&["workflow", "run", "node", "for", "who", "until", "decided", "link"]);
+    let mut rows = Rows::new(&["workflow", "run", "node", "for", "who", "until", "decided", "question", "link"]);
     for one in answer["approvals"].as_array().into_iter().flatten() {
         let decided = one["decided"].as_object().map(|decided| {
             let word = if decided["approved"] == true { "approved" } else { "rejected" };
             format!("{word} by {}", decided["by"].as_str().unwrap_or_default())
         });
+        let decided = decided.or_else(|| (one["status"] == "cancelled").then(|| "no longer asked".to_owned()));
         let text = |name: &str| one[name].clone();
         rows.push(vec![
             text("workflow"),
@@ -295,6 +299,7 @@ async fn approvals(config: &Config, whose: &Whose, all: bool, workflow: Option<&
             text("who"),
             text("until"),
             json!(decided),
+            text("question"),
             text("link"),
         ]);
     }

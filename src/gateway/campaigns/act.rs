@@ -14,10 +14,10 @@ use super::command::{Followed, Sent};
 use super::{Gateway, TAKEN, by_of, cause_of, read_failed, run_id, shown, subject_of, text_of, wait_of};
 use crate::domain::Subject;
 use crate::gateway::options::Access;
-use crate::gateway::port::{ApprovalsAsked, RunFound};
+use crate::gateway::port::{ApprovalsAsked, Question, RunFound};
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
-use crate::workflow::{EffectId, Input, RunId};
+use crate::workflow::{EffectId, Input, Provenance, RunId};
 
 /// How often and how long apart the read model is asked for what the journal has already.
 const SOON_TRIES: usize = 10;
@@ -35,13 +35,15 @@ pub(in crate::gateway) struct ActBody {
     reason: Option<String>,
     /// Of an approval; the only open one if absent.
     node: Option<String>,
+    /// The approval's `question`, as the list has it: the decision is about that one and no other. If absent, the one that is open now.
+    question: Option<String>,
     comment: Option<String>,
     /// The signal's name.
     name: Option<String>,
     /// What the signal brings along.
     #[schema(value_type = Object)]
     with: Option<Value>,
-    /// The idempotency key of a signal, unless the header has it.
+    /// The idempotency key of a signal or a decision, unless the header has it.
     id: Option<String>,
 }
 
@@ -73,7 +75,7 @@ pub(in crate::gateway) struct ActAnswer {
         ("wait" = Option<u16>, Query, description = "wait so many seconds, at most 30, for what becomes of it")),
     responses((status = 200, body = ActAnswer, description = "decided (with `wait`)"), (status = 202, body = ActAnswer, description = "durable"),
         (status = 404, description = "no such run or action"),
-        (status = 409, description = "`run_ended`, `already_decided`, `too_late`, `not_now`: with who or what was first"), openapi::Refusals))]
+        (status = 409, description = "`run_ended`, `already_decided`, `too_late`, `asked_anew`, `not_now`: with who or what was first"), openapi::Refusals))]
 pub(in crate::gateway) async fn act(
     State(gateway): State<Shared>,
     Path((run, action)): Path<(String, String)>,
@@ -154,13 +156,17 @@ impl Gateway {
                 (Input::Signal { run, cause: cause.clone(), name, payload }, Asked::Signal { cause })
             }
             Action::Approve | Action::Reject => {
-                let node = match body.node {
-                    Some(node) => text_of("node", node)?,
-                    None => self.only_approval(&access, run).await?,
+                let question = body.question.as_deref().map(question_of).transpose()?;
+                let (node, question) = match (body.node, question) {
+                    (Some(node), Some(question)) => (text_of("node", node)?, Some(question)),
+                    // Whoever names the subject has nothing looked up.
+                    (Some(node), None) if body.subject.is_some() => (text_of("node", node)?, None),
+                    (node, question) => self.open_approval(&access, run, node.as_deref(), question).await?,
                 };
-                let approved = action == Action::Approve;
-                let asked = Asked::Approval { node: node.clone(), approved, by: by.clone() };
-                (Input::Approval { run, node, approved, by, comment }, asked)
+                let (visit, shown) = question.map_or((None, String::new()), |question| (Some(question.visit), question.shown));
+                let provenance = Provenance { cause: cause_of(&head, body.id)?, shown, ..Provenance::default() };
+                let asked = Asked::Approval { node: node.clone(), visit, cause: provenance.cause.clone() };
+                (Input::Approval { run, node, approved: action == Action::Approve, by, comment, visit, provenance }, asked)
             }
             other => simple(other, run, by, reason),
         };
@@ -183,18 +189,29 @@ impl Gateway {
         }
     }
 
-    async fn only_approval(&self, access: &Access, run: RunId) -> Result<String, Refusal> {
+    /// The approval that is meant: its node and the question that is open there now, as far as the read model has come.
+    async fn open_approval(
+        &self,
+        access: &Access,
+        run: RunId,
+        node: Option<&str>,
+        question: Option<Question>,
+    ) -> Result<(String, Option<Question>), Refusal> {
         let asked = ApprovalsAsked { run: Some(run), open_only: true, limit: 100, ..ApprovalsAsked::default() };
-        let open = self.app.campaigns.approvals(access, &asked).await.map_err(read_failed)?;
-        match &open[..] {
-            [one] => Ok(one.node.clone()),
-            [] => {
+        let mut open = self.app.campaigns.approvals(access, &asked).await.map_err(read_failed)?;
+        open.retain(|one| node.is_none_or(|node| one.node == node) && question.as_ref().is_none_or(|of| of.visit == one.visit));
+        match (&open[..], node) {
+            ([one], _) => Ok((one.node.clone(), question.or_else(|| Some(one.question())))),
+            // It may have been asked a moment ago.
+            ([], Some(node)) => Ok((text_of("node", node.to_owned())?, question)),
+            ([], None) => {
                 let decided = self.decided_approval(access, run, None).await?;
                 Err(decided.unwrap_or(Refusal::Conflict { code: "not_now", message: "no approval is open in this run".to_owned() }))
             }
-            several => {
-                let nodes: Vec<&str> = several.iter().map(|approval| approval.node.as_str()).collect();
-                Err(Refusal::InvalidRequest(format!("several approvals are open, node says which: {}", nodes.join(", "))))
+            (several, _) => {
+                let open: Vec<String> = several.iter().map(|one| format!("{} ({})", one.node, one.question())).collect();
+                let message = format!("several approvals are open, node or question says which: {}", open.join(", "));
+                Err(Refusal::InvalidRequest(message))
             }
         }
     }
@@ -207,7 +224,7 @@ impl Gateway {
         let newest = of_node.filter_map(|approval| approval.decided.as_ref()).max_by_key(|decided| decided.at);
         Ok(newest.map(|decided| {
             let word = if decided.approved { "approved" } else { "rejected" };
-            Refusal::Conflict { code: "already_decided", message: format!("{} {word} it at {}", decided.by, decided.at) }
+            Refusal::Conflict { code: "already_decided", message: format!("{} {word} it at {}", decided.who(), decided.at) }
         }))
     }
 
@@ -295,14 +312,19 @@ impl Gateway {
         input: Input,
         wait: Duration,
     ) -> Result<Outcome, Refusal> {
-        let Input::Approval { run, node, approved, by, .. } = &input else {
+        let Input::Approval { run, node, visit, provenance, .. } = &input else {
             return Err(Refusal::ReadFailed("no approval is decided by that".to_owned()));
         };
-        let (run, asked) = (*run, Asked::Approval { node: node.clone(), approved: *approved, by: by.clone() });
+        let (run, asked) = (*run, Asked::Approval { node: node.clone(), visit: *visit, cause: provenance.cause.clone() });
         let sent = self.send_command(&access.namespace, subject.key(&access.tenant), input).await?;
         let Followed { became, is_decided, .. } = self.follow(&access.namespace, &sent, run, &asked, wait).await?;
         Ok(Outcome { became, is_decided })
     }
+}
+
+fn question_of(text: &str) -> Result<Question, Refusal> {
+    let why = || format!("question {} is not as `GET /api/v1/approvals` has it: VISIT.DIGEST", shown(text));
+    Question::parse(text).ok_or_else(|| Refusal::InvalidRequest(why()))
 }
 
 fn taken(run: RunId, sent: &Sent) -> Response<Body> {

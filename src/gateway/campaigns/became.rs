@@ -6,14 +6,14 @@
 use serde_json::{Value, json};
 
 use crate::domain::Millis;
-use crate::workflow::{EffectId, Ending, Fact, RunId, Skipped, Story, What};
+use crate::workflow::{EffectId, Ending, Fact, RunId, Skipped, Story, Visit, What};
 
 /// What was asked of a run, as far as its outcome is to be recognised.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::gateway) enum Asked {
     Start { cause: String },
     Signal { cause: String },
-    Approval { node: String, approved: bool, by: String },
+    Approval { node: String, visit: Option<Visit>, cause: String },
     Pause { by: String },
     Resume { by: String },
     Cancel,
@@ -78,16 +78,20 @@ fn by_fact(asked: &Asked, run: RunId, fact: &Fact) -> Option<Became> {
     match (asked, &fact.what) {
         (Asked::Start { .. }, What::RunStarted { .. }) => done("started"),
         (Asked::Signal { cause }, What::WaitMatched { cause: matched, .. }) if cause == matched => done("matched"),
-        (Asked::Approval { node, approved, by }, What::ApprovalDecided { node: decided, approved: was, by: decider, .. })
-            if node == decided =>
+        (Asked::Approval { node, visit, cause }, What::ApprovalDecided { node: decided, visit: of, approved, by, provenance, .. })
+            if node == decided && visit.is_none_or(|visit| visit == *of) =>
         {
-            if approved == was && by == decider {
-                return done(word_of(*was));
+            // Two people may write the same name, or none: whose it was is known by the click.
+            if *cause == provenance.cause {
+                return done(word_of(*approved));
             }
-            refused("already_decided", format!("{decider} {} it at {}", word_of(*was), fact.at))
+            refused("already_decided", format!("{} {} it at {}", provenance.told(by), word_of(*approved), fact.at))
         }
-        (Asked::Approval { by, .. }, What::ApprovalLate { by: late, .. }) if by == late => {
+        (Asked::Approval { cause, .. }, What::ApprovalLate { provenance, .. }) if *cause == provenance.cause => {
             refused("too_late", "the deadline had passed when this came".to_owned())
+        }
+        (Asked::Approval { cause, .. }, What::ApprovalRefused { provenance, reason, .. }) if *cause == provenance.cause => {
+            refused("asked_anew", format!("nothing was decided: {reason}"))
         }
         (Asked::Pause { by }, What::RunPaused { by: paused, .. }) if by == paused => done("paused"),
         (Asked::Resume { by }, What::RunResumed { by: resumed }) if by == resumed => done("resumed"),
@@ -134,6 +138,7 @@ pub(in crate::gateway) fn lines(facts: &[Fact], run: RunId) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workflow::Provenance;
 
     const RUN: RunId = RunId(7);
     const AT: Millis = Millis(1_700_000_000_000);
@@ -142,26 +147,48 @@ mod tests {
         Fact { at: AT, run: Some(RUN), what }
     }
 
-    fn decided(approved: bool, by: &str) -> Fact {
-        fact(What::ApprovalDecided { visit: 3, node: "review".into(), approved, by: by.into(), comment: String::new() })
+    fn by_click(cause: &str) -> Provenance {
+        Provenance { cause: cause.into(), link: "marketing".into(), ..Provenance::default() }
     }
 
-    fn approval(approved: bool, by: &str) -> Asked {
-        Asked::Approval { node: "review".into(), approved, by: by.into() }
+    fn decided(approved: bool, by: &str, cause: &str) -> Fact {
+        let provenance = by_click(cause);
+        fact(What::ApprovalDecided { visit: 3, node: "review".into(), approved, by: by.into(), comment: String::new(), provenance })
+    }
+
+    fn approval(cause: &str) -> Asked {
+        Asked::Approval { node: "review".into(), visit: Some(3), cause: cause.into() }
     }
 
     #[test]
     fn one_decides_and_the_others_hear_who() {
-        let both = [decided(true, "bo")];
-        assert_eq!(judge(&approval(true, "bo"), RUN, &both), Became::Done("approved"));
-        let Became::Refused { code, message } = judge(&approval(false, "al"), RUN, &both) else { panic!() };
-        assert_eq!((code, message.as_str()), ("already_decided", "bo approved it at 2023-11-14T22:13:20.000Z"));
-        let Became::Refused { code, .. } = judge(&approval(false, "bo"), RUN, &both) else { panic!() };
-        assert_eq!(code, "already_decided", "a second thought is too late too");
-        let late = [fact(What::ApprovalLate { visit: 3, by: "al".into(), approved: true }), decided(false, "silence")];
-        let Became::Refused { code, .. } = judge(&approval(true, "al"), RUN, &late) else { panic!() };
-        assert_eq!(code, "too_late");
-        assert_eq!(judge(&approval(true, "al"), RunId(8), &both), Became::Nothing, "another run's decision is none of this one");
+        let both = [decided(true, "bo", "c-1")];
+        assert_eq!(judge(&approval("c-1"), RUN, &both), Became::Done("approved"));
+        let Became::Refused { code, message } = judge(&approval("c-2"), RUN, &both) else { panic!() };
+        let told = "bo (by the link of marketing) approved it at 2023-11-14T22:13:20.000Z";
+        assert_eq!((code, message.as_str()), ("already_decided", told));
+        assert_eq!(judge(&approval("c-1"), RunId(8), &both), Became::Nothing, "another run's decision is none of this one");
+    }
+
+    #[test]
+    fn of_two_who_write_the_same_name_one_decided() {
+        let both = [decided(true, "marketing", "c-1")];
+        assert_eq!(judge(&approval("c-1"), RUN, &both), Became::Done("approved"));
+        assert!(matches!(judge(&approval("c-2"), RUN, &both), Became::Refused { code: "already_decided", .. }));
+    }
+
+    #[test]
+    fn who_was_late_or_meant_another_question_hears_that() {
+        let late = What::ApprovalLate { visit: 3, by: "al".into(), approved: true, provenance: by_click("c-1") };
+        let late = [fact(late), decided(false, "silence", "")];
+        assert!(matches!(judge(&approval("c-1"), RUN, &late), Became::Refused { code: "too_late", .. }));
+        let (by, reason, provenance) = ("al".into(), "it has been asked anew since".into(), by_click("c-1"));
+        let anew = [fact(What::ApprovalRefused { visit: 3, node: "review".into(), approved: true, by, reason, provenance })];
+        let Became::Refused { code, message } = judge(&approval("c-1"), RUN, &anew) else { panic!() };
+        assert_eq!((code, message.as_str()), ("asked_anew", "nothing was decided: it has been asked anew since"));
+        assert_eq!(judge(&approval("c-2"), RUN, &anew), Became::Nothing, "what another was told");
+        let of_the_round_before = Asked::Approval { node: "review".into(), visit: Some(7), cause: "c-2".into() };
+        assert_eq!(judge(&of_the_round_before, RUN, &[decided(true, "bo", "c-1")]), Became::Nothing);
     }
 
     #[test]

@@ -119,7 +119,9 @@ impl Gateway {
             "shows": approval.shows,
             "asked_at": approval.asked_at.to_string(),
             "until": approval.until.to_string(),
+            "status": approval.status(),
             "decided": approval.decided,
+            "question": approval.question().to_string(),
             "link": self.approval_link(&access.namespace, &access.tenant, approval),
         })
     }

@@ -13,11 +13,11 @@ use super::page::{escaped, list_of, message, page};
 use super::{Opened, come_again};
 use crate::channels::link::{self, Asked, Kind};
 use crate::gateway::campaigns::{Became, Outcome, read_failed};
-use crate::gateway::port::{ApprovalFound, ApprovalsAsked, Decided, Preview};
+use crate::gateway::port::{ApprovalFound, ApprovalsAsked, Decided, Preview, Question};
 use crate::gateway::query::pairs;
 use crate::gateway::reply::Refusal;
 use crate::gateway::{Gateway, Shared};
-use crate::workflow::{Input, RunId};
+use crate::workflow::{Input, Provenance, RunId};
 
 /// How long the page waits to say what became of a click.
 const WAIT: Duration = Duration::from_secs(10);
@@ -35,6 +35,9 @@ pub(in crate::gateway) async fn ask(State(gateway): State<Shared>, Path(token): 
             let now = gateway.app.clock.now();
             match &found.decided {
                 Some(decided) => page(StatusCode::OK, "This has been decided", &(told(decided) + &shown(&found, preview.as_ref()))),
+                None if found.cancelled.is_some() => {
+                    page(StatusCode::OK, "This is no longer asked", &(cancelled(&found) + &shown(&found, preview.as_ref())))
+                }
                 None if now >= found.until => {
                     page(StatusCode::OK, "The deadline has passed", &(late(&found) + &shown(&found, preview.as_ref())))
                 }
@@ -46,7 +49,7 @@ pub(in crate::gateway) async fn ask(State(gateway): State<Shared>, Path(token): 
 }
 
 #[utoipa::path(post, path = "/m/approve/{token}", tag = "messages", params(("token" = String, Path)),
-    request_body(content = String, content_type = "application/x-www-form-urlencoded", description = "decision=approve or reject, comment, by"),
+    request_body(content = String, content_type = "application/x-www-form-urlencoded", description = "decision=approve or reject, question (as the page has it), comment, by"),
     responses((status = 200, description = "decided"), (status = 202, description = "taken, and not decided yet"), (status = 400),
         (status = 409, description = "somebody else, or the deadline, was first: the page says who and when"), (status = 410), (status = 503)))]
 pub(in crate::gateway) async fn decide(State(gateway): State<Shared>, Path(token): Path<String>, request: Request) -> Response<Body> {
@@ -81,7 +84,7 @@ impl Gateway {
         let of_run = self.app.campaigns.approvals(&opened.access, &asked).await.map_err(read_failed)?;
         let Some(found) = of_run.iter().find(|approval| approval.visit == visit) else { return Ok(None) };
         // In a loop the same step asks again: an old link does not decide what its reader has not seen.
-        let is_passed = found.decided.is_none() && of_run.iter().any(|other| other.node == found.node && other.visit > visit);
+        let is_passed = found.is_open() && of_run.iter().any(|other| other.node == found.node && other.visit > visit);
         Ok(Some(found.clone()).filter(|_| !is_passed))
     }
 
@@ -108,22 +111,40 @@ impl Gateway {
         if let Some(decided) = &found.decided {
             return Ok(page(StatusCode::CONFLICT, "This has been decided already", &told(decided)));
         }
+        if found.cancelled.is_some() {
+            return Ok(page(StatusCode::CONFLICT, "This is no longer asked", &cancelled(found)));
+        }
+        // What the page showed is what is decided: the same link may show another question by now.
+        let Some(question) = Question::parse(&value("question")).filter(|question| question.visit == asked.visit) else {
+            let text = "The page did not say which question it showed. Open the link again, and decide there.";
+            return Ok(message(StatusCode::BAD_REQUEST, "Nothing was decided", text));
+        };
         let by = if by.is_empty() { asked.who.clone() } else { by };
-        let run = found.run;
-        let input = Input::Approval { run, node: found.node.clone(), approved, by: by.clone(), comment };
+        let (run, visit) = (found.run, Some(question.visit));
+        let cause = format!("click:{}", uuid::Uuid::now_v7());
+        let provenance = Provenance { cause, link: asked.who.clone(), shown: question.shown, message: String::new() };
+        let input = Input::Approval { run, node: found.node.clone(), approved, by: by.clone(), comment, visit, provenance };
         let Outcome { became, is_decided } = self.decide(&opened.access, &opened.subject, input, WAIT).await?;
         Ok(match became {
             Became::Done(word) => {
                 let title = if approved { "You approved it" } else { "You rejected it" };
                 message(StatusCode::OK, title, &format!("It is {word}, by {by}. You can close this page."))
             }
+            Became::Refused { code: "asked_anew", message: text } => {
+                let again = "Open the link again to see what is asked now; if it shows nothing, look for a newer message.";
+                message(StatusCode::CONFLICT, "This has been asked anew", &format!("{} {again}", sentence(&text)))
+            }
             Became::Refused { message: text, .. } => message(StatusCode::CONFLICT, "Your decision came too late", &sentence(&text)),
             // Decided before this click and not shown then: the read model was behind, and has it now or in a moment.
-            Became::Nothing if is_decided => match self.approval_at(opened, run, found.visit).await?.and_then(|found| found.decided) {
-                Some(decided) => page(StatusCode::CONFLICT, "This has been decided already", &told(&decided)),
-                None => {
-                    message(StatusCode::CONFLICT, "Nothing was decided", "The campaign has moved on and does not ask for this any more.")
+            Became::Nothing if is_decided => match self.approval_at(opened, run, found.visit).await? {
+                Some(ApprovalFound { decided: Some(decided), .. }) => {
+                    page(StatusCode::CONFLICT, "This has been decided already", &told(&decided))
                 }
+                _ => message(
+                    StatusCode::CONFLICT,
+                    "This is no longer asked",
+                    "The campaign has moved on and does not ask for this any more.",
+                ),
             },
             Became::Nothing => {
                 message(StatusCode::ACCEPTED, "Your decision is kept", "It is on its way. Open this page again to see what became of it.")
@@ -139,7 +160,7 @@ fn sentence(text: &str) -> String {
 
 fn told(decided: &Decided) -> String {
     let word = if decided.approved { "approved" } else { "rejected" };
-    let mut html = format!("<p role=\"status\">{} {word} it on {}.</p>", escaped(&decided.by), shown_time(decided.at));
+    let mut html = format!("<p role=\"status\">{} {word} it on {}.</p>", escaped(&decided.who()), shown_time(decided.at));
     if !decided.comment.is_empty() {
         write!(html, "\n<blockquote>{}</blockquote>", escaped(&decided.comment)).expect("a string takes everything");
     }
@@ -150,6 +171,13 @@ fn late(found: &ApprovalFound) -> String {
     format!(
         "<p role=\"status\">It was to be decided until {}. What happens without a decision is up to the campaign.</p>",
         shown_time(found.until)
+    )
+}
+
+fn cancelled(found: &ApprovalFound) -> String {
+    let when = found.cancelled.map_or(String::new(), |at| format!(" on {}", shown_time(at)));
+    format!(
+        "<p role=\"status\">The campaign went on without a decision{when}: it ended, or took another way. Nothing is to be decided.</p>"
     )
 }
 
@@ -191,9 +219,10 @@ fn shown(found: &ApprovalFound, preview: Option<&Preview>) -> String {
 
 fn form(found: &ApprovalFound) -> String {
     format!(
-        "<form method=\"post\">\n<label>Your name\n<input type=\"text\" name=\"by\" maxlength=\"200\" autocomplete=\"name\" placeholder=\"{}\"></label>\n\
+        "<form method=\"post\">\n<input type=\"hidden\" name=\"question\" value=\"{}\">\n<label>Your name\n<input type=\"text\" name=\"by\" maxlength=\"200\" autocomplete=\"name\" placeholder=\"{}\"></label>\n\
          <label>Comment\n<textarea name=\"comment\" rows=\"3\" maxlength=\"1000\"></textarea></label>\n\
          <button type=\"submit\" name=\"decision\" value=\"approve\">Approve</button>\n<button type=\"submit\" name=\"decision\" value=\"reject\">Reject</button>\n</form>",
+        escaped(&found.question().to_string()),
         escaped(&found.who)
     )
 }

@@ -30,6 +30,8 @@ pub struct Approval {
     pub who: String,
     /// What those asked are to see.
     pub shows: Value,
+    /// What the question is recognised by, beside its step.
+    pub shown: Option<String>,
     #[serde(serialize_with = "text")]
     pub requested_at: Millis,
     #[serde(serialize_with = "text")]
@@ -39,6 +41,8 @@ pub struct Approval {
     #[serde(serialize_with = "text_or_null")]
     pub decided_at: Option<Millis>,
     pub decided_by: Option<String>,
+    /// Whom the link was for that the decision came by; `decided_by` is what its giver wrote.
+    pub decided_link: Option<String>,
     pub comment: Option<String>,
     pub late_clicks: i64,
 }
@@ -65,7 +69,7 @@ impl Reader {
         };
         let sql = format!(
             "SELECT r.run_id, d.workflow, r.subject, a.node, a.visit, a.who, a.shows, a.requested_at, a.deadline, a.status, a.decided_at, \
-             a.decided_by, a.comment, a.late_clicks \
+             a.decided_by, a.comment, a.late_clicks, a.shown, a.decided_link \
              FROM wf_approvals AS a JOIN wf_runs AS r ON r.run_ref = a.run_ref \
              JOIN wf_definitions AS d ON d.definition_ref = r.definition_ref WHERE {filter} ORDER BY {order} LIMIT {}",
             query.limit.max(1)
@@ -92,5 +96,7 @@ fn approval(row: &SqliteRow) -> Approval {
         decided_by: row.get(11),
         comment: row.get(12),
         late_clicks: row.get(13),
+        shown: row.get(14),
+        decided_link: row.get(15),
     }
 }

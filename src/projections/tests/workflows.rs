@@ -97,7 +97,7 @@ fn open_steps(facts: &[Fact]) -> Vec<String> {
                 Doing::Wait { until } => ("wait", Some(*until)),
                 Doing::Asking => ("ask", None),
                 Doing::Effect(pending) => ("effect", pending.retry_at.filter(|_| pending.failures > 0)),
-                Doing::Approval { until } => ("approval", Some(*until)),
+                Doing::Approval { until, .. } => ("approval", Some(*until)),
                 Doing::Child { until } => ("start", *until),
                 Doing::Ready(_) => ("ready", None),
             };

@@ -1,11 +1,24 @@
 //! What people do with runs: pause, resume, cancel, terminate, retry, approve; and time.
 
 use super::super::definition::{Kind, Silence};
-use super::super::fact::{Category, Ending, Unknown, What};
+use super::super::fact::{Category, Ending, Provenance, Unknown, Visit, What};
 use super::super::ids::RunId;
 use super::super::input::Rejection;
 use super::super::state::{Doing, Run, Step, Stuck};
 use super::Turn;
+
+/// Why a decision is not taken that its giver gave to another question.
+const ASKED_ANEW: &str = "it has been asked anew since, and what is shown now is another question";
+
+/// What a person says to an approval.
+pub(super) struct Decision<'i> {
+    pub(super) node: &'i str,
+    pub(super) approved: bool,
+    pub(super) by: &'i str,
+    pub(super) comment: &'i str,
+    pub(super) visit: Option<Visit>,
+    pub(super) provenance: &'i Provenance,
+}
 
 impl Turn<'_, '_> {
     pub(super) fn pause(&mut self, id: RunId, by: &str, reason: &str) -> Result<(), Rejection> {
@@ -58,7 +71,7 @@ impl Turn<'_, '_> {
     fn ask_again(&mut self, id: RunId) {
         let Some(run) = self.state.runs.get(&id) else { return };
         let Some(definition) = self.definition(run) else { return };
-        let passed = run.steps.iter().filter(|(_, step)| matches!(step.doing, Doing::Approval { until } if until <= self.at));
+        let passed = run.steps.iter().filter(|(_, step)| matches!(step.doing, Doing::Approval { until, .. } if until <= self.at));
         let passed: Vec<_> =
             passed.filter(|(_, step)| self.silence(run, step) == Silence::Pauses).map(|(v, s)| (*v, s.node.clone())).collect();
         for (visit, node) in passed {
@@ -77,13 +90,14 @@ impl Turn<'_, '_> {
         Ok(())
     }
 
-    pub(super) fn approval(&mut self, id: RunId, node: &str, approved: bool, by: &str, comment: &str) -> Result<(), Rejection> {
+    pub(super) fn approval(&mut self, id: RunId, given: &Decision<'_>) -> Result<(), Rejection> {
         let run = self.run(id)?;
-        let waiting = run.steps.iter().find_map(|(visit, step)| match step.doing {
-            Doing::Approval { until } if step.node == node => Some((*visit, until)),
+        let node = given.node;
+        let mut open = run.steps.iter().filter_map(|(visit, step)| match &step.doing {
+            Doing::Approval { until, shown } if step.node == *node => Some((*visit, *until, shown.as_str())),
             _ => None,
         });
-        let Some((visit, until)) = waiting else {
+        let Some(newest) = open.clone().next_back() else {
             return Err(
                 match run.results.get(node).and_then(|result| Some((result.get("approved")?.as_bool()?, result.get("by")?.as_str()?))) {
                     Some((true, by)) => Rejection::AlreadyDecided(format!("approved by {by}")),
@@ -92,14 +106,26 @@ impl Turn<'_, '_> {
                 },
             );
         };
+        let meant = match given.visit {
+            None => Some(newest),
+            Some(visit) => open.find(|(of, ..)| *of == visit),
+        };
+        let (node, approved, by) = (node.to_owned(), given.approved, given.by.to_owned());
+        let (comment, provenance) = (given.comment.to_owned(), given.provenance.clone());
+        let is_shown = |shown: &str| shown.is_empty() || provenance.shown.is_empty() || shown == provenance.shown;
+        let Some((visit, until, _)) = meant.filter(|(.., shown)| is_shown(shown)) else {
+            // Nobody decides what they have not seen; that someone clicked is told all the same.
+            let (visit, reason) = (given.visit.unwrap_or(newest.0), ASKED_ANEW.to_owned());
+            self.fact(id, What::ApprovalRefused { visit, node, approved, by, reason, provenance });
+            return Ok(());
+        };
         if self.at >= until {
             // The deadline decides, whether or not its timer has been heard yet; that someone clicked is told all the same.
-            self.fact(id, What::ApprovalLate { visit, by: by.to_owned(), approved });
+            self.fact(id, What::ApprovalLate { visit, by, approved, provenance });
             self.due_of(id);
             return Ok(());
         }
-        let (node, by, comment) = (node.to_owned(), by.to_owned(), comment.to_owned());
-        self.fact(id, What::ApprovalDecided { visit, node, approved, by, comment });
+        self.fact(id, What::ApprovalDecided { visit, node, approved, by, comment, provenance });
         Ok(())
     }
 
@@ -142,7 +168,8 @@ impl Turn<'_, '_> {
                 }
                 silence => {
                     let (approved, by) = (silence == Silence::Approves, "silence".to_owned());
-                    self.fact(id, What::ApprovalDecided { visit, node, approved, by, comment: String::new() });
+                    let (comment, provenance) = (String::new(), Provenance::default());
+                    self.fact(id, What::ApprovalDecided { visit, node, approved, by, comment, provenance });
                 }
             },
             Doing::Effect(pending) => {

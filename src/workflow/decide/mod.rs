@@ -102,7 +102,9 @@ impl Turn<'_, '_> {
                 Ok(())
             }
             Input::Signal { run, cause, name, payload } => self.signal(*run, cause, name, payload),
-            Input::Approval { run, node, approved, by, comment } => self.approval(*run, node, *approved, by, comment),
+            Input::Approval { run, node, approved, by, comment, visit, provenance } => {
+                self.approval(*run, &control::Decision { node, approved: *approved, by, comment, visit: *visit, provenance })
+            }
             Input::Pause { run, by, reason } => self.pause(*run, by, reason),
             Input::Resume { run, by } => self.resume(*run, by),
             Input::Cancel { run, by, reason } => self.stop(*run, super::fact::Ending::Cancelled, by, reason),

@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json};
 
 use super::super::definition::{Definition, Effect, Inputs, Kind, Needs, Node, Until};
 use super::super::expression::Scope;
-use super::super::fact::{Ending, Performer, Visit, What};
+use super::super::fact::{Ending, Performer, Provenance, Visit, What, shown_digest};
 use super::super::ids::{EffectId, RunId, chance};
 use super::super::state::{Subject, Way};
 use super::effects::bytes;
@@ -70,10 +70,14 @@ impl Turn<'_, '_> {
                 let shows = Json::Object(object(&approval.shows, &scope));
                 let by = self.context.policy.approves(&definition.name, &node, &shows, self.at).map(|rule| format!("rule: {}", rule.by));
                 let until = self.at + approval.deadline_ms;
-                self.fact(id, What::ApprovalRequested { visit, node: node.clone(), who: approval.who.clone(), shows, until });
+                let who = approval.who.clone();
+                let shown = shown_digest(&node, &who, &shows, until);
+                self.fact(id, What::ApprovalRequested { visit, node: node.clone(), who, shows, until, shown });
                 match by {
                     None => return,
-                    Some(by) => What::ApprovalDecided { visit, node, approved: true, by, comment: String::new() },
+                    Some(by) => {
+                        What::ApprovalDecided { visit, node, approved: true, by, comment: String::new(), provenance: Provenance::default() }
+                    }
                 }
             }
             Kind::Loop { when, most, .. } => {

@@ -9,6 +9,7 @@ mod long;
 mod messages;
 mod order;
 mod program;
+mod questions;
 mod refusals;
 mod scene;
 mod scenes;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::super::{
-    Category, Clock, Context, Definition, Ending, Fact, Input, Outcome, Policy, RESULT_BYTES_MAX, Rejection, RunId, Skipped, Subject, What,
-    drive, evolve, isolate,
+    Category, Clock, Context, Definition, Ending, Fact, Input, Outcome, Policy, Provenance, RESULT_BYTES_MAX, Rejection, RunId, Skipped,
+    Subject, What, drive, evolve, isolate,
 };
 use super::scene::{COMMAND, EFFECT, EXECUTOR, Scene, failed};
 use crate::domain::{DAY_MS, HOUR_MS, Millis};
@@ -106,7 +106,7 @@ fn two_clicks_are_one_decision_and_a_click_after_the_deadline_is_told() {
     let run = scene.run();
     let click = |approved: bool, by: &str| {
         let (node, by) = ("a".to_owned(), by.to_owned());
-        Input::Approval { run, node, approved, by, comment: String::new() }
+        Input::Approval { run, node, approved, by, comment: String::new(), visit: None, provenance: Provenance::default() }
     };
     scene.give(click(true, "bo")).unwrap();
     assert_eq!(scene.give(click(false, "kim")), Err(Rejection::AlreadyDecided("approved by bo".to_owned())));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::super::{
-    Category, Clock, Context, Definition, EffectId, Fact, Input, Library, Outcome, Performer, Policy, Rejection, RunId, Subject, What,
-    drive, evolve,
+    Category, Clock, Context, Definition, EffectId, Fact, Input, Library, Outcome, Performer, Policy, Provenance, Rejection, RunId,
+    Subject, What, drive, evolve,
 };
 use super::program::Choices;
 use crate::consent::Stated;
@@ -145,7 +145,15 @@ impl World {
             10 => Input::Signal { run, cause, name: "s".to_owned(), payload: json!({ "n": which }) },
             11 => Input::Event { cause, name: "E".to_owned(), properties: json!({}), profile: json!({}), late: which > 128, depth: 0 },
             12 => match self.state.runs.get(&run).and_then(|run| run.steps.values().next().map(|step| step.node.clone())) {
-                Some(node) => Input::Approval { run, node, approved: which > 100, by, comment: String::new() },
+                Some(node) => Input::Approval {
+                    run,
+                    node,
+                    approved: which > 100,
+                    by,
+                    comment: String::new(),
+                    visit: None,
+                    provenance: Provenance::default(),
+                },
                 None => Input::Due,
             },
             13 => Input::Pause { run, by, reason: "chance".to_owned() },
@@ -276,7 +284,15 @@ impl World {
                 let _ = self.input(Input::Resume { run, by: "end".to_owned() });
                 let approvals = self.state.runs.get(&run).map(|run| run.steps.values().map(|step| step.node.clone()).collect::<Vec<_>>());
                 for node in approvals.unwrap_or_default() {
-                    let _ = self.input(Input::Approval { run, node, approved: true, by: "end".to_owned(), comment: String::new() });
+                    let _ = self.input(Input::Approval {
+                        run,
+                        node,
+                        approved: true,
+                        by: "end".to_owned(),
+                        comment: String::new(),
+                        visit: None,
+                        provenance: Provenance::default(),
+                    });
                 }
             }
             // What was just minted is performed before its time is up; a permit may wait for time.

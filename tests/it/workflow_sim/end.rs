@@ -9,7 +9,7 @@ use flywheel::schema;
 use flywheel::schema::records::{CommandsRecord, EventsRecord, IntakeRecord};
 use flywheel::state::{MemoryStore, StateStore};
 use flywheel::stream::{NamespaceClock, Topic, drive, retire_workflow};
-use flywheel::workflow::{Doing, EffectId, Input, Subject, What};
+use flywheel::workflow::{Doing, EffectId, Input, Provenance, Subject, What};
 
 use super::mirror::{Setting, difference, read};
 use super::promises;
@@ -85,6 +85,8 @@ impl Life {
                     approved: true,
                     by: by(),
                     comment: String::new(),
+                    visit: None,
+                    provenance: Provenance::default(),
                 }));
                 for input in inputs {
                     self.sent += 1;

@@ -20,7 +20,7 @@ use flywheel::stream::topology::Topology;
 use flywheel::stream::{
     NamespaceClock, Options, Partitions, Setup, Spine, Topic, Topics, activate_policy, activate_workflow, retire_workflow,
 };
-use flywheel::workflow::{Clock, Definition, Doing, EffectId, Input, Policy, RunId};
+use flywheel::workflow::{Clock, Definition, Doing, EffectId, Input, Policy, Provenance, RunId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -466,7 +466,15 @@ impl Life {
             12..15 => {
                 let steps = &self.journal.subjects[&key].runs[&run].steps;
                 let Some(node) = steps.values().map(|step| step.node.clone()).next() else { return };
-                Input::Approval { run, node, approved: self.rng.random_bool(0.7), by, comment: String::new() }
+                Input::Approval {
+                    run,
+                    node,
+                    approved: self.rng.random_bool(0.7),
+                    by,
+                    comment: String::new(),
+                    visit: None,
+                    provenance: Provenance::default(),
+                }
             }
             15 => Input::Pause { run, by, reason: "chance".to_owned() },
             16 | 17 => Input::Resume { run, by },

@@ -31,6 +31,7 @@ pub struct Asked {
     pub node: String,
     pub who: String,
     pub shows: String,
+    pub shown: String,
     pub at: i64,
     pub deadline: i64,
 }
@@ -40,7 +41,16 @@ pub struct Decided {
     pub status: &'static str,
     pub at: i64,
     pub by: String,
+    /// Whom the link was for that it came by.
+    pub link: String,
     pub comment: String,
+}
+
+impl Decided {
+    /// The run went on without it.
+    pub fn cancelled(at: i64) -> Self {
+        Self { status: "cancelled", at, by: String::new(), link: String::new(), comment: String::new() }
+    }
 }
 
 impl Out {
@@ -50,8 +60,7 @@ impl Out {
         (approval.asked, approval.decided) = (Some(asked), None);
     }
 
-    pub fn decide(&mut self, key: ApprovalKey, status: &'static str, at: i64, by: &str, comment: &str) {
-        let decided = Decided { status, at, by: by.to_owned(), comment: comment.to_owned() };
+    pub fn decide(&mut self, key: ApprovalKey, decided: Decided) {
         self.approvals.entry(key).or_default().decided = Some(decided);
     }
 

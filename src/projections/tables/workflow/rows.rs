@@ -137,10 +137,13 @@ impl Statements {
                     "decided_by",
                     "comment",
                     "late_clicks",
+                    "shown",
+                    "decided_link",
                 ],
                 "ON CONFLICT DO UPDATE SET who = excluded.who, shows = excluded.shows, requested_at = excluded.requested_at, \
                  deadline = excluded.deadline, status = excluded.status, decided_at = excluded.decided_at, \
-                 decided_by = excluded.decided_by, comment = excluded.comment, late_clicks = late_clicks + excluded.late_clicks",
+                 decided_by = excluded.decided_by, comment = excluded.comment, late_clicks = late_clicks + excluded.late_clicks, \
+                 shown = excluded.shown, decided_link = excluded.decided_link",
             ),
             arms: Statement::new(
                 "wf_arms",
@@ -361,7 +364,7 @@ fn effect_cells(effect: &Effect) -> [Cell; EFFECT.len()] {
     ]
 }
 
-fn asked_cells((run, visit): ApprovalKey, asked: Asked, approval: &Approval) -> [Cell; 12] {
+fn asked_cells((run, visit): ApprovalKey, asked: Asked, approval: &Approval) -> [Cell; 14] {
     let decided = approval.decided.as_ref();
     [
         run.into(),
@@ -376,13 +379,16 @@ fn asked_cells((run, visit): ApprovalKey, asked: Asked, approval: &Approval) -> 
         decided.map_or(Cell::Null, |decided| text(&decided.by)),
         decided.map_or(Cell::Null, |decided| text(&decided.comment)),
         approval.late.into(),
+        text(&asked.shown),
+        decided.map_or(Cell::Null, |decided| text(&decided.link)),
     ]
 }
 
 /// An approval whose request is a row already.
 async fn decide(connection: &mut SqliteConnection, (run, visit): ApprovalKey, approval: &Approval) -> Result<(), Error> {
     let sql = "UPDATE wf_approvals SET status = coalesce(?, status), decided_at = coalesce(?, decided_at), \
-               decided_by = coalesce(?, decided_by), comment = coalesce(?, comment), late_clicks = late_clicks + ? \
+               decided_by = coalesce(?, decided_by), decided_link = coalesce(?, decided_link), comment = coalesce(?, comment), \
+               late_clicks = late_clicks + ? \
                WHERE run_ref = ? AND visit = ?";
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let decided = approval.decided.as_ref();
@@ -390,6 +396,7 @@ async fn decide(connection: &mut SqliteConnection, (run, visit): ApprovalKey, ap
         .bind(decided.map(|decided| decided.status))
         .bind(decided.map(|decided| decided.at))
         .bind(decided.and_then(|decided| some(&decided.by)))
+        .bind(decided.and_then(|decided| some(&decided.link)))
         .bind(decided.and_then(|decided| some(&decided.comment)))
         .bind(approval.late)
         .bind(run)

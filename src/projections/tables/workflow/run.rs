@@ -2,7 +2,7 @@
 //!
 //! Invariant: a run loaded from its rows and one kept in memory go on the same, so what is kept is only a short cut.
 
-use super::out::{ApprovalKey, Asked, Out};
+use super::out::{ApprovalKey, Asked, Decided, Out};
 use super::told::{Told, Visit};
 use crate::projections::bulk::Cell;
 use crate::workflow::{EffectId, RunId};
@@ -246,18 +246,20 @@ impl Run {
                 }
                 None => self.doing(visit, Doing::Ready, None),
             },
-            Told::ApprovalRequested { visit, node, who, shows, until } => {
+            Told::ApprovalRequested { visit, node, who, shows, until, shown } => {
                 self.doing(visit, Doing::Approval, Some(until));
                 self.awaits(visit, format!("decision of {who}"));
                 let shows = shows.map(|shows| cut(shows.get(), SHOWS_CHARS_MAX)).unwrap_or_default();
-                out.ask(self.approval(visit), Asked { node, who, shows, at, deadline: until });
+                out.ask(self.approval(visit), Asked { node, who, shows, shown, at, deadline: until });
             }
-            Told::ApprovalDecided { visit, approved, by, comment } => {
+            Told::ApprovalDecided { visit, approved, by, comment, provenance } => {
                 self.doing(visit, Doing::Ready, None);
                 let status = if approved { "approved" } else { "rejected" };
-                out.decide(self.approval(visit), status, at, &by, &cut(&comment, TEXT_CHARS_MAX));
+                let comment = cut(&comment, TEXT_CHARS_MAX);
+                out.decide(self.approval(visit), Decided { status, at, by, link: provenance.link, comment });
             }
-            Told::ApprovalLate { visit } => out.late(self.approval(visit)),
+            // A click that decided nothing, as one after the deadline.
+            Told::ApprovalLate { visit } | Told::ApprovalRefused { visit } => out.late(self.approval(visit)),
             Told::Forked { visit, branches } => {
                 self.leave(visit, "forked", at, out);
                 for branch in branches {
@@ -407,7 +409,7 @@ impl Run {
         let step = self.steps.remove(index);
         out.counts.left(&self.tenant, self.definition, at, &step.node, way);
         if step.doing == Doing::Approval {
-            out.decide(self.approval(visit), "cancelled", at, "", "");
+            out.decide(self.approval(visit), Decided::cancelled(at));
         }
         if let Some(place) = step.effect
             && let Some(effect) = self.effects.iter_mut().find(|effect| effect.place == place && effect.finished_at.is_none())

@@ -78,8 +78,16 @@ kinds! {
         who: String,
         #[serde(default)] shows: Option<Box<RawValue>>,
         until: i64,
+        #[serde(default)] shown: String,
     }
-    ApprovalDecided "approval_decided" { visit: Visit, approved: bool, by: String, #[serde(default)] comment: String, }
+    ApprovalDecided "approval_decided" {
+        visit: Visit,
+        approved: bool,
+        by: String,
+        #[serde(default)] comment: String,
+        #[serde(default)] provenance: Provenance,
+    }
+    ApprovalRefused "approval_refused" { visit: Visit, }
     ApprovalLate "approval_late" { visit: Visit, }
     StartRequested "start_requested" { visit: Visit, workflow: String, subject: String, #[serde(default)] until: Option<i64>, }
     StartEnded "start_ended" { visit: Visit, }
@@ -106,6 +114,13 @@ kinds! {
 pub struct Parent {
     pub subject: String,
     pub run: RunId,
+}
+
+/// How a decision came.
+#[derive(Debug, Default, Deserialize)]
+pub struct Provenance {
+    #[serde(default)]
+    pub link: String,
 }
 
 #[derive(Debug, Deserialize)]
