@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Error;
+use super::definitions::Definitions;
 use super::folder::Folder;
 use super::runs::{self, Readers};
 use super::{preferences, preview};
@@ -14,13 +15,18 @@ use crate::engine;
 use crate::engine::effects::Templates;
 use crate::env::Clock;
 use crate::gateway::{
-    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Preference, Preview, ReadError, RunFound, RunsAsked, RunsPage, WorkflowFound,
+    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Preference, Preview, ReadError, RunFound, RunsAsked, RunsPage,
+    WorkflowFound,
 };
 use crate::log::{Group, LogWriter};
+use crate::projections::runs::Stretch;
 use crate::projections::{self, Reader};
 use crate::segments::Problems;
 use crate::stream::{self, NamespaceClock, Topic, Topics};
-use crate::workflow::{Definition, EffectId, Policy, RunId};
+use crate::workflow::{Definition, EffectId, RunId};
+
+/// Stories that are read at once; others wait. Each reads the disk on a thread that everything else needs too.
+const STORIES_MAX: usize = 4;
 
 /// One namespace as campaigns need it.
 #[derive(Clone)]
@@ -36,6 +42,9 @@ pub struct Runs {
     places: BTreeMap<Namespace, Place>,
     readers: Readers,
     templates: Arc<Templates>,
+    definitions: Arc<Definitions>,
+    /// Stories read the journal: so many at once.
+    stories: tokio::sync::Semaphore,
 }
 
 impl Runs {
@@ -54,7 +63,15 @@ impl Runs {
         }
         let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Arc::new(Reader::new(&folder.read(), namespace)));
         let readers = namespaces.iter().map(reader).collect();
-        Ok(Self { log: Arc::clone(log) as _, clock: Arc::clone(clock), places, readers, templates: Arc::new(templates) })
+        Ok(Self {
+            log: Arc::clone(log) as _,
+            clock: Arc::clone(clock),
+            places,
+            readers,
+            templates: Arc::new(templates),
+            definitions: Arc::default(),
+            stories: tokio::sync::Semaphore::new(STORIES_MAX),
+        })
     }
 
     fn place(&self, namespace: &Namespace) -> Result<Place, ReadError> {
@@ -104,10 +121,12 @@ impl Campaigns for Runs {
         Box::pin(async move {
             let Some((_, detail)) = runs::run(&*self.reader(&of.namespace)?, &of.tenant, found.run).await? else { return Ok(Vec::new()) };
             let (place, log) = (self.place(&of.namespace)?, Arc::clone(&self.log));
-            let (key, run, begins) = (found.subject.key(&of.tenant), found.run, detail.run.begins());
+            let (key, run, begins, facts) = (found.subject.key(&of.tenant), found.run, detail.run.begins(), detail.told());
+            let _turn = self.stories.acquire().await.map_err(failed)?;
             let lines = tokio::task::spawn_blocking(move || {
                 let journal = place.topics.partition(Topic::Journal, begins.0);
-                projections::runs::story(&*log, journal, key.as_bytes(), Some(run), begins.1, (from, limit as usize))
+                let stretch = Stretch { from: begins.1, facts: Some(facts) };
+                projections::runs::story(&*log, journal, key.as_bytes(), Some(run), stretch, (from, limit as usize))
             });
             let lines = lines.await.map_err(failed)?.map_err(failed)?;
             Ok(lines.iter().map(|line| serde_json::to_value(line).unwrap_or_default()).collect())
@@ -123,18 +142,31 @@ impl Campaigns for Runs {
     }
 
     fn workflows<'a>(&'a self, namespace: &'a Namespace) -> Asking<'a, Vec<WorkflowFound>> {
-        self.blocking(namespace, |log, place| {
-            let found = stream::workflows(log, &place.topics)?;
-            let shown = found.known.iter().map(|(digest, (name, text))| {
-                // What was stored was checked; a build that reads it no more shows its name all the same.
-                let definition = Definition::parse(name, text).ok();
-                let (about, reads) = definition.map(|known| (known.about, known.profile)).unwrap_or_default();
-                let is_active = found.active.get(name) == Some(digest);
-                WorkflowFound { name: name.clone(), digest: digest.to_hex(), about, is_active, reads }
-            });
-            let mut shown: Vec<WorkflowFound> = shown.collect();
+        let definitions = Arc::clone(&self.definitions);
+        self.blocking(namespace, move |log, place| {
+            let found = definitions.workflows(log, &place.topics)?;
+            let mut shown: Vec<WorkflowFound> =
+                found.known.iter().map(|(digest, (name, text))| definitions.found(*digest, name, text, &found)).collect();
             shown.sort_by(|a, b| (&a.name, !a.is_active, &a.digest).cmp(&(&b.name, !b.is_active, &b.digest)));
             Ok(shown)
+        })
+    }
+
+    fn active_workflow<'a>(&'a self, namespace: &'a Namespace, name: &'a str) -> Asking<'a, Option<WorkflowFound>> {
+        let (definitions, name) = (Arc::clone(&self.definitions), name.to_owned());
+        self.blocking(namespace, move |log, place| {
+            let found = definitions.workflows(log, &place.topics)?;
+            let active = found.active.get(&name).and_then(|digest| Some((*digest, found.known.get(digest)?)));
+            Ok(active.map(|(digest, (name, text))| definitions.found(digest, name, text, &found)))
+        })
+    }
+
+    fn is_projected<'a>(&'a self, of: &'a Access, partition: PartitionId, place: Offset) -> Asking<'a, bool> {
+        Box::pin(async move {
+            let applied = self.reader(&of.namespace)?.status().await.map_err(runs::failed)?;
+            let journal = self.place(&of.namespace)?.topics.info(Topic::Journal).spec.name.to_string();
+            let of_it = applied.iter().find(|status| status.topic == journal && status.partition == partition.0);
+            Ok(of_it.is_some_and(|status| status.next_offset > place))
         })
     }
 
@@ -147,15 +179,13 @@ impl Campaigns for Runs {
         engine::effects::check(file, text, workflow, &self.templates)
     }
 
-    fn preferences<'a>(&'a self, of: &'a Access, subject: &'a Subject) -> Asking<'a, Vec<Preference>> {
+    fn preferences<'a>(&'a self, of: &'a Access, subject: &'a Subject, said: &'a [Choice]) -> Asking<'a, Vec<Preference>> {
         Box::pin(async move {
-            let text = self.blocking(&of.namespace, |log, place| stream::policy_text(log, &place.topics)).await?;
-            let policy = match text {
-                Some(text) => Policy::parse("the policy in force", &text).map_err(failed)?,
-                None => Policy::shipped(),
-            };
+            let definitions = Arc::clone(&self.definitions);
+            let policy = self.blocking(&of.namespace, move |log, place| definitions.policy(log, &place.topics)).await?.map_err(failed)?;
             let profile = self.reader(&of.namespace)?.profile(&of.tenant, subject).await.map_err(runs::failed)?;
-            Ok(preferences::preferences(&policy.permits, &profile.map(|mut profile| profile["consent"].take()).unwrap_or_default()))
+            let consent = profile.map(|mut profile| profile["consent"].take()).unwrap_or_default();
+            Ok(preferences::preferences(&policy.permits, &consent, said))
         })
     }
 
@@ -163,10 +193,13 @@ impl Campaigns for Runs {
         Box::pin(async move {
             let reader = self.reader(&of.namespace)?;
             let Some((_, detail)) = runs::run(&reader, &of.tenant, approval.run).await? else { return Ok(None) };
-            let known = self.blocking(&of.namespace, |log, place| stream::workflows(log, &place.topics)).await?.known;
-            let digest = Digest::from_hex(&detail.run.digest);
-            let Some((name, text)) = digest.and_then(|digest| known.get(&digest)) else { return Ok(None) };
-            let Ok(definition) = Definition::parse(name, text) else { return Ok(None) };
+            let (definitions, digest) = (Arc::clone(&self.definitions), Digest::from_hex(&detail.run.digest));
+            let definition = self.blocking(&of.namespace, move |log, place| {
+                let found = definitions.workflows(log, &place.topics)?;
+                let known = digest.and_then(|digest| Some((digest, found.known.get(&digest)?)));
+                Ok(known.and_then(|(digest, (name, text))| definitions.parsed(digest, name, text)))
+            });
+            let Some(definition) = definition.await? else { return Ok(None) };
             let profile = reader.profile(&of.tenant, &approval.subject).await.map_err(runs::failed)?;
             let address = profile.as_ref().and_then(|profile| profile["traits"]["email"].as_str());
             Ok(preview::preview(&self.templates, &definition, approval, address))

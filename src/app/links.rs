@@ -1,5 +1,7 @@
 //! What links in messages and to approvals begin with and are signed with: as configured, else made once and kept in the folder.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use super::{Error, Folder};
 use crate::channels::link::Keys;
 use crate::config::Config;
@@ -8,10 +10,15 @@ use crate::gateway::Links;
 /// The id of the key that is kept in the folder.
 const OWN_KEY: &str = "own";
 
-/// `served` is the address that the server listens on, as a URL: what links begin with if nothing says better.
+/// `served` is the address that the server listens on, as a URL: what links begin with if nothing says better. Mail that goes out to people
+/// needs better: an address of https that the configuration names.
 pub fn links(config: &Config, folder: &Folder, served: &str) -> Result<Links, Error> {
-    let configured = [&config.links.base_url, &config.gateway.public_url].into_iter().find(|url| !url.is_empty());
-    let base = configured.map_or(served, String::as_str).trim_end_matches('/').to_owned();
+    let configured = configured(config);
+    let base = configured.map_or_else(|| from_here(served), str::to_owned).trim_end_matches('/').to_owned();
+    if config.channels.email.smtp.is_some() && !configured.is_some_and(|url| url.starts_with("https://")) {
+        let why = configured.map_or_else(|| "links.base_url is empty".to_owned(), |url| format!("they would begin with {url}"));
+        return Err(Error::NoBaseUrl(why));
+    }
     let keys = match config.links.keys.first() {
         Some(first) => {
             let keys = config.links.keys.iter().map(|key| (key.id.clone(), key.key.clone().into_bytes()));
@@ -23,6 +30,25 @@ pub fn links(config: &Config, folder: &Folder, served: &str) -> Result<Links, Er
         }
     };
     Ok(Links { base, keys: keys? })
+}
+
+/// What links begin with if the configuration says so.
+pub fn configured(config: &Config) -> Option<&str> {
+    [&config.links.base_url, &config.gateway.public_url].into_iter().map(String::as_str).find(|url| !url.is_empty())
+}
+
+/// An address that leads to the server from the machine itself: one may listen on every address and on any free port, and link to neither.
+fn from_here(served: &str) -> String {
+    let address = served.strip_prefix("http://").and_then(|address| address.parse::<SocketAddr>().ok());
+    let Some(address) = address else { return served.to_owned() };
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let usual = || Config::default().server.listen.parse().map_or(0, |usual: SocketAddr| usual.port());
+    let port = if address.port() == 0 { usual() } else { address.port() };
+    format!("http://{}", SocketAddr::new(ip, port))
 }
 
 #[cfg(test)]
@@ -59,5 +85,29 @@ mod tests {
         assert!(configured.keys.open(Kind::Open, &token, Millis(0)).is_err());
         config.links.keys[0].key = "short".to_owned();
         assert!(matches!(self::links(&config, &folder, ""), Err(Error::LinkKey(_))));
+    }
+
+    #[test]
+    fn links_lead_to_no_address_that_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = |served: &str| links(&Config::default(), &Folder::new(dir.path()), served).unwrap().base;
+        assert_eq!(base("http://0.0.0.0:8090"), "http://127.0.0.1:8090");
+        assert_eq!(base("http://[::]:8090"), "http://[::1]:8090");
+        assert_eq!(base("http://127.0.0.1:0"), "http://127.0.0.1:8080");
+        assert_eq!(base("http://10.0.0.7:8090"), "http://10.0.0.7:8090");
+    }
+
+    #[test]
+    fn mail_to_people_needs_an_address_of_https() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config: Config = toml::from_str("[channels.email.smtp]\nhost = \"mx.example.com\"\nport = 587\n").unwrap();
+        let base = |config: &Config| links(config, &Folder::new(dir.path()), "http://0.0.0.0:8080").map(|links| links.base);
+        for wrong in ["", "http://go.example.com"] {
+            config.links.base_url = wrong.to_owned();
+            let refused = base(&config).unwrap_err().to_string();
+            assert!(refused.contains("Set links.base_url to the https address"), "{refused}");
+        }
+        config.links.base_url = "https://go.example.com".to_owned();
+        assert_eq!(base(&config).unwrap(), "https://go.example.com");
     }
 }

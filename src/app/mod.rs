@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod campaigns;
+mod definitions;
 mod folder;
 mod links;
 mod plans;
@@ -50,6 +51,11 @@ pub enum Error {
     Projections(#[from] projections::Error),
     #[error(transparent)]
     Gateway(#[from] gateway::Error),
+    #[error(
+        "channels.email.smtp sends to people, and links in their mail would lead nowhere: {0}. Set links.base_url to the https address \
+         at which this server is reached from outside, such as https://go.example.com; mail programs offer one-click unsubscribing at no other"
+    )]
+    NoBaseUrl(String),
     #[error("channels.templates: {0}")]
     Templates(String),
     #[error("links.keys: {0}")]

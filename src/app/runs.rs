@@ -41,8 +41,8 @@ pub(super) async fn run(reader: &Reader, tenant: &TenantId, id: RunId) -> Result
 }
 
 pub(super) async fn runs(reader: &Reader, tenant: &TenantId, asked: &RunsAsked) -> Result<RunsPage, ReadError> {
-    let RunsAsked { workflow, status, subject, error, after, limit } = asked.clone();
-    let query = RunQuery { workflow, status, subject, reason: error, after, limit };
+    let RunsAsked { workflow, status, subject, error, is_stuck, after, limit } = asked.clone();
+    let query = RunQuery { workflow, status, subject, reason: error, is_stuck, after, limit };
     let page = reader.runs(tenant, &query).await.map_err(failed)?;
     Ok(RunsPage { runs: page.runs.iter().filter_map(|run| found(run, json(run))).collect(), next: page.next })
 }

@@ -184,6 +184,12 @@ impl Edge {
         if config.sources.is_empty() && !address.ip().is_loopback() {
             return Err(Error::DevelopmentKeyInPublic(address));
         }
+        if super::links::configured(&config).is_none() && !address.ip().is_loopback() {
+            tracing::warn!(
+                "links.base_url is empty, so links in messages lead to this machine only, and mail programs offer no one-click unsubscribing: \
+                 set it to the https address at which this server is reached from outside"
+            );
+        }
         let token = uuid::Uuid::new_v4().simple().to_string();
         let contact = Contact { pid: std::process::id(), url: format!("http://{address}"), admin_token: token.clone() };
         folder.write_contact(&contact).map_err(|error| Error::folder(&folder, &error))?;

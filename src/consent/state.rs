@@ -97,17 +97,37 @@ impl Consent {
     }
 
     /// Whether this purpose may be pursued over this channel. A denial at any level (the purpose, the channel, both) stands until it is
-    /// granted at that level: a click on a cookie banner does not undo an unsubscribe.
+    /// granted at that level: a click on a cookie banner does not undo an unsubscribe. What a person says of just this purpose on just
+    /// this channel stands against all that they said more generally before: it is how they make an exception.
     pub fn status(&self, purpose: &str, channel: &str) -> Status {
         let is = |mine: &str, asked: &str| mine.is_empty() || mine.eq_ignore_ascii_case(asked);
+        let of_this = || self.standing().filter(|entry| is(&entry.purpose, purpose) && is(&entry.channel, channel));
+        let exactly = of_this().find(|entry| !entry.purpose.is_empty() && !entry.channel.is_empty());
+        let excepted = exactly.filter(|entry| entry.granted).map(|entry| entry.at);
         let mut status = Status::Unknown;
-        for entry in self.standing().filter(|entry| is(&entry.purpose, purpose) && is(&entry.channel, channel)) {
-            if !entry.granted {
+        for entry in of_this() {
+            if !entry.granted && excepted.is_none_or(|at| at <= entry.at) {
                 return Status::Denied;
             }
             status = Status::Granted;
         }
         status
+    }
+
+    /// What [`Consent::to_json`] wrote. What is not of that form is left out.
+    pub fn from_json(value: &Value) -> Self {
+        let mut consent = Self::default();
+        let name = |name: &str| if name == "*" { String::new() } else { name.to_owned() };
+        for (purpose, channels) in value.as_object().into_iter().flatten() {
+            for (channel, answer) in channels.as_object().into_iter().flatten() {
+                let at = &answer["at"];
+                let at = at.as_i64().map(Millis).or_else(|| Millis::parse(at.as_str()?));
+                if let (Some(granted), Some(at)) = (answer["granted"].as_bool(), at) {
+                    consent.set(&name(purpose), &name(channel), granted, at);
+                }
+            }
+        }
+        consent
     }
 
     /// `{"marketing": {"email": {"granted": true, "at": "..."}}}`, with `*` for every purpose or channel; empty text if nothing is known.

@@ -55,6 +55,23 @@ fn what_says_nothing_about_consent_is_left_alone() {
 }
 
 #[test]
+fn a_later_yes_to_one_purpose_on_one_channel_is_an_exception_from_a_general_no() {
+    let mut consent = Consent::default();
+    consent.set("", "", false, Millis(10));
+    consent.set("marketing", "", false, Millis(20));
+    assert_eq!(consent.status("marketing", "email"), Status::Denied);
+    consent.set("marketing", "email", true, Millis(20));
+    assert_eq!(consent.status("marketing", "email"), Status::Denied, "of one time the denial stands");
+    consent.set("marketing", "email", true, Millis(21));
+    let all = |consent: &Consent| [("marketing", "email"), ("marketing", "sms"), ("news", "email")].map(|(p, c)| consent.status(p, c));
+    assert_eq!(all(&consent), [Status::Granted, Status::Denied, Status::Denied], "and for nothing else");
+    assert_eq!(all(&Consent::from_json(&serde_json::from_str(&consent.to_json()).unwrap())), all(&consent));
+    consent.set("marketing", "", true, Millis(22));
+    consent.set("marketing", "", false, Millis(30));
+    assert_eq!(consent.status("marketing", "email"), Status::Denied, "a general no that comes after it ends it");
+}
+
+#[test]
 fn a_denial_stands_until_it_is_granted_at_its_own_level() {
     let mut consent = Consent::default();
     assert_eq!(consent.status("marketing", "email"), Status::Unknown);

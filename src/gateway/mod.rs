@@ -50,7 +50,8 @@ pub use health::Reason;
 pub use openapi::openapi;
 pub use options::{Access, BODY_BYTES_MAX, Clocked, Options, Owner, Source, Sources};
 pub use port::{
-    ApprovalFound, ApprovalsAsked, Asking, Campaigns, Decided, Links, Preference, Preview, RunFound, RunsAsked, RunsPage, WorkflowFound,
+    ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, Links, Preference, Preview, Question, RunFound, RunsAsked, RunsPage,
+    WorkflowFound,
 };
 use reply::whole_seconds;
 pub use server::{peer_ip, serve};

@@ -38,6 +38,8 @@ pub struct RunsAsked {
     pub subject: Option<String>,
     /// What a paused run's reason contains.
     pub error: Option<String>,
+    /// Only those that `retry` would move: something is out of attempts, or nobody knows whether it was done.
+    pub is_stuck: bool,
     /// The `next` of the page before.
     pub after: Option<String>,
     pub limit: u32,
@@ -161,6 +163,15 @@ pub struct Preference {
     pub granted: bool,
 }
 
+/// A choice that was just made there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    pub purpose: String,
+    pub channel: String,
+    pub granted: bool,
+    pub at: Millis,
+}
+
 /// Everything about campaigns that is not in the gateway's hands. Where something is not implemented, there is nothing of it.
 pub trait Campaigns: Send + Sync {
     fn run<'a>(&'a self, _of: &'a Access, _run: RunId) -> Asking<'a, Option<RunFound>> {
@@ -189,6 +200,19 @@ pub trait Campaigns: Send + Sync {
         ready(Vec::new())
     }
 
+    /// The one of this name that takes new entries.
+    fn active_workflow<'a>(&'a self, namespace: &'a Namespace, name: &'a str) -> Asking<'a, Option<WorkflowFound>> {
+        Box::pin(async move {
+            let known = self.workflows(namespace).await?;
+            Ok(known.into_iter().find(|workflow| workflow.is_active && workflow.name == name))
+        })
+    }
+
+    /// Whether the read models have come past this place of the journal: what they do not know by then they will not.
+    fn is_projected<'a>(&'a self, _of: &'a Access, _partition: PartitionId, _place: Offset) -> Asking<'a, bool> {
+        ready(true)
+    }
+
     /// What stands against publishing a workflow besides itself, such as a template that is not there.
     fn check(&self, _file: &str, _text: &str, _workflow: &Definition) -> Result<(), Problems> {
         Ok(())
@@ -209,8 +233,8 @@ pub trait Campaigns: Send + Sync {
         Ok(Offset(0))
     }
 
-    /// What a person may choose to hear of, and where, with what they chose last.
-    fn preferences<'a>(&'a self, _of: &'a Access, _subject: &'a Subject) -> Asking<'a, Vec<Preference>> {
+    /// What a person may choose to hear of, and where, with what holds once they have `said` that too.
+    fn preferences<'a>(&'a self, _of: &'a Access, _subject: &'a Subject, _said: &'a [Choice]) -> Asking<'a, Vec<Preference>> {
         ready(Vec::new())
     }
 

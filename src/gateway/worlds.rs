@@ -10,6 +10,7 @@ use super::options::Sources;
 /// One namespace's topics by subject; they have one partition count.
 #[derive(Debug, Clone)]
 pub(super) struct World {
+    pub events: TopicInfo,
     pub commands: TopicInfo,
     pub journal: TopicInfo,
     pub profiles: TopicInfo,
@@ -19,6 +20,11 @@ pub(super) struct World {
 impl World {
     pub(super) fn commands_of(&self, key: &SubjectKey) -> TopicPartition {
         place(&self.commands, partition_of(key.as_bytes(), self.commands.spec.partitions))
+    }
+
+    /// What the profile fold of a subject reads.
+    pub(super) fn events_of(&self, key: &SubjectKey) -> TopicPartition {
+        place(&self.events, partition_of(key.as_bytes(), self.events.spec.partitions))
     }
 
     pub(super) fn journal_of(&self, commands: TopicPartition) -> TopicPartition {
@@ -49,9 +55,9 @@ pub(super) fn resolve(sources: &Sources, log: &dyn LogReader) -> Result<BTreeMap
             let name = TopicName::new(namespace, topic);
             topics.iter().find(|info| info.spec.name == name).cloned()
         };
-        let found = (find("commands"), find("journal"), find("profiles"), find("segment_changes"));
-        if let (Some(commands), Some(journal), Some(profiles), Some(segment_changes)) = found {
-            worlds.insert(namespace.clone(), World { commands, journal, profiles, segment_changes });
+        let found = (find("events"), find("commands"), find("journal"), find("profiles"), find("segment_changes"));
+        if let (Some(events), Some(commands), Some(journal), Some(profiles), Some(segment_changes)) = found {
+            worlds.insert(namespace.clone(), World { events, commands, journal, profiles, segment_changes });
         }
     }
     Ok(worlds)

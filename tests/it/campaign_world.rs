@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use flywheel::domain::{Millis, Namespace, Offset, PartitionId, Subject, SubjectKey};
 use flywheel::env::ManualClock;
 use flywheel::gateway::{
-    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Decided, Options, Preference, Preview, ReadError, RunFound, RunsAsked,
-    RunsPage, Sources, WorkflowFound,
+    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, Options, Preference, Preview, ReadError, RunFound,
+    RunsAsked, RunsPage, Sources, WorkflowFound,
 };
 use flywheel::log::{BatchBuilder, Group, LogReader, LogWriter, MemoryLog, TopicPartition, Transaction};
 use flywheel::schema;
@@ -33,6 +33,10 @@ pub struct CampaignWorld {
     pub preview: Mutex<Option<Preview>>,
     /// While it is so, commands stay undecided.
     pub holds: AtomicBool,
+    /// While it is so, the read model knows no run.
+    pub behind: AtomicBool,
+    /// How often it was asked for one meanwhile.
+    pub asked: AtomicUsize,
     ended: AtomicBool,
 }
 
@@ -78,6 +82,8 @@ pub async fn start_as(options: Options, sources: Sources) -> (Running, Deciding)
         preferences: Mutex::default(),
         preview: Mutex::default(),
         holds: AtomicBool::new(false),
+        behind: AtomicBool::new(false),
+        asked: AtomicUsize::new(0),
         ended: AtomicBool::new(false),
     });
     let decides = world.clone();
@@ -229,6 +235,10 @@ fn now<'a, T: Send + 'a>(value: T) -> Asking<'a, T> {
 
 impl Campaigns for CampaignWorld {
     fn run<'a>(&'a self, of: &'a Access, run: RunId) -> Asking<'a, Option<RunFound>> {
+        if self.behind.load(Ordering::Relaxed) {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            return now(None);
+        }
         now(self.runs(of).into_iter().find(|found| found.run == run))
     }
 
@@ -301,6 +311,10 @@ impl Campaigns for CampaignWorld {
         now(approvals)
     }
 
+    fn is_projected<'a>(&'a self, _: &'a Access, _: PartitionId, _: Offset) -> Asking<'a, bool> {
+        now(!self.behind.load(Ordering::Relaxed))
+    }
+
     fn effect<'a>(&'a self, of: &'a Access, effect: EffectId) -> Asking<'a, Option<(RunId, Subject)>> {
         let state = self.state.lock();
         let found = state.facts.iter().find_map(|(key, fact)| match &fact.what {
@@ -352,8 +366,13 @@ impl Campaigns for CampaignWorld {
         Ok(committed.map_or(Offset(0), |committed| committed.offset))
     }
 
-    fn preferences<'a>(&'a self, _: &'a Access, _: &'a Subject) -> Asking<'a, Vec<Preference>> {
-        now(self.preferences.lock().clone())
+    fn preferences<'a>(&'a self, _: &'a Access, _: &'a Subject, said: &'a [Choice]) -> Asking<'a, Vec<Preference>> {
+        let mut known = self.preferences.lock().clone();
+        for one in &mut known {
+            let chosen = said.iter().find(|choice| (&choice.purpose, &choice.channel) == (&one.purpose, &one.channel));
+            one.granted = chosen.map_or(one.granted, |choice| choice.granted);
+        }
+        now(known)
     }
 
     fn preview<'a>(&'a self, _: &'a Access, _: &'a ApprovalFound) -> Asking<'a, Option<Preview>> {

@@ -146,3 +146,51 @@ fn a_campaign_is_published_started_decided_once_and_held_against_a_change_of_it(
     let (code, text) = place.run(&["workflow", "start", "asks"]);
     assert!(code == 1 && text.contains("flywheel up"), "{code} {text}");
 }
+
+/// Begins for whoever has ordered lately, by an event or by command.
+const REGULARS: &str = r#"
+[workflow]
+name = "regulars"
+[workflow.entry]
+event = "Went By"
+when = 'count("Order Completed", "30d") > 0'
+
+[[node]]
+name = "rest"
+kind = "delay"
+wait = "1d"
+next = "over"
+
+[[node]]
+name = "over"
+kind = "exit"
+"#;
+
+#[test]
+fn a_run_knows_the_same_of_the_person_by_whichever_road_it_begins() {
+    let place = Place::new();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let server = Server::start(&place.path("data"), &place.path("flywheel.toml"));
+    let file = place.file("regulars.toml", REGULARS);
+    let (code, text) = place.run(&["workflow", "publish", &file]);
+    assert!(code == 0 && text.contains("regulars published"), "{code} {text}");
+    let track = |user: &str, event: &str| {
+        let (url, body) = (format!("{}/v1/track", server.url), json!({"userId": user, "event": event}).to_string());
+        let sent = runtime.block_on(reqwest::Client::new().post(url).basic_auth("development", Some("")).body(body).send());
+        assert!(sent.expect("answers").status().is_success());
+    };
+    for user in ["ann", "bob"] {
+        track(user, "Order Completed");
+    }
+    for user in ["ann", "cy"] {
+        track(user, "Went By");
+    }
+    // What was sent before is applied: what is asked of the profile comes after it.
+    assert_eq!(place.run(&["wait"]).0, 0);
+    let runs = |user: &str| place.json(&["workflow", "list", "--subject", user])["runs"].as_array().map_or(0, Vec::len);
+    assert_eq!((runs("ann"), runs("cy")), (1, 0), "by the event");
+    let started = place.json(&["workflow", "start", "regulars", "--user", "bob"]);
+    assert_eq!(started["status"], "started", "by command");
+    let (code, text) = place.run(&["workflow", "start", "regulars", "--user", "cy"]);
+    assert!(code == 1 && text.contains("its entry's condition does not hold"), "{code} {text}");
+}

@@ -221,7 +221,7 @@ async fn everything_paused_is_resumed_by_one_request() {
     let dry = bulk(json!({"action": "resume", "workflow": "asks", "dry_run": true})).await;
     assert_eq!((dry.status, dry.json()["runs"].as_u64()), (200, Some(2)));
     let told = bulk(json!({"action": "resume", "workflow": "asks", "status": "paused"})).await;
-    assert_eq!((told.status, told.json()), (202, json!({"action": "resume", "runs": 2, "more": false})));
+    assert_eq!((told.status, told.json()), (202, json!({"action": "resume", "runs": 2, "more": false, "next": null})));
     let paused = || async { bulk(json!({"action": "resume", "workflow": "asks", "dry_run": true})).await.json()["runs"].as_u64() };
     while paused().await != Some(0) {
         tokio::task::yield_now().await;
@@ -263,6 +263,36 @@ async fn a_workflow_with_mistakes_or_failing_tests_is_not_published() {
     assert_eq!(running.send(&post("/api/v1/workflows/asks/retire", "")).await.status, 404);
     let gone = running.send(&post("/api/v1/campaigns/create", r#"{"workflow":"asks"}"#)).await;
     assert_eq!((gone.status, gone.json()["code"].as_str()), (404, Some("not_found")));
+}
+
+#[tokio::test]
+async fn a_bulk_action_goes_on_where_the_one_before_ended() {
+    let (running, world) = with_asks().await;
+    let mut runs = Vec::new();
+    for user in ["ann", "bob", "cy"] {
+        runs.push(begin(&running, user).await);
+    }
+    let act = |body: Value| {
+        let request = post("/api/v1/campaigns/actions", body.to_string());
+        let running = &running;
+        async move { running.send(&request).await.json() }
+    };
+    // What the action does not change is still not told again and again, so that the last is reached too.
+    let retry = json!({"action": "retry", "workflow": "asks", "limit": 2});
+    let first = act(retry.clone()).await;
+    assert_eq!((&first["runs"], &first["more"]), (&json!(2), &json!(true)), "{first}");
+    let mut rest = retry.clone();
+    rest["after"] = first["next"].clone();
+    let second = act(rest).await;
+    assert_eq!((&second["runs"], &second["next"]), (&json!(1), &Value::Null), "{second}");
+    let pause = act(json!({"action": "pause", "workflow": "asks", "by": "kim"})).await;
+    assert_eq!((&pause["runs"], &pause["more"]), (&json!(3), &json!(false)), "{pause}");
+    while !runs.iter().all(|run| world.lines(*run).iter().any(|line| line.starts_with("run paused by kim"))) {
+        tokio::task::yield_now().await;
+    }
+    let wrong = post("/api/v1/campaigns/actions", json!({"action": "retry", "workflow": "asks", "after": "x"}).to_string());
+    assert_eq!(running.send(&wrong).await.status, 400);
+    assert_eq!(running.send(&post("/api/v1/campaigns/actions", r#"{"action":"retry","workflow":"asks","limit":0}"#)).await.status, 400);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! `/ws/realtime` with a real client: what is seen, where one goes on after a reconnect, who is let in, and who is cut.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use flywheel::domain::{PartitionId, Subject, TenantId, partition_of};
 use flywheel::gateway::{Access, Options, Sources};
@@ -183,6 +184,30 @@ async fn only_who_may_read_watches_and_only_its_own() {
         assert_eq!(response.status(), status, "{query}");
     }
     assert_eq!(running.send(&get("/ws/realtime?token=secret-a")).await.status, 400, "no WebSocket");
+}
+
+#[tokio::test]
+async fn a_fact_of_a_run_that_the_read_model_does_not_know_yet_is_told_when_it_does() {
+    let (running, world) = campaign_world::start().await;
+    assert_eq!(running.send(&post("/api/v1/workflows", json!({"text": ASKS}).to_string())).await.status, 200);
+    let begun = running.send(&post("/api/v1/campaigns/create?wait=20", r#"{"workflow":"asks","user_id":"ann"}"#)).await.json();
+    let run = begun["run"].as_str().unwrap().to_owned();
+    let (mut socket, _) = watch(&running, "?workflow=asks").await;
+    world.behind.store(true, Ordering::Relaxed);
+    let act = |action: &str, body: Value| {
+        let request = post(&format!("/api/v1/campaigns/{run}/{action}?wait=20"), body.to_string());
+        let running = &running;
+        async move { running.send(&request).await }
+    };
+    assert_eq!(act("pause", json!({"subject": "u:ann", "by": "kim"})).await.status, 200);
+    // Far longer than a projector takes that is only a moment behind.
+    while world.asked.load(Ordering::Relaxed) < 45 {
+        tokio::task::yield_now().await;
+    }
+    world.behind.store(false, Ordering::Relaxed);
+    assert_eq!(act("resume", json!({"by": "kim"})).await.status, 200);
+    let kinds: Vec<Value> = take(&mut socket, 2).await.iter().map(|fact| fact["kind"].clone()).collect();
+    assert_eq!(kinds, [json!("run_paused"), json!("run_resumed")]);
 }
 
 #[tokio::test]

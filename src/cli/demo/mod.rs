@@ -73,6 +73,10 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
         return show::run(config, &scene, &history, &reader, None, json).await;
     }
     let mut config = config.clone();
+    if config.links.base_url.is_empty() && config.gateway.public_url.is_empty() {
+        // Where a server on this folder is found afterwards; the demonstration's own address is gone by then.
+        config.links.base_url = format!("http://{}", config.server.listen);
+    }
     config.server.listen = "127.0.0.1:0".to_owned();
     config.sources.push(Source {
         name: SourceId::new("demo").expect("a slug"),

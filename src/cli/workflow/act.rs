@@ -258,19 +258,25 @@ async fn many(config: &Config, which: &Which, action: &str, json: bool) -> anyho
         return act(config, &which.whose, run, action, json!({ "reason": which.reason }), json).await;
     }
     let api = api(config, &which.whose).await?;
-    let body = json!({
+    let mut body = json!({
         "action": action, "workflow": which.workflow, "status": which.status, "error": which.error,
         "by": by(&which.whose), "reason": which.reason, "dry_run": which.dry_run,
     });
-    let answer = api.post("/api/v1/campaigns/actions", &[], &body).await?;
-    if json {
-        print_json(&answer);
-        return Ok(());
+    let told = if which.dry_run { "would be told" } else { "told" };
+    let mut runs = 0;
+    loop {
+        let answer = api.post("/api/v1/campaigns/actions", &[], &body).await?;
+        runs += answer["runs"].as_u64().unwrap_or_default();
+        if answer["next"].is_null() {
+            break;
+        }
+        note!("{runs} runs {told} so far");
+        body["after"] = answer["next"].clone();
     }
-    let (runs, told) = (&answer["runs"], if which.dry_run { "would be told" } else { "told" });
-    outln!("{runs} runs {told} to {action}");
-    if answer["more"] == true {
-        note!("there are more: the same command goes on with them");
+    if json {
+        print_json(&json!({"action": action, "runs": runs, "more": false}));
+    } else {
+        outln!("{runs} runs {told} to {action}");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::{List, Story, Whose, readable};
 use crate::config::Config;
 use crate::domain::{Millis, Namespace, Offset, partition_of};
 use crate::log::TopicPartition;
-use crate::projections::runs::{self, Line, RunDetail, RunQuery};
+use crate::projections::runs::{self, Line, RunDetail, RunQuery, Stretch};
 use crate::stream::{Topic, Topics};
 use crate::workflow::RunId;
 
@@ -20,6 +20,7 @@ pub async fn list(config: &Config, asked: &List, json: bool) -> anyhow::Result<(
         status: asked.status.clone(),
         subject: asked.subject.as_deref().map(|text| people::subject(text).to_string()),
         reason: asked.reason.clone(),
+        is_stuck: false,
         after: asked.after.clone(),
         limit: asked.limit,
     };
@@ -130,11 +131,12 @@ pub async fn story(config: &Config, asked: &Story, json: bool) -> anyhow::Result
         Some(found) => (people::subject(&found.run.subject), found.run.begins().1, found.run.id()),
         None => (people::subject(&asked.of), Offset(0), None),
     };
+    let stretch = Stretch { from, facts: run.as_ref().map(RunDetail::told) };
     let key = subject.key(&tenant);
     let partition = partition_of(key.as_bytes(), topics.count(Topic::Journal));
     let journal: TopicPartition = topics.partition(Topic::Journal, partition);
     let place = (asked.skip, asked.limit);
-    let lines = tokio::task::block_in_place(|| runs::story(&*log, journal, key.as_bytes(), id, from, place))?;
+    let lines = tokio::task::block_in_place(|| runs::story(&*log, journal, key.as_bytes(), id, stretch, place))?;
     if lines.is_empty() && asked.skip == 0 {
         let others = people::other_tenants(config, &reader, namespace.as_str(), &tenant).await?;
         return Err(Exit::not_found(format!("nothing was decided about {subject} of tenant {tenant} in namespace {namespace}{others}")));

@@ -17,10 +17,10 @@ use crate::workflow::{Fact, Input, RunId, What};
 /// The longest that a request waits for a decision.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked whether a command that gave no fact has been decided.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a publishing request waits until new entries go to what it published.
 const IN_FORCE_WAIT: Duration = Duration::from_secs(10);
-const FETCH_BYTES: usize = 1 << 20;
+pub(super) const FETCH_BYTES: usize = 1 << 20;
 
 /// A partition, up to where it was read, and the definitions (name and digest) that it has not heard of.
 type Lacking = (TopicPartition, Offset, Vec<(String, String)>);

@@ -7,6 +7,7 @@ mod act;
 mod became;
 mod bulk;
 mod command;
+mod profile;
 mod read;
 mod start;
 mod workflows;

@@ -61,8 +61,8 @@ impl Gateway {
         let ask = |name| query(head.uri.query(), name).map(|text| text.into_owned());
         let subject = ask("subject").map(|text| subject_of(&text)).transpose()?.map(|subject| subject.to_string());
         let limit = limit_of(head)?;
-        let asked =
-            RunsAsked { workflow: ask("workflow"), status: ask("status"), subject, error: ask("error"), after: ask("after"), limit };
+        let (workflow, status, error, after) = (ask("workflow"), ask("status"), ask("error"), ask("after"));
+        let asked = RunsAsked { workflow, status, subject, error, is_stuck: false, after, limit };
         let page = self.app.campaigns.runs(&access, &asked).await.map_err(read_failed)?;
         let runs: Vec<&Value> = page.runs.iter().map(|run| &run.json).collect();
         Ok(json(StatusCode::OK, &value!({"runs": runs, "next": page.next})))

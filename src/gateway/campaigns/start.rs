@@ -75,7 +75,7 @@ impl Gateway {
             (None, None, None) => Subject::user(&format!("campaign:{}", body.workflow)),
             _ => return Err(Refusal::InvalidRequest("one of subject, user_id and anonymous_id says whose run it is".to_owned())),
         };
-        let profile = self.profile_for(&access, &subject, &workflow.reads).await;
+        let profile = self.profile_for(&access, &subject, &workflow.reads).await?;
         let key = subject.key(&access.tenant);
         let run = RunId::of(&body.workflow, key.as_str(), &cause);
         let entry = Value::Object(body.input.unwrap_or_default());
@@ -111,28 +111,13 @@ impl Gateway {
     }
 
     async fn active_workflow(&self, access: &Access, name: &str) -> Result<WorkflowFound, Refusal> {
+        if let Some(active) = self.app.campaigns.active_workflow(&access.namespace, name).await.map_err(read_failed)? {
+            return Ok(active);
+        }
         let mut known = self.app.campaigns.workflows(&access.namespace).await.map_err(read_failed)?;
         known.retain(|workflow| workflow.is_active);
-        if let Some(at) = known.iter().position(|workflow| workflow.name == name) {
-            return Ok(known.swap_remove(at));
-        }
         let active: Vec<&str> = known.iter().map(|workflow| workflow.name.as_str()).collect();
         let others = if active.is_empty() { "none is published".to_owned() } else { format!("there are {}", active.join(", ")) };
         Err(Refusal::Missing(format!("workflow {} that takes new entries; {others}", shown(name))))
-    }
-
-    /// What is known of the person now, under the names that expressions use. A run begins without it too.
-    async fn profile_for(&self, access: &Access, subject: &Subject, names: &[String]) -> Value {
-        if names.is_empty() {
-            return Value::Null;
-        }
-        let read = self.app.profiles.profile(&access.namespace, &access.tenant, subject).await;
-        let Ok(Some(text)) = read else { return Value::Null };
-        let Ok(Value::Object(profile)) = serde_json::from_str::<Value>(&text) else { return Value::Null };
-        let value = |name: &String| match name.strip_prefix("traits.") {
-            Some(name) => profile.get("traits")?.get(name),
-            None => profile.get("features")?.get(name),
-        };
-        Value::Object(names.iter().filter_map(|name| Some((name.clone(), value(name)?.clone()))).collect())
     }
 }

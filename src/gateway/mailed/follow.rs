@@ -18,7 +18,7 @@ use crate::channels::events;
 use crate::channels::link::Kind;
 use crate::gateway::campaigns::read_failed;
 use crate::gateway::pixel::GIF;
-use crate::gateway::port::Preference;
+use crate::gateway::port::{Choice, Preference};
 use crate::gateway::query::pairs;
 use crate::gateway::reply::{Refusal, with_body};
 use crate::gateway::{Gateway, Shared};
@@ -77,7 +77,7 @@ pub(in crate::gateway) async fn preferences(State(gateway): State<Shared>, Path(
         Ok(opened) => opened,
         Err(no) => return *no,
     };
-    match gateway.preferences_of(&opened).await {
+    match gateway.preferences_of(&opened, &[]).await {
         Ok(known) => page(StatusCode::OK, "What you want to hear of", &choices(&known, "")),
         Err(refusal) => come_again(&refusal),
     }
@@ -92,7 +92,11 @@ pub(in crate::gateway) async fn choose(State(gateway): State<Shared>, Path(token
     };
     let (head, sent) = request.into_parts();
     match gateway.take_choices(&head, &opened, sent).await {
-        Ok(known) => page(StatusCode::OK, "What you want to hear of", &choices(&known, "<p role=\"status\">Your choice is kept.</p>\n")),
+        Ok((known, is_kept)) => {
+            let told =
+                if is_kept { "Your choice is kept." } else { "Not all of it could be kept: below is what holds. Please choose again." };
+            page(StatusCode::OK, "What you want to hear of", &choices(&known, &format!("<p role=\"status\">{told}</p>\n")))
+        }
         Err(refusal) => come_again(&refusal),
     }
 }
@@ -147,29 +151,36 @@ pub(in crate::gateway) async fn click(State(gateway): State<Shared>, Path(token)
 }
 
 impl Gateway {
-    async fn preferences_of(&self, opened: &Opened) -> Result<Vec<Preference>, Refusal> {
-        self.app.campaigns.preferences(&opened.access, &opened.subject).await.map_err(read_failed)
+    async fn preferences_of(&self, opened: &Opened, said: &[Choice]) -> Result<Vec<Preference>, Refusal> {
+        self.app.campaigns.preferences(&opened.access, &opened.subject, said).await.map_err(read_failed)
     }
 
-    async fn take_choices(&self, head: &Parts, opened: &Opened, sent: Body) -> Result<Vec<Preference>, Refusal> {
+    /// What holds after the choices, and whether all of them do.
+    async fn take_choices(&self, head: &Parts, opened: &Opened, sent: Body) -> Result<(Vec<Preference>, bool), Refusal> {
         let text = self.small_body(head, sent).await?;
         let text = String::from_utf8_lossy(&text).into_owned();
         let values = |name: &str| pairs(&text).filter(|(key, _)| key == name).map(|(_, value)| value.into_owned()).collect::<Vec<_>>();
         let (shown, wanted) = (values("of"), values("yes"));
-        let mut known = self.preferences_of(opened).await?;
-        for one in &mut known {
-            let name = format!("{}/{}", one.purpose, one.channel);
-            let granted = wanted.contains(&name);
-            if !shown.contains(&name) || granted == one.granted {
+        let mut said = Vec::new();
+        for Preference { purpose, channel, granted: before } in self.preferences_of(opened, &[]).await? {
+            let name = format!("{purpose}/{channel}");
+            let (granted, at) = (wanted.contains(&name), self.app.clock.now());
+            if !shown.contains(&name) || granted == before {
                 continue;
             }
-            let event = events::chosen(&opened.link, &one.purpose, &one.channel, granted, self.app.clock.now());
+            let event = events::chosen(&opened.link, &purpose, &channel, granted, at);
             if let Some(event) = event {
                 self.take_event(head, &opened.access, event).await?;
             }
-            one.granted = granted;
+            said.push(Choice { purpose, channel, granted, at });
         }
-        Ok(known)
+        let known = self.preferences_of(opened, &said).await?;
+        let holds = |choice: &Choice| {
+            let now = known.iter().find(|one| (&one.purpose, &one.channel) == (&choice.purpose, &choice.channel));
+            now.is_some_and(|one| one.granted == choice.granted)
+        };
+        let is_kept = said.iter().all(holds);
+        Ok((known, is_kept))
     }
 
     /// Makes an event of a followed link, unless a machine followed it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::position::Position;
-use crate::domain::{Millis, PartitionId, SubjectKey, TenantId, partition_of};
+use crate::domain::{Millis, Offset, PartitionId, SubjectKey, TenantId, partition_of};
 use crate::gateway::worlds::{World, place};
 use crate::log::{self, LogReader, LogWriter, RecordRef};
 use crate::schema;
@@ -61,6 +61,8 @@ pub(super) struct Found {
     pub run: Option<RunId>,
     /// The workflow that the fact itself names.
     pub starts: Option<String>,
+    /// Where in its topic it is.
+    pub place: (PartitionId, Offset),
 }
 
 pub(super) struct Feed {
@@ -132,10 +134,10 @@ impl Feed {
         }
         let fetched = log.fetch(at, from, FETCH_BYTES).map_err(failed)?;
         for record in fetched.records() {
-            self.position.set(topic, partition, crate::domain::Offset(record.offset.0 + 1));
+            self.position.set(topic, partition, Offset(record.offset.0 + 1));
             if self.wanted.is_for(record.key)
-                && let Some(mut one) =
-                    found_in(topic, &record).map_err(|error| format!("{}/{partition}/{}: {error}", NAMES[topic], record.offset.0))?
+                && let Some(mut one) = found_in(topic, PartitionId(partition as u32), &record)
+                    .map_err(|error| format!("{}/{partition}/{}: {error}", NAMES[topic], record.offset.0))?
             {
                 one.message["position"] = json!(self.position.to_string());
                 found.push(one);
@@ -146,7 +148,8 @@ impl Feed {
     }
 }
 
-fn found_in(topic: usize, record: &RecordRef<'_>) -> Result<Option<Found>, schema::Error> {
+fn found_in(topic: usize, partition: PartitionId, record: &RecordRef<'_>) -> Result<Option<Found>, schema::Error> {
+    let place = (partition, record.offset);
     let (Some(value), Some(key)) = (record.value, SubjectKey::parts(record.key)) else { return Ok(None) };
     match topic {
         JOURNAL => match schema::decode::<JournalRecord<'_>>(value)? {
@@ -158,7 +161,7 @@ fn found_in(topic: usize, record: &RecordRef<'_>) -> Result<Option<Found>, schem
                     "type": "fact", "at": Millis(fact.at).to_string(), "subject": key.subject, "run": Some(fact.run).filter(|run| !run.is_empty()),
                     "kind": kind, "fact": inner,
                 });
-                Ok(Some(Found { message, run: RunId::parse(fact.run), starts }))
+                Ok(Some(Found { message, run: RunId::parse(fact.run), starts, place }))
             }
             JournalRecord::Time(_) | JournalRecord::Activated(_) => Ok(None),
         },
@@ -170,7 +173,7 @@ fn found_in(topic: usize, record: &RecordRef<'_>) -> Result<Option<Found>, schem
                 shown[field] = inner;
             }
             let message = json!({"type": "profile", "at": Millis(profile.as_of).to_string(), "subject": key.subject, "profile": shown});
-            Ok(Some(Found { message, run: None, starts: None }))
+            Ok(Some(Found { message, run: None, starts: None, place }))
         }
         SEGMENT_CHANGES => {
             let change = schema::decode::<SegmentChange<'_>>(value)?;
@@ -178,7 +181,7 @@ fn found_in(topic: usize, record: &RecordRef<'_>) -> Result<Option<Found>, schem
                 "type": "segment_change", "at": Millis(change.at).to_string(), "subject": key.subject, "segment": change.segment,
                 "entered": change.entered, "cause": change.cause, "late": change.late,
             });
-            Ok(Some(Found { message, run: None, starts: None }))
+            Ok(Some(Found { message, run: None, starts: None, place }))
         }
         _ => Ok(None),
     }

@@ -19,26 +19,27 @@ use axum::http::Response;
 use axum::http::request::Parts;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use feed::{Feed, Found, Wanted};
 use position::Position;
 pub(super) use pulse::Pulses;
 
 use super::auth::query;
-use super::campaigns::{read_failed, subject_of};
+use super::campaigns::subject_of;
 use super::options::Access;
 use super::reply::Refusal;
-use super::{Gateway, Shared};
+use super::{Gateway, ReadError, Shared};
+use crate::domain::{Offset, PartitionId};
 use crate::workflow::RunId;
 
 /// What a client may say to us, which is nothing that we listen to.
 const HEARD_BYTES_MAX: usize = 4 * 1024;
 /// Runs whose workflow one connection remembers.
 const RUNS_MAX: usize = 10_000;
-/// A run that the read model does not know yet is asked for again, so often and with this pause.
-const UNKNOWN_RUN_TRIES: usize = 40;
+/// A run that the read model does not know yet is asked for again with this pause, and so long; past it the client comes again.
 const UNKNOWN_RUN_PAUSE: Duration = Duration::from_millis(50);
+const UNKNOWN_RUN_WAIT: Duration = Duration::from_secs(30);
 
 #[utoipa::path(get, path = "/ws/realtime", tag = "campaigns",
     params(("from" = Option<String>, Query, description = "the `position` of the last message that was seen; the present if absent"),
@@ -79,7 +80,7 @@ impl Gateway {
         };
         let place = self.watchers.clone().try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
         let feed = Feed::new(self.app.log.clone(), world, wanted, position)?;
-        Ok(Watcher { gateway: self.clone(), access, workflow, feed: Some(feed), runs: HashMap::new(), _place: place })
+        Ok(Watcher { gateway: self.clone(), access, workflow, feed: Some(feed), runs: HashMap::new(), told: String::new(), _place: place })
     }
 }
 
@@ -90,8 +91,10 @@ struct Watcher {
     workflow: Option<String>,
     /// Away while a thread that may wait for the disk reads with it.
     feed: Option<Feed>,
-    /// The workflows of runs that were seen.
-    runs: HashMap<RunId, String>,
+    /// The workflows of runs that were seen; none of those that nobody knows.
+    runs: HashMap<RunId, Option<String>>,
+    /// The position of the last message.
+    told: String,
     _place: OwnedSemaphorePermit,
 }
 
@@ -100,6 +103,8 @@ enum End {
     /// The client left, or its socket is broken.
     Gone,
     Slow,
+    /// The read model does not know yet whose fact it is.
+    NotYet,
     Stopping,
     Failed(String),
 }
@@ -109,10 +114,14 @@ impl Watcher {
         let frame = match self.serve(&mut socket).await {
             End::Gone => return,
             End::Slow => {
-                let told = self.feed.as_ref().map(|feed| (feed.behind(), feed.position().to_string()));
-                let (records, position) = told.unwrap_or_default();
-                let _ = self.say(&mut socket, &json!({"type": "behind", "records": records, "position": position})).await;
+                // What was read since and not said is told again from there.
+                let records = self.feed.as_ref().map(Feed::behind).unwrap_or_default();
+                let _ = self.say(&mut socket, &json!({"type": "behind", "records": records, "position": self.told})).await;
                 CloseFrame { code: close_code::AGAIN, reason: "too far behind; come again from your position".into() }
+            }
+            End::NotYet => {
+                let reason = "the read model is being made or is far behind; come again from your position".into();
+                CloseFrame { code: close_code::AGAIN, reason }
             }
             End::Stopping => CloseFrame { code: close_code::AWAY, reason: "the server is stopping".into() },
             End::Failed(why) => {
@@ -151,16 +160,22 @@ impl Watcher {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ping.tick().await;
         let begun_behind = self.feed_ref()?.behind();
-        let mut told = self.feed_ref()?.position().to_string();
-        self.say(socket, &json!({"type": "hello", "position": told, "behind": begun_behind})).await?;
-        let mut unanswered = 0;
+        self.told = self.feed_ref()?.position().to_string();
+        self.say(socket, &json!({"type": "hello", "position": self.told, "behind": begun_behind})).await?;
+        let mut unanswered = 0u32;
         loop {
             pulse.borrow_and_update();
             let (found, is_more) = self.read().await?;
             for found in found {
-                if let Some(message) = self.message(found).await? {
-                    message["position"].as_str().unwrap_or_default().clone_into(&mut told);
+                let message = tokio::select! {
+                    biased;
+                    () = closed(&mut closing) => return Err(End::Stopping),
+                    gone = left(socket, &mut unanswered) => return Err(gone),
+                    message = self.message(found) => message?,
+                };
+                if let Some(message) = message {
                     self.say(socket, &message).await?;
+                    message["position"].as_str().unwrap_or_default().clone_into(&mut self.told);
                 }
             }
             let behind = self.feed_ref()?.behind();
@@ -183,9 +198,9 @@ impl Watcher {
                     let _ = timeout(self.write_timeout(), socket.send(Message::Ping(bytes::Bytes::new()))).await;
                     // What was read and is of no interest need not be read again after a reconnect.
                     let now = self.feed_ref()?.position().to_string();
-                    if now != told {
+                    if now != self.told {
                         self.say(socket, &json!({"type": "position", "position": now})).await?;
-                        told = now;
+                        self.told = now;
                     }
                 }
                 () = std::future::ready(()), if is_more => {}
@@ -214,7 +229,7 @@ impl Watcher {
 
     /// The message of what was found; none if it is of another workflow.
     async fn message(&mut self, found: Found) -> Result<Option<Value>, End> {
-        let Found { mut message, run, starts } = found;
+        let Found { mut message, run, starts, place } = found;
         let Some(run) = run else {
             let is_of_it = self.workflow.is_none() || starts.is_some() && starts == self.workflow;
             return Ok(is_of_it.then_some(message));
@@ -222,13 +237,14 @@ impl Watcher {
         if self.runs.len() >= RUNS_MAX {
             self.runs.clear();
         }
-        if let Some(workflow) = starts {
-            self.runs.insert(run, workflow);
+        if starts.is_some() {
+            self.runs.insert(run, starts);
         }
         if self.workflow.is_some() && !self.runs.contains_key(&run) {
-            self.look_up(run).await?;
+            let known = self.look_up(run, place).await?;
+            self.runs.insert(run, known);
         }
-        let workflow = self.runs.get(&run);
+        let workflow = self.runs.get(&run).and_then(Option::as_ref);
         if self.workflow.is_some() && workflow != self.workflow.as_ref() {
             return Ok(None);
         }
@@ -238,18 +254,32 @@ impl Watcher {
         Ok(Some(message))
     }
 
-    async fn look_up(&mut self, run: RunId) -> Result<(), End> {
-        for _ in 0..UNKNOWN_RUN_TRIES {
-            let found = self.gateway.app.campaigns.run(&self.access, run).await;
-            match found.map_err(|error| End::Failed(read_failed(error).to_string()))? {
-                Some(found) => {
-                    self.runs.insert(run, found.workflow);
-                    return Ok(());
-                }
-                None => tokio::time::sleep(UNKNOWN_RUN_PAUSE).await,
+    /// The workflow of a run that was begun before this connection; none if the read model has come past the fact and knows of no such
+    /// run. What it does not know yet is waited for.
+    async fn look_up(&self, run: RunId, (partition, offset): (PartitionId, Offset)) -> Result<Option<String>, End> {
+        let until = Instant::now() + UNKNOWN_RUN_WAIT;
+        loop {
+            let campaigns = &self.gateway.app.campaigns;
+            // Asked first: what is known by then is known to the next question.
+            let is_past = campaigns.is_projected(&self.access, partition, offset).await;
+            match (is_past, campaigns.run(&self.access, run).await) {
+                (_, Ok(Some(found))) => return Ok(Some(found.workflow)),
+                (Ok(true), Ok(None)) => return Ok(None),
+                (Err(ReadError::Failed(why)), _) | (_, Err(ReadError::Failed(why))) => return Err(End::Failed(why)),
+                _ if Instant::now() >= until => return Err(End::NotYet),
+                _ => tokio::time::sleep(UNKNOWN_RUN_PAUSE).await,
             }
         }
-        Ok(())
+    }
+}
+
+/// Until the client leaves; what else it says is only that it is there.
+async fn left(socket: &mut WebSocket, unanswered: &mut u32) -> End {
+    loop {
+        match socket.recv().await {
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
+            Some(Ok(_)) => *unanswered = 0,
+        }
     }
 }
 

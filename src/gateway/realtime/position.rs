@@ -82,6 +82,7 @@ mod tests {
             TopicInfo { id: TopicId(id), spec, incarnation: Incarnation(incarnation) }
         };
         World {
+            events: topic(4, "events"),
             commands: topic(0, "commands"),
             journal: topic(1, "journal"),
             profiles: topic(2, "profiles"),

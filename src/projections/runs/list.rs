@@ -20,6 +20,8 @@ pub struct RunQuery {
     pub subject: Option<String>,
     /// What the reason of a pause contains.
     pub reason: Option<String>,
+    /// Only those with an effect that is out of attempts, or of which nobody knows whether it was done.
+    pub is_stuck: bool,
     /// The `next` of the page before.
     pub after: Option<String>,
     pub limit: u32,
@@ -83,6 +85,13 @@ impl Run {
     }
 }
 
+impl RunDetail {
+    /// How many lines its story has, as far as the read model has come: its facts, and results that came when nobody waited any more.
+    pub fn told(&self) -> u64 {
+        self.run.facts.unsigned_abs() + self.settled
+    }
+}
+
 /// One run with everything that belongs to it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunDetail {
@@ -91,6 +100,9 @@ pub struct RunDetail {
     /// The steps that are open.
     pub at: Vec<Node>,
     pub effects: Vec<Effect>,
+    /// Effects with a result that came when nobody waited any more.
+    #[serde(skip)]
+    pub settled: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -170,6 +182,8 @@ impl Reader {
         values.extend(query.subject.as_deref());
         narrow("r.paused_at IS NOT NULL AND instr(r.pause_reason, ?) > 0", &query.reason);
         values.extend(query.reason.as_deref());
+        let stuck = Some(String::new()).filter(|_| query.is_stuck);
+        narrow("EXISTS (SELECT 1 FROM wf_effects AS e WHERE e.run_ref = r.run_ref AND e.status IN ('failed', 'unknown'))", &stuck);
         narrow("r.run_ref < CAST(? AS INTEGER)", &query.after);
         values.extend(query.after.as_deref());
         let limit = query.limit.max(1);
@@ -194,7 +208,9 @@ impl Reader {
         );
         let mut effects: Vec<Effect> = self.rows(effects, &[&place]).await?.iter().map(effect).collect();
         effects.reverse();
-        Ok(Some(RunDetail { run, at, effects }))
+        let settled = "SELECT count(*) FROM wf_effects WHERE run_ref = CAST(? AS INTEGER) AND settled IS NOT NULL".to_owned();
+        let settled = self.rows(settled, &[&place]).await?.first().map_or(0, |row| row.get::<i64, _>(0).unsigned_abs());
+        Ok(Some(RunDetail { run, at, effects, settled }))
     }
 
     /// The run and subject that an effect belongs to.

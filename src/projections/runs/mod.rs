@@ -12,7 +12,7 @@ pub use approvals::{Approval, ApprovalQuery};
 pub use figures::{ArmResult, Funnel, Timer, Way};
 pub use interval::{Interval, newcombe, wilson};
 pub use list::{Effect, Node, Paused, Run, RunDetail, RunPage, RunQuery, StatusCount};
-pub use story::{Line, Teller, story};
+pub use story::{Line, Stretch, Teller, story};
 
 use crate::domain::Millis;
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::text;
 use crate::domain::{Millis, Offset};
-use crate::log::{LogReader, TopicPartition};
+use crate::log::{self, LogReader, TopicPartition};
 use crate::projections::Error;
 use crate::schema;
 use crate::schema::records::JournalRecord;
@@ -54,20 +54,40 @@ impl Teller {
     }
 }
 
-/// The lines of `key`'s journal from `from` on, oldest first, at most `limit` after leaving out `skip`.
+/// Where a story is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch {
+    pub from: Offset,
+    /// How many lines there are, if that is known: past them nothing is read. To the partition's end otherwise.
+    pub facts: Option<u64>,
+}
+
+/// The lines of `key`'s journal in a stretch, oldest first, at most `limit` after leaving out `skip`. Where the journal is damaged a line says
+/// what is missing.
 pub fn story(
     log: &dyn LogReader,
     journal: TopicPartition,
     key: &[u8],
     run: Option<RunId>,
-    from: Offset,
+    stretch: Stretch,
     (skip, limit): (u64, usize),
 ) -> Result<Vec<Line>, Error> {
     let marks = log.watermarks(journal)?;
-    let mut next = from.max(marks.start);
+    let mut next = stretch.from.max(marks.start);
     let (mut teller, mut lines, mut left) = (Teller::of(run), Vec::new(), skip);
-    while next < marks.end && lines.len() < limit {
-        let fetched = log.fetch(journal, next, FETCH_BYTES)?;
+    let mut seen = 0;
+    while next < marks.end && lines.len() < limit && stretch.facts.is_none_or(|facts| seen < facts) {
+        let fetched = match log.fetch(journal, next, FETCH_BYTES) {
+            // As the read models do: everything else stays readable.
+            Err(log::Error::Hole { from, to, .. }) if to > next => {
+                if left == 0 {
+                    lines.push(damaged(from.max(next), to, &lines));
+                }
+                next = to;
+                continue;
+            }
+            fetched => fetched?,
+        };
         for record in fetched.records().filter(|record| record.key == key) {
             let JournalRecord::Fact(fact) = schema::decode(record.value.unwrap_or_default())? else { continue };
             let kind = fact.body.split('"').nth(1).unwrap_or_default();
@@ -83,6 +103,7 @@ pub fn story(
                 }),
             };
             let Some(line) = line else { continue };
+            seen += 1;
             if left > 0 {
                 left -= 1;
             } else if lines.len() < limit {
@@ -95,4 +116,9 @@ pub fn story(
         next = fetched.next;
     }
     Ok(lines)
+}
+
+fn damaged(from: Offset, to: Offset, before: &[Line]) -> Line {
+    let line = format!("records {from} to {to} of the journal are damaged: what was decided there about this and others is not known");
+    Line { at: before.last().map_or(Millis(0), |line| line.at), run: None, line, kind: "damaged".to_owned(), offset: from.0 }
 }

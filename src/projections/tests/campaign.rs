@@ -1,7 +1,12 @@
 //! A small campaign in March with one person for each thing that may happen, for docs/sql.md and what reads the tables.
 
 use super::workflows::{append_fact, time};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use super::*;
+use crate::log::{self, Committed, Fetched, Group, LogReader, TopicInfo, TopicPartition, Watermarks};
+use crate::projections::runs::RunQuery;
 use crate::schema::records::{Activated, JournalRecord};
 use crate::workflow::{Definition, Fact};
 
@@ -177,7 +182,7 @@ pub fn campaign(world: &World) {
 
 #[test]
 fn the_reader_answers_what_the_command_line_and_the_api_ask() {
-    use crate::projections::runs::{ApprovalQuery, RunQuery};
+    use crate::projections::runs::ApprovalQuery;
     let world = World::new();
     campaign(&world);
     world.project();
@@ -247,7 +252,8 @@ fn a_story_is_read_from_the_journal_itself() {
     let acme = TenantId::new("acme").unwrap();
     let key = Subject::user("jim").key(&acme);
     let journal = world.partition("journal", 0);
-    let lines = |run, place| runs::story(&*world.log, journal, key.as_bytes(), run, Offset(0), place).unwrap();
+    let lines =
+        |run, place| runs::story(&*world.log, journal, key.as_bytes(), run, runs::Stretch { from: Offset(0), facts: None }, place).unwrap();
     let all = lines(None, (0, 100));
     let run = all.iter().find_map(|line| crate::workflow::RunId::parse(line.run.as_deref()?));
     assert_eq!(all.last().unwrap().line, "run of winback skipped: reentry");
@@ -256,6 +262,83 @@ fn a_story_is_read_from_the_journal_itself() {
     assert_eq!(lines(run, (0, 100)), of_the_run, "neither what is of the subject nor the entry that was skipped is the run's");
     assert_eq!(lines(run, (2, 3)), of_the_run[2..5]);
     assert_eq!(lines(Some(crate::workflow::RunId(1)), (0, 100)), []);
+}
+
+/// A log that counts fetches, and may have a hole.
+struct Watched<'l> {
+    log: &'l dyn LogReader,
+    fetches: AtomicUsize,
+    hole: Option<(Offset, Offset)>,
+}
+
+impl LogReader for Watched<'_> {
+    fn topics(&self) -> Result<Vec<TopicInfo>, log::Error> {
+        self.log.topics()
+    }
+
+    fn watermarks(&self, partition: TopicPartition) -> Result<Watermarks, log::Error> {
+        self.log.watermarks(partition)
+    }
+
+    fn fetch(&self, partition: TopicPartition, from: Offset, _: usize) -> Result<Fetched, log::Error> {
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        if let Some((begin, end)) = self.hole.filter(|(begin, end)| (*begin..*end).contains(&from)) {
+            return Err(log::Error::Hole { partition: partition.into(), from: begin, to: end });
+        }
+        // One record at a time, so that what is read is seen.
+        self.log.fetch(partition, from, 1)
+    }
+
+    fn offset_at(&self, partition: TopicPartition, time: Millis) -> Result<Offset, log::Error> {
+        self.log.offset_at(partition, time)
+    }
+
+    fn committed(&self, group: &Group, partition: TopicPartition) -> Result<Option<Committed>, log::Error> {
+        self.log.committed(group, partition)
+    }
+
+    fn wait(&self, positions: &[(TopicPartition, Offset)], at_most: Duration) -> Result<bool, log::Error> {
+        self.log.wait(positions, at_most)
+    }
+}
+
+#[test]
+fn a_story_reads_no_further_than_the_run_went_and_over_what_is_damaged() {
+    let world = World::new();
+    campaign(&world);
+    world.project();
+    let acme = TenantId::new("acme").unwrap();
+    let reader = Reader::new(world.dir.path(), &world.namespace);
+    let page = block_on(reader.runs(&acme, &RunQuery { subject: Some("u:jim".into()), limit: 9, ..RunQuery::default() })).unwrap();
+    let run = page.runs[0].id().unwrap();
+    let detail = block_on(reader.run(&acme, run)).unwrap().unwrap();
+    let (key, journal) = (Subject::user("jim").key(&acme), world.partition("journal", detail.run.begins().0.0));
+    let told = |facts, hole| {
+        let watched = Watched { log: &*world.log, fetches: AtomicUsize::new(0), hole };
+        let stretch = runs::Stretch { from: detail.run.begins().1, facts };
+        let lines = runs::story(&watched, journal, key.as_bytes(), Some(run), stretch, (0, 100)).unwrap();
+        (lines, watched.fetches.into_inner())
+    };
+    let ((whole, all), (bounded, few)) = (told(None, None), told(Some(detail.told()), None));
+    assert_eq!(bounded, whole);
+    assert!(few < all, "{few} of {all} fetches: what others did since is not read");
+    let (second, third) = (Offset(whole[1].offset), Offset(whole[2].offset));
+    let (lines, _) = told(Some(detail.told()), Some((second, third)));
+    assert_eq!(lines.len(), whole.len(), "one is missing, and that is said in its place");
+    assert!(lines[1].kind == "damaged" && lines[1].line.contains("is not known"), "{lines:?}");
+    assert_eq!((&lines[0], &lines[2..]), (&whole[0], &whole[2..]));
+}
+
+#[test]
+fn runs_that_a_retry_would_move_are_found() {
+    let world = World::new();
+    campaign(&world);
+    world.project();
+    let acme = TenantId::new("acme").unwrap();
+    let reader = Reader::new(world.dir.path(), &world.namespace);
+    let stuck = RunQuery { is_stuck: true, limit: 99, ..RunQuery::default() };
+    let found: Vec<String> = block_on(reader.runs(&acme, &stuck)).unwrap().runs.into_iter().map(|run| run.subject).collect();
+    assert_eq!(found, ["u:bud"], "who is out of attempts, and nobody who waits for the next or goes on");
 }
 
 #[test]
