@@ -15,8 +15,8 @@ use crate::engine;
 use crate::engine::effects::Templates;
 use crate::env::Clock;
 use crate::gateway::{
-    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Preference, Preview, ReadError, RunFound, RunsAsked, RunsPage,
-    WorkflowFound,
+    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, EffectFound, Preference, Preview, ReadError, RunFound, RunsAsked,
+    RunsPage, SuppressionsAsked, SuppressionsPage, WorkflowFound,
 };
 use crate::log::{Group, LogWriter};
 use crate::projections::runs::Stretch;
@@ -137,8 +137,12 @@ impl Campaigns for Runs {
         Box::pin(async move { runs::approvals(&*self.reader(&of.namespace)?, &of.tenant, asked).await })
     }
 
-    fn effect<'a>(&'a self, of: &'a Access, effect: EffectId) -> Asking<'a, Option<(RunId, Subject)>> {
+    fn effect<'a>(&'a self, of: &'a Access, effect: EffectId) -> Asking<'a, Option<EffectFound>> {
         Box::pin(async move { runs::effect(&*self.reader(&of.namespace)?, &of.tenant, effect).await })
+    }
+
+    fn suppressions<'a>(&'a self, of: &'a Access, asked: &'a SuppressionsAsked) -> Asking<'a, SuppressionsPage> {
+        Box::pin(async move { runs::suppressions(&*self.reader(&of.namespace)?, &of.tenant, asked).await })
     }
 
     fn workflows<'a>(&'a self, namespace: &'a Namespace) -> Asking<'a, Vec<WorkflowFound>> {

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::domain::{Namespace, Subject, TenantId};
-use crate::gateway::{ApprovalFound, ApprovalsAsked, Decided, ReadError, RunFound, RunsAsked, RunsPage};
-use crate::projections::runs::{Approval, ApprovalQuery, Run, RunDetail, RunQuery};
+use crate::gateway::{
+    ApprovalFound, ApprovalsAsked, Decided, EffectFound, ReadError, RunFound, RunsAsked, RunsPage, SuppressionFound, SuppressionsAsked,
+    SuppressionsPage,
+};
+use crate::projections::runs::{Approval, ApprovalQuery, EffectOf, Run, RunDetail, RunQuery, Suppression, SuppressionQuery};
 use crate::projections::{self, Reader};
 use crate::workflow::{EffectId, RunId};
 
@@ -77,9 +80,23 @@ fn approval(row: Approval) -> Option<ApprovalFound> {
     })
 }
 
-pub(super) async fn effect(reader: &Reader, tenant: &TenantId, effect: EffectId) -> Result<Option<(RunId, Subject)>, ReadError> {
-    let found = reader.effect_of(tenant, effect).await.map_err(failed)?;
-    Ok(found.and_then(|(run, of)| Some((RunId::parse(&run)?, subject(&of)))))
+pub(super) async fn effect(reader: &Reader, tenant: &TenantId, effect: EffectId) -> Result<Option<EffectFound>, ReadError> {
+    let Some(found) = reader.effect_of(tenant, effect).await.map_err(failed)? else { return Ok(None) };
+    let EffectOf { run, subject: of, target, address } = found;
+    Ok(RunId::parse(&run).map(|run| EffectFound { run, subject: subject(&of), target, to: address }))
+}
+
+pub(super) async fn suppressions(reader: &Reader, tenant: &TenantId, asked: &SuppressionsAsked) -> Result<SuppressionsPage, ReadError> {
+    let SuppressionsAsked { address, after, limit } = asked.clone();
+    let page = reader
+        .suppressions(tenant, &SuppressionQuery { address: address.map(|key| key.to_string()), after, limit })
+        .await
+        .map_err(failed)?;
+    let shown = |one: Suppression| {
+        let (since, until) = (one.since.to_string(), one.until.map(|until| until.to_string()));
+        SuppressionFound { address: one.address, channel: one.channel, reason: one.reason, since, until, by: one.by }
+    };
+    Ok(SuppressionsPage { suppressions: page.suppressions.into_iter().map(shown).collect(), next: page.next })
 }
 
 /// Readers by namespace; each keeps a few connections.

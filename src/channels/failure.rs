@@ -22,14 +22,21 @@ pub enum Failure {
     Passing(String),
     /// Not sent; trying again will not help.
     #[error("refused: {text}")]
-    Refused {
-        text: String,
-        /// It is the recipient's address that was refused, as a bounce would tell later.
-        is_address: bool,
-    },
+    Refused { text: String, of: Refused },
     /// The other side may have it.
     #[error("unknown whether sent: {0}")]
     Unknown(String),
+}
+
+/// What was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The recipient's address, which takes nothing, ever: what a hard bounce would tell later.
+    Address,
+    /// This recipient for now or by a rule, such as a full mailbox: nothing is wrong with the address.
+    Recipient,
+    /// The message, its sender, or our credentials.
+    Message,
 }
 
 impl Failure {

@@ -165,6 +165,20 @@ fn class(action: &str, status: &str) -> Class {
     }
 }
 
+/// Of a server's permanent answer to the recipient's address: by the status code in its text (RFC 2034), else by RFC 5321's own numbers.
+pub fn class_of_reply(code: u16, text: &str) -> Class {
+    let is_status = |word: &&str| {
+        let mut numbers = word.split('.');
+        let is_number = |part: Option<&str>| part.is_some_and(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+        numbers.next() == Some("5") && is_number(numbers.next()) && is_number(numbers.next()) && numbers.next().is_none()
+    };
+    match text.split([' ', ':', '-', '\n', '\r', '(', ')']).find(is_status) {
+        Some(status) => class("failed", status),
+        None if matches!(code, 550 | 551 | 553) => Class::Hard,
+        None => Class::Soft,
+    }
+}
+
 fn complaint(message: &Message<'_>, report: &str) -> Complaint {
     let fields: Vec<(String, String)> = groups(report).into_iter().flatten().collect();
     let addresses = fields.iter().filter(|(name, _)| matches!(name.as_str(), "original-rcpt-to" | "removal-recipient"));
@@ -260,6 +274,23 @@ mod tests {
         ];
         for (action, status, expected) in cases {
             assert_eq!(class(action, status), expected, "{action} {status}");
+        }
+    }
+
+    #[test]
+    fn what_an_answer_to_the_address_says_of_it() {
+        let cases = [
+            (550, "permanent error (550): 5.1.1 <ada@example.com>: Recipient address rejected", Class::Hard),
+            (550, "permanent error (550): 5.7.1 Service unavailable; client [192.0.2.1] blocked", Class::Blocked),
+            (552, "permanent error (552): 5.2.2 mailbox full", Class::Soft),
+            (554, "permanent error (554): 5.1.1: no such user", Class::Hard),
+            (550, "permanent error (550): no such user here", Class::Hard),
+            (553, "permanent error (553): mailbox name not allowed, see 5.1.1.example", Class::Hard),
+            (552, "permanent error (552): out of storage", Class::Soft),
+            (554, "permanent error (554): transaction failed", Class::Soft),
+        ];
+        for (code, text, expected) in cases {
+            assert_eq!(class_of_reply(code, text), expected, "{text}");
         }
     }
 

@@ -21,4 +21,4 @@ mod hmac;
 #[cfg(test)]
 mod tests;
 
-pub use failure::{Failure, Sent};
+pub use failure::{Failure, Refused, Sent};

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
-use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
+use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
 use parking_lot::Mutex;
 
-use super::failure::{Failure, Sent, check};
+use super::failure::{Failure, Refused, Sent, check};
+use super::inbound::{Class, class_of_reply};
 use super::mail::Mail;
 use crate::permit::SendPermit;
 
@@ -68,7 +69,13 @@ impl Smtp {
         let deadline = Instant::now() + permit.left();
         let mut connection = within(deadline, self.connection()).await?;
         let sent = Self::hand_over(&mut connection, mail, deadline).await;
-        let is_usable = matches!(sent, Ok(_) | Err(Failure::Refused { .. })) && !connection.has_broken();
+        // What was begun and refused is taken back, or the server would take the next message for a part of it.
+        let is_clean = match &sent {
+            Ok(_) => true,
+            Err(Failure::Refused { .. }) => within(deadline, async { connection.command(Rset).await.map_err(unsent) }).await.is_ok(),
+            Err(_) => false,
+        };
+        let is_usable = is_clean && !connection.has_broken();
         if is_usable {
             self.keep(connection);
         } else {
@@ -83,17 +90,12 @@ impl Smtp {
         let mut options = Vec::new();
         if !is_ascii {
             if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
-                return Err(Failure::Refused { text: "the server takes no addresses outside ASCII".to_owned(), is_address: true });
+                return Err(Failure::Refused { text: "the server takes no addresses outside ASCII".to_owned(), of: Refused::Recipient });
             }
             options.push(MailParameter::SmtpUtfEight);
         }
         step(deadline, connection.command(MailFrom::new(Some(mail.from.clone()), options)), false).await?;
-        let accepted = step(deadline, connection.command(Rcpt::new(mail.to.clone(), Vec::new())), true).await;
-        if accepted.is_err() {
-            // The next message on this connection begins anew.
-            let _ = within(deadline, async { connection.command(lettre::transport::smtp::commands::Rset).await.map_err(unsent) }).await;
-            accepted?;
-        }
+        step(deadline, connection.command(Rcpt::new(mail.to.clone(), Vec::new())), true).await?;
         step(deadline, connection.command(Data), false).await?;
         // From here on the server may have it, whatever we hear.
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, connection.message(&mail.bytes)).await;
@@ -153,9 +155,9 @@ async fn within<T>(deadline: Instant, what: impl Future<Output = Result<T, Failu
 }
 
 /// One command before the message itself: whatever goes wrong, nothing was sent.
-async fn step<T>(deadline: Instant, command: impl Future<Output = Result<T, Error>>, is_address: bool) -> Result<T, Failure> {
+async fn step<T>(deadline: Instant, command: impl Future<Output = Result<T, Error>>, names_recipient: bool) -> Result<T, Failure> {
     within(deadline, async {
-        command.await.map_err(|error| if error.is_permanent() { refusal(&error, is_address) } else { unsent(error) })
+        command.await.map_err(|error| if error.is_permanent() { refusal(&error, names_recipient) } else { unsent(error) })
     })
     .await
 }
@@ -165,6 +167,16 @@ fn unsent(error: Error) -> Failure {
 }
 
 /// What the server's own word says of trying again.
-fn refusal(error: &Error, is_address: bool) -> Failure {
-    if error.is_permanent() { Failure::Refused { text: error.to_string(), is_address } } else { Failure::Passing(error.to_string()) }
+fn refusal(error: &Error, names_recipient: bool) -> Failure {
+    if !error.is_permanent() {
+        return Failure::Passing(error.to_string());
+    }
+    let text = error.to_string();
+    let code = error.status().map_or(0, u16::from);
+    let of = match class_of_reply(code, &text) {
+        _ if !names_recipient => Refused::Message,
+        Class::Hard => Refused::Address,
+        _ => Refused::Recipient,
+    };
+    Failure::Refused { text, of }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::failure::{Failure, Sent, check};
+use super::failure::{Failure, Refused, Sent, check};
 use super::hmac::{is_signed, sign};
 use crate::domain::Millis;
 use crate::permit::{EffectKey, SendPermit};
@@ -85,7 +85,7 @@ impl Webhook {
     /// The same that, unless `private`, reaches only public addresses: whoever may name a receiver could otherwise have this machine ask
     /// its neighbours. What a name stands for is looked at with each connection.
     pub fn reaching(url: &str, secrets: Vec<Secret>, private: bool) -> Result<Self, Failure> {
-        let refused = |text: String| Failure::Refused { text, is_address: false };
+        let refused = |text: String| Failure::Refused { text, of: Refused::Message };
         let url = reqwest::Url::parse(url).map_err(|error| refused(format!("{url}: {error}")))?;
         let mut builder = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
         if !private {
@@ -186,7 +186,7 @@ async fn answer(mut response: reqwest::Response) -> Result<Sent, Failure> {
         200..300 => Ok(Sent::Now(text)),
         // Not before its time, or not taken: it says that it did nothing with it.
         408 | 425 | 429 | 503 => Err(Failure::Passing(text)),
-        300..500 => Err(Failure::Refused { text, is_address: status.as_u16() == 410 }),
+        300..500 => Err(Failure::Refused { text, of: if status.as_u16() == 410 { Refused::Recipient } else { Refused::Message } }),
         _ => Err(Failure::Unknown(text)),
     }
 }

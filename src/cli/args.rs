@@ -70,6 +70,9 @@ pub enum Command {
     /// What mail servers send back.
     #[command(subcommand)]
     Mail(super::mail::Mail),
+    /// Addresses that nothing is sent to: put on the list, taken off, looked up.
+    #[command(subcommand)]
+    Suppression(super::suppression::Suppression),
     /// Templates of messages: look at them, send one to yourself.
     #[command(subcommand)]
     Template(super::template::Template),

@@ -14,6 +14,7 @@ mod query;
 mod run;
 mod send;
 mod sender;
+mod suppression;
 mod template;
 mod time;
 mod topic;

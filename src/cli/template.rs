@@ -120,7 +120,7 @@ async fn send(config: &Config, templates: &Templates, name: &str, to: &str, with
     let call = Call { request: Arc::new(request), attempt: 1, look_up: false, deadline: Duration::from_secs(60) };
     match email.perform(call, Some(leave)).await {
         Outcome::Done { .. } => {}
-        Outcome::Failed { error, .. } | Outcome::Unknown { error } => bail!("{error}"),
+        Outcome::Failed { error, .. } | Outcome::Unknown { error } | Outcome::AddressRefused { error, .. } => bail!("{error}"),
         Outcome::NotBegun { why } => bail!("it was not sent: {why}"),
         Outcome::NotDone => bail!("it was not sent"),
     }

@@ -1,6 +1,6 @@
 //! Whom a record is about, and the key bytes that stand for them in every topic and store.
 //!
-//! The key is `tenant`, a zero byte, `u:` or `a:`, then the id. A tenant is a slug and cannot hold a zero byte, so keys of two tenants
+//! The key is `tenant`, a zero byte, `u:`, `a:` or `@:`, then the id. A tenant is a slug and cannot hold a zero byte, so keys of two tenants
 //! never meet and sort by tenant. The same form keys `intake` (anonymous id while there is one, else user id).
 
 use std::fmt;
@@ -9,11 +9,21 @@ use bytes::Bytes;
 
 use super::ids::TenantId;
 
-/// A person as one tenant knows them: a known user, or still only a device.
+/// A person as one tenant knows them: a known user, or still only a device. In `commands` and `journal` also an address that people are
+/// written to, by its hash: whoever holds it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     User(Box<str>),
     Anonymous(Box<str>),
+    Address(Box<str>),
+}
+
+/// Which kind of subject a key is about, as its mark says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    User,
+    Anonymous,
+    Address,
 }
 
 impl Subject {
@@ -25,9 +35,14 @@ impl Subject {
         Subject::Anonymous(id.into())
     }
 
+    /// An address, by the text of its hash.
+    pub fn address(hash: &str) -> Self {
+        Subject::Address(hash.into())
+    }
+
     pub fn id(&self) -> &str {
         match self {
-            Subject::User(id) | Subject::Anonymous(id) => id,
+            Subject::User(id) | Subject::Anonymous(id) | Subject::Address(id) => id,
         }
     }
 
@@ -40,6 +55,7 @@ impl Subject {
         let (mark, id) = match self {
             Subject::User(id) => (b"u:", id),
             Subject::Anonymous(id) => (b"a:", id),
+            Subject::Address(id) => (b"@:", id),
         };
         let mut bytes = Vec::with_capacity(tenant.as_str().len() + 3 + id.len());
         bytes.extend_from_slice(tenant.as_str().as_bytes());
@@ -50,12 +66,13 @@ impl Subject {
     }
 }
 
-/// `u:ID` or `a:ID`, the form people read and type.
+/// `u:ID`, `a:ID` or `@:HASH`, the form people read and type.
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Subject::User(id) => write!(f, "u:{id}"),
             Subject::Anonymous(id) => write!(f, "a:{id}"),
+            Subject::Address(id) => write!(f, "@:{id}"),
         }
     }
 }
@@ -67,14 +84,14 @@ impl fmt::Debug for Subject {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a subject key (tenant, zero byte, 'u:' or 'a:', id)")]
+#[error("{0:?} is not a subject key (tenant, zero byte, 'u:', 'a:' or '@:', id)")]
 pub struct SubjectKeyError(String);
 
 /// A key's parts, borrowed from its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyParts<'a> {
     pub tenant: &'a str,
-    /// As people read it: `u:ID` or `a:ID`.
+    /// As people read it: `u:ID`, `a:ID` or `@:HASH`.
     pub subject: &'a str,
     pub is_user: bool,
     pub id: &'a str,
@@ -95,9 +112,9 @@ impl SubjectKey {
 
     /// The parts of such bytes where they lie; `None` if they are no key.
     pub fn parts(bytes: &[u8]) -> Option<KeyParts<'_>> {
-        let (tenant, is_user, id) = split(bytes)?;
+        let (tenant, kind, id) = split(bytes)?;
         let subject = std::str::from_utf8(&bytes[tenant.len() + 1..]).ok()?;
-        Some(KeyParts { tenant, subject, is_user, id })
+        Some(KeyParts { tenant, subject, is_user: kind == Kind::User, id })
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -124,8 +141,17 @@ impl SubjectKey {
     }
 
     pub fn subject(&self) -> Subject {
-        let (_, is_user, id) = split(&self.0).expect("checked when made");
-        if is_user { Subject::user(id) } else { Subject::anonymous(id) }
+        let (_, kind, id) = split(&self.0).expect("checked when made");
+        match kind {
+            Kind::User => Subject::user(id),
+            Kind::Anonymous => Subject::anonymous(id),
+            Kind::Address => Subject::address(id),
+        }
+    }
+
+    /// Whether it is an address's, and not a person's.
+    pub fn is_address(&self) -> bool {
+        split(&self.0).is_some_and(|(_, kind, _)| kind == Kind::Address)
     }
 }
 
@@ -135,16 +161,17 @@ impl fmt::Debug for SubjectKey {
     }
 }
 
-fn split(bytes: &[u8]) -> Option<(&str, bool, &str)> {
+fn split(bytes: &[u8]) -> Option<(&str, Kind, &str)> {
     let zero = bytes.iter().position(|b| *b == 0)?;
     let tenant = std::str::from_utf8(&bytes[..zero]).ok()?;
     TenantId::new(tenant).ok()?;
     let rest = &bytes[zero + 1..];
-    let is_user = match rest.get(..2)? {
-        b"u:" => true,
-        b"a:" => false,
+    let kind = match rest.get(..2)? {
+        b"u:" => Kind::User,
+        b"a:" => Kind::Anonymous,
+        b"@:" => Kind::Address,
         _ => return None,
     };
     let id = std::str::from_utf8(&rest[2..]).ok()?;
-    if id.is_empty() { None } else { Some((tenant, is_user, id)) }
+    if id.is_empty() { None } else { Some((tenant, kind, id)) }
 }

@@ -7,6 +7,7 @@
 //! It runs on the partition loop of `stream`, which it extends by one more stage; they share nothing but the log. Leaves what commands
 //! mean to `workflow`, and read models to `projections`.
 
+mod addresses;
 mod aside;
 pub mod effects;
 mod fold;

@@ -1,5 +1,5 @@
 //! What follows from facts outside of their subject: runs of others that are started or told of an end, questions, events, and what an
-//! anonymous subject leaves to the user it became.
+//! anonymous subject leaves to the user it became. What goes between people and their addresses is in `addresses`.
 
 use serde_json::{Value as Json, json};
 
@@ -35,7 +35,8 @@ impl WorkflowFold {
                 self.emit(key, fact.at, &emitted, out)
             }
             (What::MergedInto { user, carry }, None) => {
-                self.send(&Who::user(user).key(&key.tenant()), fact.at, 0, &Input::Carry(carry.clone()), out)
+                self.send(&Who::user(user).key(&key.tenant()), fact.at, 0, &Input::Carry(carry.clone()), out)?;
+                self.give_addresses_up(slot, key, fact.at, out)
             }
             (What::BroadcastBegun { broadcast, workflow, segment, throttle_ms, entry, .. }, None) => {
                 let (id, tenant, entry) = (broadcast.to_string(), key.tenant(), entry.to_string());
@@ -45,11 +46,11 @@ impl WorkflowFold {
                 partitions
                     .try_for_each(|id| out.push_to(Topic::Events, id.partition, b"", fact.at, &EventsRecord::Broadcast(record.clone())))
             }
-            _ => Ok(()),
+            _ => self.pass_on(slot, key, fact, out),
         }
     }
 
-    fn send(&self, to: &SubjectKey, at: Millis, depth: u8, input: &Input, out: &mut Outputs) -> Result<(), Error> {
+    pub(super) fn send(&self, to: &SubjectKey, at: Millis, depth: u8, input: &Input, out: &mut Outputs) -> Result<(), Error> {
         let body = serde_json::to_string(input).expect("inputs are plain data");
         let command = Command { kind: input.kind(), at: Some(at.0), depth: i32::from(depth), body: &body };
         out.push(Topic::Commands, to.as_bytes(), at, &CommandsRecord::Command(command))
@@ -100,7 +101,7 @@ struct Emitted<'e> {
 }
 
 /// A subject as workflows name it: `u:ID`, `a:ID`, or the id of a user.
-fn who(text: &str) -> Who {
+pub(super) fn who(text: &str) -> Who {
     match text.split_once(':') {
         Some(("a", id)) if !id.is_empty() => Who::anonymous(id),
         Some(("u", id)) if !id.is_empty() => Who::user(id),

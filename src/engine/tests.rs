@@ -1,4 +1,5 @@
-//! Runs that cannot be decided any more: each is paused alone, whatever brought it up, and everyone else goes on.
+//! Runs that cannot be decided any more: each is paused alone, whatever brought it up, and everyone else goes on. And addresses, who tell
+//! everyone that holds them what is said of them, whenever the machine stops.
 
 use std::sync::Arc;
 
@@ -9,12 +10,13 @@ use crate::domain::{HOUR_MS, Millis, Namespace, Offset, PartitionId, Subject as 
 use crate::engine;
 use crate::env::ManualClock;
 use crate::log::{BatchBuilder, LogReader, LogWriter, MemoryLog, Transaction};
+use crate::permit::{AddressKey, Cause};
 use crate::schema;
 use crate::schema::records::{Command, CommandsRecord, DeadLetter, JournalRecord};
 use crate::state::MemoryStore;
 use crate::stream::topology::Topology;
 use crate::stream::{NamespaceClock, Options, Partitions, Setup, Spine, Topic, activate_workflow, drive};
-use crate::workflow::{Definition, Fact, Input, What};
+use crate::workflow::{Definition, Fact, Input, Subject, What, address_subject, evolve};
 
 const START: Millis = Millis(1_704_067_200_000);
 
@@ -38,31 +40,29 @@ struct World {
     log: MemoryLog,
     clock: ManualClock,
     spine: Spine,
+    time: NamespaceClock,
 }
 
 impl World {
     fn new(workflow: &str) -> Self {
         let clock = ManualClock::at(START);
         let log = MemoryLog::new(Arc::new(clock.clone()));
-        let topology = Topology::parse("test.toml", TOPOLOGY).unwrap_or_else(|problems| panic!("{problems}"));
-        let setup = Setup {
-            log: Arc::new(log.clone()),
-            state: Arc::new(MemoryStore::new()),
-            clock: Arc::new(clock.clone()),
-            namespace: Namespace::new("t").unwrap(),
-            time: NamespaceClock::Wall,
-            partitions: Partitions { intake: 1, events: 1 },
-            topology: Arc::new(topology),
-            options: Options { linger_ms: 0, ..Options::default() },
-            copied: None,
-        };
-        let mut spine = Spine::open(setup).unwrap();
-        let definition = Definition::parse("test.toml", workflow).unwrap_or_else(|problems| panic!("{problems}"));
-        activate_workflow(&log, spine.topics(), &definition, START).unwrap();
-        engine::join(&mut spine, NamespaceClock::Wall, None).unwrap();
-        let mut world = Self { log, clock, spine };
+        let spine = spine(&log, &clock, NamespaceClock::Wall, Some(workflow));
+        let mut world = Self { log, clock, spine, time: NamespaceClock::Wall };
         world.drive();
         world
+    }
+
+    fn in_time(time: NamespaceClock) -> Self {
+        let clock = ManualClock::at(START);
+        let log = MemoryLog::new(Arc::new(clock.clone()));
+        let spine = spine(&log, &clock, time, None);
+        Self { log, clock, spine, time }
+    }
+
+    /// The machine stops and its states are lost; what was appended is not.
+    fn crash(&mut self) {
+        self.spine = spine(&self.log, &self.clock, self.time, None);
     }
 
     fn drive(&mut self) {
@@ -124,6 +124,28 @@ impl World {
         let reason = |value: &Bytes| schema::decode::<DeadLetter<'_>>(value).unwrap().reason.to_owned();
         self.values(Topic::DeadLetters).iter().map(|(_, value)| reason(value)).collect()
     }
+}
+
+fn spine(log: &MemoryLog, clock: &ManualClock, time: NamespaceClock, workflow: Option<&str>) -> Spine {
+    let topology = Topology::parse("test.toml", TOPOLOGY).unwrap_or_else(|problems| panic!("{problems}"));
+    let setup = Setup {
+        log: Arc::new(log.clone()),
+        state: Arc::new(MemoryStore::new()),
+        clock: Arc::new(clock.clone()),
+        namespace: Namespace::new("t").unwrap(),
+        time,
+        partitions: Partitions { intake: 1, events: 1 },
+        topology: Arc::new(topology),
+        options: Options { linger_ms: 0, ..Options::default() },
+        copied: None,
+    };
+    let mut spine = Spine::open(setup).unwrap();
+    if let Some(workflow) = workflow {
+        let definition = Definition::parse("test.toml", workflow).unwrap_or_else(|problems| panic!("{problems}"));
+        activate_workflow(log, spine.topics(), &definition, START).unwrap();
+    }
+    engine::join(&mut spine, time, None).unwrap();
+    spine
 }
 
 /// A node of this name panics when it is decided, in builds for tests only.
@@ -277,4 +299,99 @@ fn what_nobody_can_read_is_a_dead_letter_and_counted() {
     let status: Vec<_> =
         world.spine.workers().iter().map(|worker| worker.shared().status()).filter(|status| status.stage == "workflows").collect();
     assert_eq!(status.iter().map(|status| status.dead_lettered).sum::<u64>(), 2);
+}
+
+fn key(subject: &Who) -> Bytes {
+    subject.key(&TenantId::new("acme").unwrap()).bytes().clone()
+}
+
+impl World {
+    fn say(&mut self, to: &Who, input: &Input) {
+        let body = serde_json::to_string(input).unwrap();
+        let command = Command { kind: input.kind(), at: Some(START.0), depth: 0, body: &body };
+        let mut batch = BatchBuilder::new();
+        batch.push_with(&key(to), START, |buffer| schema::encode(&CommandsRecord::Command(command), buffer)).unwrap();
+        let partition = self.spine.topics().partition(Topic::Commands, PartitionId(0));
+        let transaction = Transaction { batches: vec![(partition, batch.build())], commits: Vec::new() };
+        self.log.append(transaction).and_then(|ticket| ticket.wait()).unwrap();
+    }
+
+    /// Everyone's state, as the journal tells it.
+    fn states(&self) -> std::collections::BTreeMap<Bytes, Subject> {
+        let mut states = std::collections::BTreeMap::<Bytes, Subject>::new();
+        for (key, value) in self.values(Topic::Journal) {
+            let JournalRecord::Fact(fact) = schema::decode(&value).unwrap() else { continue };
+            evolve(states.entry(key).or_default(), &Fact::from_parts(Millis(fact.at), fact.run, fact.body).unwrap());
+        }
+        states
+    }
+}
+
+/// Two people share an address, one of them gets another; it bounces, is taken off the list, and somebody comes to it later. Says who may
+/// not be written to at the end of each act.
+fn acts(time: NamespaceClock, stops_every: Option<usize>) -> (Vec<Vec<&'static str>>, Vec<(Bytes, Bytes)>) {
+    let mut world = World::in_time(time);
+    let shared = AddressKey::of("email", "family@example.org");
+    let email = |address: &str| Input::Attribute { name: "email".to_owned(), value: address.into() };
+    let channel = || "email".to_owned();
+    let bounced =
+        Input::Suppress { address: shared, channel: channel(), reason: Cause::HardBounce, at: START, until: None, by: String::new() };
+    let lifted = Input::Unsuppress { address: shared, channel: channel(), at: START + 1, by: String::new() };
+    let again =
+        Input::Suppress { address: shared, channel: channel(), reason: Cause::Manual, at: START + 2, until: None, by: String::new() };
+    let (ann, bob, cy, address) = (Who::user("ann"), Who::user("bob"), Who::user("cy"), address_subject(shared));
+    let acts = [
+        vec![(&ann, email(" Family@Example.org ")), (&bob, email("family@example.org")), (&address, bounced)],
+        vec![(&bob, email("bob@example.org"))],
+        vec![(&cy, email("family@example.org"))],
+        vec![(&address, lifted.clone())],
+        vec![(&ann, email("ann@example.org")), (&address, again)],
+        vec![(&address, lifted)],
+    ];
+    let (mut said, mut count) = (Vec::new(), 0);
+    for act in acts {
+        for (to, input) in act {
+            world.say(to, &input);
+            count += 1;
+            if stops_every.is_some_and(|every| count % every == 0) {
+                world.crash();
+            }
+            // In pieces: what follows of one command is appended with it, and decided by whoever comes next.
+            if stops_every == Some(1) {
+                for worker in world.spine.workers() {
+                    worker.step().unwrap();
+                }
+                world.crash();
+            }
+            world.drive();
+        }
+        let states = world.states();
+        let may_not = |who: &&str| {
+            let Some(state) = states.get(&key(&Who::user(who))) else { return false };
+            let own = state.address("email").map(|address| AddressKey::of("email", address));
+            own.is_some_and(|own| state.suppressions.of(own, START + 3).is_some())
+        };
+        said.push(["ann", "bob", "cy"].into_iter().filter(may_not).collect());
+    }
+    let facts = world.values(Topic::Journal).into_iter().filter(|(key, _)| !key.is_empty()).collect();
+    (said, facts)
+}
+
+#[test]
+fn an_address_tells_everyone_who_holds_it_whenever_the_machine_stops() {
+    for time in [NamespaceClock::Wall, NamespaceClock::Event] {
+        let (said, facts) = acts(time, None);
+        let expected: [&[&str]; 6] = [&["ann", "bob"], &["ann"], &["ann", "cy"], &[], &["cy"], &["cy"]];
+        assert_eq!(said, expected, "{time:?}: the last word is older than the one before it, and lifts nothing");
+        for every in 1..5 {
+            let stopped = acts(time, Some(every));
+            assert_eq!(stopped.0, said, "{time:?}, stopped at every {every}th command");
+            let sorted = |facts: &[(Bytes, Bytes)]| {
+                let mut of: Vec<_> = facts.to_vec();
+                of.sort();
+                of
+            };
+            assert_eq!(sorted(&stopped.1), sorted(&facts), "{time:?}: nothing is said twice, and nothing is missing");
+        }
+    }
 }

@@ -152,7 +152,7 @@ impl<'a> Encoder<'a> {
         match intake::key_of(item.body, self.envelope.route) {
             Ok(Subject::User(id)) => self.write_id(b"u:", &id),
             Ok(Subject::Anonymous(id)) => self.write_id(b"a:", &id),
-            Err(_) => self.write_id(b"a:", message_id),
+            Ok(Subject::Address(_)) | Err(_) => self.write_id(b"a:", message_id),
         }
     }
 

@@ -20,6 +20,7 @@ mod port;
 mod realtime;
 mod routes;
 mod sdk;
+mod suppressions;
 
 mod auth;
 mod body;
@@ -50,8 +51,8 @@ pub use health::Reason;
 pub use openapi::openapi;
 pub use options::{Access, BODY_BYTES_MAX, Clocked, Options, Owner, Source, Sources};
 pub use port::{
-    ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, Links, Preference, Preview, Question, RunFound, RunsAsked, RunsPage,
-    WorkflowFound,
+    ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, EffectFound, Links, Preference, Preview, Question, RunFound,
+    RunsAsked, RunsPage, SuppressionFound, SuppressionsAsked, SuppressionsPage, WorkflowFound,
 };
 use reply::whole_seconds;
 pub use server::{peer_ip, serve};

@@ -8,7 +8,7 @@ use utoipa::{IntoResponses, OpenApi, ToSchema};
 
 use super::reply::json_text;
 use super::routes::ALIASES;
-use super::{api, browser, campaigns, health, mailed, pixel, realtime, sdk};
+use super::{api, browser, campaigns, health, mailed, pixel, realtime, sdk, suppressions};
 
 /// A batch of any SDK: `sentAt`, and `context` and `integrations` that hold for every event.
 #[derive(Debug, Serialize, ToSchema)]
@@ -112,6 +112,9 @@ pub(super) enum Refusals {
         campaigns::workflows,
         campaigns::publish,
         campaigns::retire,
+        suppressions::list,
+        suppressions::add,
+        suppressions::remove,
         mailed::unsubscribe,
         mailed::unsubscribed,
         mailed::preferences,

@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::ReadError;
 use super::options::Access;
 use crate::channels::link::Keys;
 use crate::domain::{Millis, Namespace, Offset, PartitionId, Subject};
+use crate::permit::AddressKey;
 use crate::segments::Problems;
 use crate::workflow::{Definition, EffectId, Provenance, RunId, Visit};
 
@@ -142,6 +144,45 @@ pub struct ApprovalsAsked {
     pub limit: u32,
 }
 
+/// An effect's run and subject; of a message also its channel and where it went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EffectFound {
+    pub run: RunId,
+    pub subject: Subject,
+    pub target: String,
+    pub to: Option<String>,
+}
+
+/// Which suppressed addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SuppressionsAsked {
+    pub address: Option<AddressKey>,
+    /// The `next` of the page before.
+    pub after: Option<String>,
+    pub limit: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SuppressionsPage {
+    pub suppressions: Vec<SuppressionFound>,
+    /// Where the next page begins; none on the last one.
+    pub next: Option<String>,
+}
+
+/// An address that nothing is sent to, by its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SuppressionFound {
+    pub address: String,
+    pub channel: String,
+    /// hard_bounce, complaint, soft_bounces or manual.
+    pub reason: String,
+    pub since: String,
+    /// For good if absent.
+    pub until: Option<String>,
+    /// Who or what said so, such as the message that came back.
+    pub by: Option<String>,
+}
+
 /// A workflow of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WorkflowFound {
@@ -192,8 +233,13 @@ pub trait Campaigns: Send + Sync {
     }
 
     /// Whose an effect is, and of which run.
-    fn effect<'a>(&'a self, _of: &'a Access, _effect: EffectId) -> Asking<'a, Option<(RunId, Subject)>> {
+    fn effect<'a>(&'a self, _of: &'a Access, _effect: EffectId) -> Asking<'a, Option<EffectFound>> {
         ready(None)
+    }
+
+    /// Addresses that nothing is sent to: one, or a page of all.
+    fn suppressions<'a>(&'a self, _of: &'a Access, _asked: &'a SuppressionsAsked) -> Asking<'a, SuppressionsPage> {
+        ready(SuppressionsPage::default())
     }
 
     fn workflows<'a>(&'a self, _namespace: &'a Namespace) -> Asking<'a, Vec<WorkflowFound>> {

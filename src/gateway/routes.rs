@@ -8,7 +8,7 @@ use axum::http::uri::{PathAndQuery, Uri};
 use axum::routing::{get, post};
 
 use super::reply::Refusal;
-use super::{Shared, api, browser, campaigns, health, mailed, openapi, pixel, realtime, sdk};
+use super::{Shared, api, browser, campaigns, health, mailed, openapi, pixel, realtime, sdk, suppressions};
 
 /// Other names of an SDK route: the first letters are what browsers send to, `import` is the Java SDK's, `beacon` the page's last breath.
 pub(super) const ALIASES: &[(&str, &[&str])] = &[
@@ -59,6 +59,8 @@ pub(super) fn router(gateway: Shared) -> Router {
         .route("/api/v1/approvals", get(campaigns::approvals))
         .route("/api/v1/workflows", get(campaigns::workflows).post(campaigns::publish))
         .route("/api/v1/workflows/{name}/retire", post(campaigns::retire))
+        .route("/api/v1/suppressions", get(suppressions::list).post(suppressions::add))
+        .route("/api/v1/suppressions/remove", post(suppressions::remove))
         .route("/m/unsubscribe/{token}", get(mailed::unsubscribe).post(mailed::unsubscribed))
         .route("/m/preferences/{token}", get(mailed::preferences).post(mailed::choose))
         .route("/m/open/{token}", get(mailed::open))

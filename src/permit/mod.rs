@@ -28,4 +28,4 @@ pub use ids::{EffectKey, Executor};
 pub use ledger::Ledger;
 pub use policy::{Basis, Cap, Days, Place, Policy, Priority, Problem, Purpose, Quiet, TimeOfDay, duration};
 pub use refusal::{Reason, Refusal};
-pub use suppression::{AddressKey, Cause, Suppressions};
+pub use suppression::{AddressKey, Cause, Said, Suppressions, attribute_of};

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Millis;
 
-/// Stands for (channel, address) without being one: 16 bytes of BLAKE3 over both in lower case. In text it is hex.
+/// Stands for an address without being one: 16 bytes of BLAKE3 over what kind of address it is and the address, in lower case. In text it
+/// is hex.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AddressKey(pub(super) [u8; 16]);
@@ -44,10 +45,34 @@ pub struct Suppressions {
     pub(super) marks: Vec<(AddressKey, Mark)>,
 }
 
+/// A word about an address, as one who is told of it later hears it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    Suppressed { cause: Cause, at: Millis, until: Option<Millis> },
+    Lifted { at: Millis },
+}
+
+/// The attribute that holds the address of a channel: `email`, `phone`, `push_token`, or one named as the channel. A number is one address,
+/// however it is written or called.
+pub fn attribute_of(channel: &str) -> String {
+    let channel = channel.trim().to_lowercase();
+    match channel.as_str() {
+        "sms" | "whatsapp" | "phone" | "call" => "phone".to_owned(),
+        "push" => "push_token".to_owned(),
+        _ => channel,
+    }
+}
+
 impl AddressKey {
-    /// Spaces around and case do not tell addresses apart. (Case does for the part before the `@` by RFC 5321, and for no mailbox.)
+    /// Spaces around and case do not tell addresses apart (case does for the part before the `@` by RFC 5321, and for no mailbox), and
+    /// neither does how a number is grouped.
     pub fn of(channel: &str, address: &str) -> Self {
-        let text = format!("{}\0{}", channel.trim().to_lowercase(), address.trim().to_lowercase());
+        let kind = attribute_of(channel);
+        let mut address = address.trim().to_lowercase();
+        if kind == "phone" {
+            address.retain(|c| !c.is_whitespace() && !matches!(c, '-' | '(' | ')' | '.' | '/'));
+        }
+        let text = format!("{kind}\0{address}");
         let mut key = [0; 16];
         key.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
         Self(key)
@@ -96,7 +121,7 @@ impl Cause {
 }
 
 impl Suppressions {
-    /// The most addresses kept; of more, the one longest without a word is forgotten. Its subject passes it on again when it is used again.
+    /// The most addresses kept; of more, the one longest without a word is forgotten. The address says it again when it is written to again.
     pub(super) const MAX: usize = 64;
 
     pub fn is_empty(&self) -> bool {
@@ -119,6 +144,11 @@ impl Suppressions {
         self.trim(address);
     }
 
+    /// As if nothing had ever been said of it.
+    pub fn forget(&mut self, address: AddressKey) {
+        self.marks.retain(|(known, _)| *known != address);
+    }
+
     /// Why nothing may be sent there, and until when if not for good.
     pub fn of(&self, address: AddressKey, at: Millis) -> Option<(Cause, Option<Millis>)> {
         let place = self.marks.binary_search_by_key(&address, |(key, _)| *key).ok()?;
@@ -126,6 +156,18 @@ impl Suppressions {
         let holds = |(until, said, cause): Word| (said >= mark.lifted && at < until).then_some((until, cause));
         let (until, cause) = mark.for_good.and_then(holds).or_else(|| mark.for_a_time.and_then(holds))?;
         Some((cause, (until < Millis::MAX).then_some(until)))
+    }
+
+    /// Everything that was said of an address and counts, so that telling it somewhere else makes the same of it.
+    pub fn said_of(&self, address: AddressKey) -> impl Iterator<Item = Said> {
+        let place = self.marks.binary_search_by_key(&address, |(key, _)| *key);
+        let mark = place.ok().map(|place| self.marks[place].1);
+        let lifted = mark.map(|mark| mark.lifted).filter(|at| *at > Millis::MIN);
+        let words = mark.into_iter().flat_map(|mark| [mark.for_good, mark.for_a_time]).flatten();
+        let words = words.filter(move |(_, said, _)| lifted.is_none_or(|lifted| *said >= lifted));
+        let suppressed = |(until, at, cause): Word| Said::Suppressed { cause, at, until: (until < Millis::MAX).then_some(until) };
+        // What no longer holds is not said again, or it would stop somebody for a moment.
+        lifted.map(|at| Said::Lifted { at }).into_iter().chain(words.map(suppressed))
     }
 
     /// Joins what another history of the same person knew.

@@ -17,7 +17,8 @@ pub enum Clock {
 /// Who is deciding about whom.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'c> {
-    /// The subject as run ids and splits know it: its key as text (`domain::SubjectKey::as_str`), tenant, a NUL, `u:ID` or `a:ID`.
+    /// The subject as run ids and splits know it: its key as text (`domain::SubjectKey::as_str`), tenant, a NUL, `u:ID`,
+    /// `a:ID` or `@:HASH`.
     pub subject: &'c str,
     pub library: &'c Library,
     pub policy: &'c Policy,
@@ -34,5 +35,10 @@ impl<'c> Context<'c> {
     pub fn id(&self) -> &'c str {
         let own = self.subject.rsplit_once('\0').map_or(self.subject, |(_, own)| own);
         own.strip_prefix("u:").or_else(|| own.strip_prefix("a:")).unwrap_or(own)
+    }
+
+    /// Whether it is an address, and not a person or a campaign.
+    pub fn is_address(&self) -> bool {
+        self.subject.split_once('\0').is_some_and(|(_, own)| own.starts_with("@:"))
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::address::address_key;
 use super::fact::{Fact, Settled, Visit, What};
 use super::ids::{EffectId, RunId};
 use super::state::{
@@ -16,8 +17,12 @@ pub fn evolve(subject: &mut Subject, fact: &Fact) {
     subject.now = subject.now.max(fact.at);
     let Some(id) = fact.run else {
         match &fact.what {
-            What::AttributeSet { name, value } => {
+            What::AttributeSet { name, value, was } => {
                 subject.attributes.insert(name.clone(), value.clone());
+                // Whoever gets it again is told again.
+                if let Some(address) = was.as_ref().and_then(|was| address_key(name, was)) {
+                    subject.suppressions.forget(address);
+                }
             }
             What::EffectSettled { effect, attempt, outcome, .. } => settle(subject, *effect, *attempt, *outcome, fact.at),
             other => evolve_subject(subject, other, fact.at),
@@ -52,8 +57,17 @@ fn evolve_subject(subject: &mut Subject, what: &What, at: Millis) {
                 subject.consent.set(&answer.purpose, &answer.channel, answer.granted, *said);
             }
         }
-        What::Suppressed { address, reason, said, until, .. } => subject.suppressions.suppress(*address, *reason, *said, *until),
+        What::Suppressed { address, reason, said, until, .. } => {
+            subject.suppressions.suppress(*address, *reason, *said, *until);
+            // What failed has had its answer; counting begins anew.
+            if let Some(held_by) = &mut subject.held_by {
+                held_by.soft.clear();
+            }
+        }
         What::Unsuppressed { address, said, .. } => subject.suppressions.lift(*address, *said),
+        What::Registered { holder, .. } => subject.held_by.get_or_insert_default().add(holder),
+        What::Unregistered { holder, .. } => subject.held_by.get_or_insert_default().remove(holder),
+        What::SoftBounced { message, said, .. } => subject.held_by.get_or_insert_default().fail(message, *said),
         What::Expecting { anonymous, absorb } => {
             if !subject.carried.contains(anonymous) {
                 subject.expecting.entry(anonymous.clone()).or_insert(at);

@@ -507,6 +507,9 @@ pub enum What {
     AttributeSet {
         name: String,
         value: Json,
+        /// Of an address that another one was known before: that one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        was: Option<Json>,
     },
     /// What a message of the person said about consent, at its own time `said`.
     ConsentStated {
@@ -521,10 +524,39 @@ pub enum What {
         said: Millis,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Millis>,
+        /// Who or what said so.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
     },
     Unsuppressed {
         address: AddressKey,
         channel: String,
+        said: Millis,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
+    },
+    /// The other side said for good that it takes nothing for this address, which was this person's.
+    AddressRefused {
+        effect: EffectId,
+        address: AddressKey,
+        channel: String,
+    },
+    /// Of an address: this subject holds it, and is told what is said of it, now and later.
+    Registered {
+        address: AddressKey,
+        channel: String,
+        holder: String,
+    },
+    Unregistered {
+        address: AddressKey,
+        channel: String,
+        holder: String,
+    },
+    /// Of an address: a message to it did not get through.
+    SoftBounced {
+        address: AddressKey,
+        channel: String,
+        message: String,
         said: Millis,
     },
     /// A login tied an anonymous subject to this user: what it brings is waited for.

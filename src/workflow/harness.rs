@@ -170,6 +170,7 @@ impl<'w> World<'w> {
                 reason: Cause::Manual,
                 at: self.now,
                 until: None,
+                by: String::new(),
             },
         };
         self.input(&input);

@@ -128,7 +128,7 @@ pub enum Input {
         at: Millis,
         stated: Vec<Stated>,
     },
-    /// Nothing may go to an address, since `at`, until a time or for good.
+    /// Nothing may go to an address, since `at`, until a time or for good. To the address, which passes it to whoever holds it.
     Suppress {
         address: AddressKey,
         #[serde(default)]
@@ -137,11 +137,38 @@ pub enum Input {
         at: Millis,
         #[serde(default)]
         until: Option<Millis>,
+        /// Who or what said so.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
     },
     Unsuppress {
         address: AddressKey,
         #[serde(default)]
         channel: String,
+        at: Millis,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
+    },
+    /// To an address: a subject (`u:ID`, `a:ID`) holds it, and is to hear what is said of it.
+    Register {
+        address: AddressKey,
+        #[serde(default)]
+        channel: String,
+        holder: String,
+    },
+    /// To an address: a subject holds it no more.
+    Unregister {
+        address: AddressKey,
+        #[serde(default)]
+        channel: String,
+        holder: String,
+    },
+    /// To an address: a message, named by its key, did not get through; another may.
+    SoftBounce {
+        address: AddressKey,
+        #[serde(default)]
+        channel: String,
+        message: String,
         at: Millis,
     },
     /// A login tied an anonymous subject to this user: what it leaves is on its way, and with `absorb` also what it did.
@@ -197,6 +224,11 @@ pub enum Outcome {
         retry_after_ms: Option<i64>,
     },
     Unknown {
+        error: String,
+    },
+    /// Of a message: the other side says for good that it takes nothing for this address. Trying again gives the same.
+    AddressRefused {
+        address: AddressKey,
         error: String,
     },
 }
@@ -255,6 +287,9 @@ impl Input {
             Input::Consent { .. } => "consent",
             Input::Suppress { .. } => "suppress",
             Input::Unsuppress { .. } => "unsuppress",
+            Input::Register { .. } => "register",
+            Input::Unregister { .. } => "unregister",
+            Input::SoftBounce { .. } => "soft_bounce",
             Input::Expect { .. } => "expect",
             Input::Past { .. } => "past",
             Input::Absorbed { .. } => "absorbed",

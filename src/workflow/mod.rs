@@ -6,6 +6,7 @@
 //!
 //! Effects are facts too: this module asks for them and takes their results; performing them, and permits, are others' work.
 
+mod address;
 mod calendar;
 mod carry;
 mod cases;
@@ -35,6 +36,9 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use address::{
+    ADDRESSES, HOLDERS_MAX, HeldBy, SOFT_BOUNCES, SOFT_BOUNCES_WITHIN_MS, SOFT_SUPPRESSED_MS, address_channel, address_key, address_subject,
+};
 pub use calendar::LocalTime;
 pub use carry::Carry;
 pub use cases::Case;

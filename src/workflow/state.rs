@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use super::address::HeldBy;
 use super::context::Clock;
 use super::fact::{Category, Parent, Performer, Unknown, Visit};
 use super::ids::{EffectId, RunId};
@@ -16,7 +17,7 @@ use super::isolate::ISOLATION;
 use super::packed;
 use crate::consent::Consent;
 use crate::domain::{DAY_MS, HOUR_MS, Millis};
-use crate::permit::{Ledger, Priority, Suppressions};
+use crate::permit::{Ledger, Priority, Suppressions, attribute_of};
 
 /// Runs in progress of one subject. A campaign of campaigns starts runs of other subjects; a person in more journeys than this is a mistake.
 pub const RUNS_MAX: usize = 256;
@@ -57,6 +58,8 @@ pub struct Subject {
     pub suppressions: Suppressions,
     #[serde(with = "packed")]
     pub ledger: Ledger,
+    /// Of an address: who holds it, and what failed there.
+    pub held_by: Option<Box<HeldBy>>,
     /// Anonymous subjects that a login tied to this user and whose marks have not come, with the time since when.
     pub expecting: BTreeMap<String, Millis>,
     /// Those of them that did things which have not been told yet.
@@ -423,15 +426,10 @@ impl Subject {
         !self.expecting.is_empty() || !self.absorbing.is_empty()
     }
 
-    /// Where messages on a channel go: the attribute `email`, `phone`, `push_token`, or one named as the channel.
+    /// Where messages on a channel go.
     pub fn address(&self, channel: &str) -> Option<&str> {
-        let channel = channel.to_ascii_lowercase();
-        let name = match channel.as_str() {
-            "sms" | "whatsapp" | "phone" | "call" => "phone",
-            "push" => "push_token",
-            other => other,
-        };
-        let address = self.attributes.get(name).and_then(Json::as_str).filter(|address| !address.is_empty());
+        let name = attribute_of(channel);
+        let address = self.attributes.get(&name).and_then(Json::as_str).filter(|address| !address.is_empty());
         // What is no address has no answer but a refusal: imports have them by the thousand.
         address.filter(|address| name != "email" || is_mailbox(address))
     }

@@ -80,13 +80,17 @@ impl Story {
             What::RunResumed { by } => format!("run resumed by {by}"),
             What::RunEnded { ending, outcome, .. } if outcome.is_empty() => format!("run ended {}", ending.as_str()),
             What::RunEnded { ending, outcome, .. } => format!("run ended {}: {outcome}", ending.as_str()),
-            What::AttributeSet { name, value } => format!("{name} is {value}"),
+            What::AttributeSet { name, value, .. } => format!("{name} is {value}"),
             What::ConsentStated { stated, .. } => {
                 let answers: Vec<String> = stated.iter().map(answer).collect();
                 format!("the person said {}", answers.join(", "))
             }
             What::Suppressed { channel, reason, .. } => format!("the {channel} address was suppressed: {}", reason.as_str()),
             What::Unsuppressed { channel, .. } => format!("the {channel} address is no longer suppressed"),
+            What::AddressRefused { channel, .. } => format!("the {channel} address was refused for good"),
+            What::Registered { channel, holder, .. } => format!("{holder} has this {channel} address"),
+            What::Unregistered { channel, holder, .. } => format!("{holder} has this {channel} address no more"),
+            What::SoftBounced { channel, message, .. } => format!("message {message} did not get through to this {channel} address"),
             What::Absorbed { anonymous } => format!("has heard what {anonymous} did"),
             What::Expecting { anonymous, .. } => format!("waits for what {anonymous} leaves"),
             What::ExpectationEnded { anonymous } => format!("waits no longer for what {anonymous} leaves"),

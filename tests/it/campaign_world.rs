@@ -10,8 +10,8 @@ use bytes::Bytes;
 use flywheel::domain::{Millis, Namespace, Offset, PartitionId, Subject, SubjectKey};
 use flywheel::env::ManualClock;
 use flywheel::gateway::{
-    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, Options, Preference, Preview, ReadError, RunFound,
-    RunsAsked, RunsPage, Sources, WorkflowFound,
+    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, EffectFound, Options, Preference, Preview, ReadError,
+    RunFound, RunsAsked, RunsPage, Sources, WorkflowFound,
 };
 use flywheel::log::{BatchBuilder, Group, LogReader, LogWriter, MemoryLog, TopicPartition, Transaction};
 use flywheel::schema;
@@ -315,10 +315,16 @@ impl Campaigns for CampaignWorld {
         now(!self.behind.load(Ordering::Relaxed))
     }
 
-    fn effect<'a>(&'a self, of: &'a Access, effect: EffectId) -> Asking<'a, Option<(RunId, Subject)>> {
+    fn effect<'a>(&'a self, of: &'a Access, effect: EffectId) -> Asking<'a, Option<EffectFound>> {
         let state = self.state.lock();
+        let to = state.facts.iter().find_map(|(_, fact)| match &fact.what {
+            What::PermitGranted { effect: id, to, .. } if *id == effect => Some(to.clone()),
+            _ => None,
+        });
         let found = state.facts.iter().find_map(|(key, fact)| match &fact.what {
-            What::EffectRequested { effect: id, .. } if *id == effect && key.tenant() == of.tenant => Some((fact.run?, key.subject())),
+            What::EffectRequested { effect: id, target, .. } if *id == effect && key.tenant() == of.tenant => {
+                Some(EffectFound { run: fact.run?, subject: key.subject(), target: target.clone(), to: to.clone() })
+            }
             _ => None,
         });
         now(found)

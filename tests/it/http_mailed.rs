@@ -342,7 +342,7 @@ async fn a_bounce_is_an_event_of_whom_the_message_was_for() {
         let running = &running;
         async move { running.send(&request).await.json() }
     };
-    assert_eq!(hand_in(bounce(&effect)).await, json!({"kind": "bounce", "events": 1}));
+    assert_eq!(hand_in(bounce(&effect)).await, json!({"kind": "bounce", "events": 1, "address": "hard_bounce"}));
     assert_eq!(hand_in(bounce(&"7".repeat(32))).await["events"], 0, "of a message that nobody knows");
     assert_eq!(hand_in("Subject: Re: Hi\r\n\r\nThanks!".to_owned()).await["kind"], "other");
     let all = events(&running);

@@ -31,6 +31,7 @@ mod stream_loop;
 mod stream_poison;
 mod stream_recovery;
 mod stream_time;
+mod suppressions;
 mod tidy;
 mod topology;
 mod workflow_crash;

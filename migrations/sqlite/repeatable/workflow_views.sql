@@ -210,7 +210,8 @@ JOIN wf_definitions d ON d.definition_ref = r.definition_ref;
 
 DROP VIEW IF EXISTS workflow_suppressions;
 CREATE VIEW workflow_suppressions AS
-SELECT tenant_id, subject, channel, address, reason, datetime(since / 1000.0, 'unixepoch') AS since, datetime(until / 1000.0, 'unixepoch') AS until
+SELECT tenant_id, subject, channel, address, reason, said_by, datetime(since / 1000.0, 'unixepoch') AS since,
+       datetime(until / 1000.0, 'unixepoch') AS until
 FROM wf_suppressions;
 
 -- What fires by itself: delays, time-outs of waits, deadlines of approvals, next tries. Paused runs fire nothing.
@@ -298,4 +299,5 @@ JOIN wf_definitions d ON d.definition_ref = r.definition_ref
 WHERE e.last_error IS NOT NULL AND e.status <> 'done'
 UNION ALL
 SELECT tenant_id, subject, NULL, datetime(since / 1000.0, 'unixepoch'), 'suppressed', channel || ': ' || reason
-FROM wf_suppressions;
+FROM wf_suppressions
+WHERE subject NOT LIKE '@:%';

@@ -191,7 +191,7 @@ async fn api(config: &Config, whose: &Whose) -> anyhow::Result<Api> {
     Api::of(config, &whose.at.namespace, whose.tenant.as_deref()).await
 }
 
-fn by(whose: &Whose) -> String {
+pub fn by(whose: &Whose) -> String {
     whose.by.clone().unwrap_or_else(|| "command line".to_owned())
 }
 

@@ -1,8 +1,8 @@
 //! `flywheel workflow`: campaigns and journeys. Reading is here: definitions as files or as published, runs and figures from the read
 //! models, stories from the journal. Beside a running server or without one.
 
-mod act;
-mod api;
+pub(super) mod act;
+pub(super) mod api;
 mod figures;
 mod files;
 mod runs;
@@ -167,7 +167,7 @@ pub async fn run(config: &Config, asked: &Workflow, json: bool) -> anyhow::Resul
 }
 
 /// The read model that is meant, and whose rows of it.
-async fn readable(config: &Config, whose: &Whose) -> anyhow::Result<(Reader, TenantId)> {
+pub(super) async fn readable(config: &Config, whose: &Whose) -> anyhow::Result<(Reader, TenantId)> {
     let namespace = Namespace::new(&whose.at.namespace)?;
     let reader = people::reader(config, namespace.as_str())?;
     let tenant = people::tenant(config, &reader, namespace.as_str(), whose.tenant.as_deref()).await?;

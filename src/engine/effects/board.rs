@@ -472,7 +472,7 @@ fn bounded(outcome: Outcome) -> Outcome {
 /// What an outcome says about the destination: a refused input says that it works.
 fn health(outcome: &Outcome) -> Health {
     match outcome {
-        Outcome::Done { .. } | Outcome::NotDone => Health::Works,
+        Outcome::Done { .. } | Outcome::NotDone | Outcome::AddressRefused { .. } => Health::Works,
         Outcome::Failed { permanent: true, .. } | Outcome::Failed { category: Category::Data, .. } => Health::Works,
         // It never got there.
         Outcome::NotBegun { .. } => Health::Nothing,

@@ -18,6 +18,7 @@ pub(super) fn performed(namespace: &Namespace, request: &Request, outcome: &Outc
         Outcome::NotBegun { .. } => "not_begun",
         Outcome::Failed { .. } => "failed",
         Outcome::Unknown { .. } => "unknown",
+        Outcome::AddressRefused { .. } => "address_refused",
     };
     let labels = [
         ("namespace", namespace.as_str().to_owned()),

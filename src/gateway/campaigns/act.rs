@@ -285,9 +285,9 @@ impl Gateway {
         let found = self.app.campaigns.effect(&access, effect).await.map_err(read_failed)?;
         let subject = match &body.subject {
             Some(subject) => subject_of(subject)?,
-            None => found.clone().map(|(_, subject)| subject).ok_or_else(|| Refusal::Missing(format!("effect {effect}")))?,
+            None => found.clone().map(|found| found.subject).ok_or_else(|| Refusal::Missing(format!("effect {effect}")))?,
         };
-        let run = found.map_or(RunId(0), |(run, _)| run);
+        let run = found.map_or(RunId(0), |found| found.run);
         let by = by_of(body.by)?;
         let sent =
             self.send_command(&access.namespace, subject.key(&access.tenant), Input::Resolve { effect, done: body.done, by }).await?;

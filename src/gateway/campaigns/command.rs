@@ -99,6 +99,20 @@ impl Gateway {
         sent.pop().ok_or_else(|| Refusal::ReadFailed("a command was appended and has no place".to_owned()))
     }
 
+    /// Waits until the fold has decided these; false if the time is up first.
+    pub(in crate::gateway) async fn decided(&self, namespace: &Namespace, sent: &[Sent], wait: Duration) -> Result<bool, Refusal> {
+        let until = Instant::now() + wait.min(WAIT_MAX);
+        for one in sent {
+            while self.app.campaigns.decided(namespace, one.partition.partition).map_err(read_failed)? <= one.offset {
+                if Instant::now() >= until {
+                    return Ok(false);
+                }
+                tokio::time::sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
+            }
+        }
+        Ok(true)
+    }
+
     /// Follows a command through the journal until it is decided or the time is up.
     pub(in crate::gateway) async fn follow(
         &self,

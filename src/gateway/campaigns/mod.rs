@@ -66,7 +66,7 @@ impl Gateway {
     }
 
     /// The body as JSON; nothing at all is an empty object.
-    async fn json_body<T: DeserializeOwned>(&self, head: &Parts, sent: Body) -> Result<T, Refusal> {
+    pub(super) async fn json_body<T: DeserializeOwned>(&self, head: &Parts, sent: Body) -> Result<T, Refusal> {
         let text = self.small_body(head, sent).await?;
         let text = if text.trim_ascii().is_empty() { &b"{}"[..] } else { &text[..] };
         serde_json::from_slice(text).map_err(|error| Refusal::InvalidRequest(format!("the body: {error}")))
@@ -113,7 +113,7 @@ pub(super) fn subject_of(text: &str) -> Result<Subject, Refusal> {
 }
 
 /// `?wait=SECONDS`, up to half a minute.
-fn wait_of(head: &Parts) -> Result<Option<Duration>, Refusal> {
+pub(super) fn wait_of(head: &Parts) -> Result<Option<Duration>, Refusal> {
     let Some(text) = query(head.uri.query(), "wait") else { return Ok(None) };
     match text.parse::<u16>() {
         Ok(0) => Ok(None),
@@ -140,7 +140,7 @@ fn cause_of(head: &Parts, given: Option<String>) -> Result<String, Refusal> {
 }
 
 /// Who says so: as the caller states it.
-fn by_of(given: Option<String>) -> Result<String, Refusal> {
+pub(super) fn by_of(given: Option<String>) -> Result<String, Refusal> {
     let by = given.filter(|by| !by.trim().is_empty()).unwrap_or_else(|| "api".to_owned());
     text_of("by", by)
 }
@@ -152,12 +152,12 @@ fn text_of(what: &str, text: String) -> Result<String, Refusal> {
     Ok(text)
 }
 
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     format!("{:?}", text.chars().take(80).collect::<String>())
 }
 
 /// 202: it is in the log, and nobody has waited for what comes of it.
-const TAKEN: StatusCode = StatusCode::ACCEPTED;
+pub(super) const TAKEN: StatusCode = StatusCode::ACCEPTED;
 
 impl Gateway {
     pub(super) fn answer_of(&self, result: Result<Response<Body>, Refusal>) -> Response<Body> {

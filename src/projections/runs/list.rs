@@ -27,6 +27,16 @@ pub struct RunQuery {
     pub limit: u32,
 }
 
+/// The run and subject that an effect belongs to; of a message also where it went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EffectOf {
+    pub run: String,
+    pub subject: String,
+    /// The channel, agent or webhook.
+    pub target: String,
+    pub address: Option<String>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct RunPage {
     pub runs: Vec<Run>,
@@ -213,12 +223,12 @@ impl Reader {
         Ok(Some(RunDetail { run, at, effects, settled }))
     }
 
-    /// The run and subject that an effect belongs to.
-    pub async fn effect_of(&self, tenant: &TenantId, effect: EffectId) -> Result<Option<(String, String)>, Error> {
-        let sql = "SELECT r.run_id, r.subject FROM wf_effects AS e JOIN wf_runs AS r ON r.run_ref = e.run_ref \
-                   WHERE e.effect_id = ? AND r.tenant_id = ?";
+    /// Whose an effect is.
+    pub async fn effect_of(&self, tenant: &TenantId, effect: EffectId) -> Result<Option<EffectOf>, Error> {
+        let sql = "SELECT r.run_id, r.subject, e.target, m.address FROM wf_effects AS e JOIN wf_runs AS r ON r.run_ref = e.run_ref \
+                   LEFT JOIN wf_messages AS m ON m.effect_ref = e.effect_ref WHERE e.effect_id = ? AND r.tenant_id = ?";
         let rows = self.rows(sql.to_owned(), &[&effect.to_string(), tenant.as_str()]).await?;
-        Ok(rows.first().map(|row| (row.get(0), row.get(1))))
+        Ok(rows.first().map(|row| EffectOf { run: row.get(0), subject: row.get(1), target: row.get(2), address: row.get(3) }))
     }
 
     /// How many runs each workflow has in each status.

@@ -1,4 +1,5 @@
-//! What the product asks of the read models of workflows: runs, approvals, timers, the funnel, results per arm, and stories.
+//! What the product asks of the read models of workflows: runs, approvals, timers, the funnel, results per arm, suppressed addresses, and
+//! stories.
 //!
 //! Rows come from the tables that `tables::workflow` fills; a story comes from `journal` itself, which is not copied into SQL.
 
@@ -7,12 +8,14 @@ mod figures;
 mod interval;
 mod list;
 mod story;
+mod suppressions;
 
 pub use approvals::{Approval, ApprovalQuery};
 pub use figures::{ArmResult, Funnel, Timer, Way};
 pub use interval::{Interval, newcombe, wilson};
-pub use list::{Effect, Node, Paused, Run, RunDetail, RunPage, RunQuery, StatusCount};
+pub use list::{Effect, EffectOf, Node, Paused, Run, RunDetail, RunPage, RunQuery, StatusCount};
 pub use story::{Line, Stretch, Teller, story};
+pub use suppressions::{Suppression, SuppressionPage, SuppressionQuery};
 
 use crate::domain::Millis;
 

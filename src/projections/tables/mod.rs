@@ -45,7 +45,7 @@ pub enum Applied {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Who<'a> {
     tenant: &'a str,
-    /// `u:ID` or `a:ID`.
+    /// `u:ID` or `a:ID`; in the journal also `@:HASH`.
     subject: &'a str,
     id: &'a str,
     is_user: bool,
@@ -57,7 +57,7 @@ impl<'a> Who<'a> {
         let (tenant, subject) = key.split_once('\0')?;
         let (mark, id) = subject.split_once(':')?;
         match mark {
-            "u" | "a" => Some(Who { tenant, subject, id, is_user: mark == "u" }),
+            "u" | "a" | "@" => Some(Who { tenant, subject, id, is_user: mark == "u" }),
             _ => None,
         }
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::log::{self, Committed, Fetched, Group, LogReader, TopicInfo, TopicPartition, Watermarks};
-use crate::projections::runs::RunQuery;
+use crate::permit::{AddressKey, Cause};
+use crate::projections::runs::{EffectOf, RunQuery};
 use crate::schema::records::{Activated, JournalRecord};
-use crate::workflow::{Definition, Fact};
+use crate::workflow::{Definition, Fact, What};
 
 /// The last moment that anything is known of.
 pub const NOW: &str = "2024-03-04T10:00:00Z";
@@ -175,6 +176,13 @@ pub fn campaign(world: &World) {
         let activated = Activated { kind: "workflow", name: "winback", digest: &digest, from: 0 };
         world.append("journal", 0, "", &JournalRecord::Activated(activated));
     }
+    let address = AddressKey::of("email", "zoe@example.org");
+    let (channel, reason, said) = ("email".to_owned(), Cause::HardBounce, Millis::parse("2024-03-02T08:00:00Z").unwrap());
+    let by = "message 0ddba110ddba110ddba110ddba110ddb".to_owned();
+    let suppressed = Fact { at: said, run: None, what: What::Suppressed { address, channel, reason, said, until: None, by } };
+    for subject in [format!("@:{address}"), "u:zoe".to_owned(), "u:zed".to_owned()] {
+        append_fact(world, 0, &subject, &suppressed);
+    }
     for partition in [0, 1] {
         time(world, partition, Millis::parse(NOW).unwrap().0);
     }
@@ -217,7 +225,9 @@ fn the_reader_answers_what_the_command_line_and_the_api_ask() {
     assert_eq!((found.at.len(), found.effects.len(), found.effects[1].status.as_str()), (1, 2, "retrying"));
     assert_eq!(found.at[0].until, found.effects[1].next_try_at);
     let effect = crate::workflow::EffectId::parse(&found.effects[1].effect).unwrap();
-    assert_eq!(block_on(reader.effect_of(&acme, effect)).unwrap(), Some((gus.run.clone(), "u:gus".to_owned())));
+    let (subject, target) = ("u:gus".to_owned(), "email".to_owned());
+    let whose = EffectOf { run: gus.run.clone(), subject, target, address: Some("person@example.org".to_owned()) };
+    assert_eq!(block_on(reader.effect_of(&acme, effect)).unwrap(), Some(whose));
     let other = TenantId::new("other").unwrap();
     assert_eq!(block_on(reader.run(&other, gus.id().unwrap())).unwrap(), None, "another tenant's run is not there");
 

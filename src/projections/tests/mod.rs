@@ -60,7 +60,7 @@ impl World {
         TopicPartition { topic: info.id, partition: PartitionId(partition) }
     }
 
-    /// Appends one record under `subject` (`u:..` or `a:..`).
+    /// Appends one record under `subject` (`u:..`, `a:..` or `@:..`).
     pub fn append<'a, T: Wire<'a>>(&self, topic: &str, partition: u32, subject: &str, record: &T) -> Offset {
         self.append_of("acme", topic, partition, subject, record)
     }
@@ -69,6 +69,7 @@ impl World {
         let tenant = TenantId::new(tenant).unwrap();
         let key = match subject.split_once(':') {
             Some(("u", id)) => Subject::user(id).key(&tenant).bytes().clone(),
+            Some(("@", hash)) => Subject::address(hash).key(&tenant).bytes().clone(),
             Some((_, id)) => Subject::anonymous(id).key(&tenant).bytes().clone(),
             None => Default::default(),
         };

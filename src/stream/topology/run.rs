@@ -181,7 +181,7 @@ fn why(predicate: &Predicate<Field>, profile: &dyn Lookup<Field>, at: Millis) ->
 fn name(who: &Subject) -> String {
     match who {
         Subject::User(id) => id.to_string(),
-        Subject::Anonymous(_) => who.to_string(),
+        Subject::Anonymous(_) | Subject::Address(_) => who.to_string(),
     }
 }
 

@@ -93,6 +93,12 @@ impl Turn<'_, '_> {
                 self.failed(run, &pending, attempt, &Failure { category, error: cut(error), permanent, retry_after_ms, timed_out: false });
             }
             Outcome::Unknown { error } => self.unknown(run, &pending, attempt, error),
+            Outcome::AddressRefused { address, error } => {
+                self.note(What::AddressRefused { effect, address: *address, channel: pending.target.clone() });
+                let (category, error) = (Category::Data, cut(error));
+                let failure = Failure { category, error, permanent: true, retry_after_ms: None, timed_out: false };
+                self.failed(run, &pending, attempt, &failure);
+            }
         }
         Ok(())
     }
@@ -163,13 +169,19 @@ impl Turn<'_, '_> {
         if !settling.outstanding.contains(&attempt) {
             return Err(Rejection::NotThisAttempt(attempt));
         }
+        let (run, message) = (settling.run, settling.message.as_ref().map(|message| message.channel.clone()));
+        if let (Outcome::AddressRefused { address, .. }, Some(channel)) = (outcome, message) {
+            self.note(What::AddressRefused { effect, address: *address, channel });
+        }
         let (outcome, result) = match outcome {
             Outcome::Done { result } if too_large(result).is_none() => (Settled::Done, result.clone()),
             Outcome::Done { .. } => (Settled::Done, Json::Null),
-            Outcome::Failed { .. } | Outcome::NotDone | Outcome::NotBegun { .. } => (Settled::NotDone, Json::Null),
+            Outcome::Failed { .. } | Outcome::NotDone | Outcome::NotBegun { .. } | Outcome::AddressRefused { .. } => {
+                (Settled::NotDone, Json::Null)
+            }
             Outcome::Unknown { .. } => (Settled::Unknown, Json::Null),
         };
-        let what = What::EffectSettled { effect, run: settling.run, attempt, outcome, result };
+        let what = What::EffectSettled { effect, run, attempt, outcome, result };
         self.note(what);
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! A turn decides one thing at a time and evolves its own copy by each fact at once, so what is decided next sees it. After the input
 //! itself, every run moves as far as it can: that part depends on the state alone, which is why a journal cut anywhere goes on the same.
 
+mod address;
 mod control;
 mod effects;
 mod happen;
@@ -125,6 +126,18 @@ impl Turn<'_, '_> {
             }
             Input::Suppress { .. } | Input::Unsuppress { .. } => {
                 self.suppression(input);
+                Ok(())
+            }
+            Input::Register { address, channel, holder } => {
+                self.register(*address, channel, holder);
+                Ok(())
+            }
+            Input::Unregister { address, channel, holder } => {
+                self.unregister(*address, channel, holder);
+                Ok(())
+            }
+            Input::SoftBounce { address, channel, message, at } => {
+                self.soft_bounce(*address, channel, message, *at);
                 Ok(())
             }
             Input::Expect { anonymous, absorb } => {

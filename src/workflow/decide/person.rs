@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
+use super::super::address::{ADDRESSES, address_key};
 use super::super::carry::Carry;
 use super::super::context::Clock;
 use super::super::fact::{Fact, What};
@@ -22,8 +23,10 @@ impl Turn<'_, '_> {
     }
 
     pub(super) fn attribute(&mut self, name: &str, value: &Json) {
-        if self.state.attributes.get(name) != Some(value) {
-            self.note(What::AttributeSet { name: name.to_owned(), value: value.clone() });
+        let before = self.state.attributes.get(name);
+        if before != Some(value) {
+            let was = before.filter(|_| ADDRESSES.iter().any(|(attribute, _)| *attribute == name)).cloned();
+            self.note(What::AttributeSet { name: name.to_owned(), value: value.clone(), was });
             if name == "time_zone" {
                 self.ask_anew();
             }
@@ -57,21 +60,27 @@ impl Turn<'_, '_> {
         }
     }
 
+    /// A word about an address: to itself, or to a person who has it. One that reaches somebody who has another by now says nothing.
     pub(super) fn suppression(&mut self, input: &Input) {
+        let (Input::Suppress { address, .. } | Input::Unsuppress { address, .. }) = input else { return };
+        let has_it = |(name, value): (&String, &Json)| address_key(name, value) == Some(*address);
+        if !self.context.is_address() && !self.state.attributes.iter().any(has_it) {
+            return;
+        }
         match input.clone() {
-            Input::Suppress { address, channel, reason, at: said, until } => {
+            Input::Suppress { address, channel, reason, at: said, until, by } => {
                 let mut after = self.state.suppressions.clone();
                 after.suppress(address, reason, said, until);
                 if after != self.state.suppressions {
-                    self.note(What::Suppressed { address, channel, reason, said, until });
+                    self.note(What::Suppressed { address, channel, reason, said, until, by });
                     self.stop_forbidden();
                 }
             }
-            Input::Unsuppress { address, channel, at: said } => {
+            Input::Unsuppress { address, channel, at: said, by } => {
                 let mut after = self.state.suppressions.clone();
                 after.lift(address, said);
                 if after != self.state.suppressions {
-                    self.note(What::Unsuppressed { address, channel, said });
+                    self.note(What::Unsuppressed { address, channel, said, by });
                 }
             }
             _ => {}

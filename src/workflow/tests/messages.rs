@@ -221,9 +221,11 @@ fn a_suppressed_address_stops_what_waits_and_a_lifted_one_is_free_again() {
     scene.finish(failed(Category::Integration)).unwrap();
     let address = AddressKey::of("email", "ann@example.org");
     let (at, channel) = (scene.now, "email".to_owned());
-    scene.give(Input::Suppress { address, channel: channel.clone(), reason: Cause::HardBounce, at, until: None }).unwrap();
+    scene
+        .give(Input::Suppress { address, channel: channel.clone(), reason: Cause::HardBounce, at, until: None, by: String::new() })
+        .unwrap();
     scene.tells(&["the email address was suppressed", "e refused: the address is suppressed", "run ended completed: may not"]);
-    scene.give(Input::Unsuppress { address, channel, at: at + 1 }).unwrap();
+    scene.give(Input::Unsuppress { address, channel, at: at + 1, by: String::new() }).unwrap();
     marketing_email_is_sent(&mut scene, "m2");
     scene.tells(&["the email address is no longer suppressed", "run of w started", "e permitted"]);
 }
@@ -349,7 +351,7 @@ fn a_state_with_everything_in_it_comes_back_from_its_bytes() {
     scene.says("marketing", true);
     let address = AddressKey::of("email", "ann@example.org");
     let (at, channel) = (scene.now, "email".to_owned());
-    scene.give(Input::Suppress { address, channel, reason: Cause::SoftBounces, at, until: Some(at + DAY_MS) }).unwrap();
+    scene.give(Input::Suppress { address, channel, reason: Cause::SoftBounces, at, until: Some(at + DAY_MS), by: String::new() }).unwrap();
     scene.give(Input::Expect { anonymous: "a1".to_owned(), absorb: false }).unwrap();
     scene.event("Signed Up", "m1", json!({ "n": 1 }));
     let mut bytes = Vec::new();

@@ -1,5 +1,6 @@
 //! The core held against its promises: shipped workflows, refusals at check, single decisions, and chance.
 
+mod addresses;
 mod begins;
 mod bounds;
 mod clocks;

@@ -193,6 +193,6 @@ fn a_word_against_sending_counts_also_where_nothing_more_is_held() {
     assert_eq!(scene.count(|what| matches!(what, What::ConsentStated { stated, .. } if stated.len() == 1)), 1, "a yes waits its turn");
     let address = crate::permit::AddressKey::of("email", "ann@example.org");
     let (channel, reason, at) = ("email".to_owned(), crate::permit::Cause::Complaint, scene.now);
-    assert_eq!(scene.give(Input::Suppress { address, channel, reason, at, until: None }), too_much);
+    assert_eq!(scene.give(Input::Suppress { address, channel, reason, at, until: None, by: String::new() }), too_much);
     scene.tells(&["the email address was suppressed"]);
 }

@@ -179,8 +179,8 @@ impl World {
     fn word(&self, which: u8, cause: String) -> Input {
         let (address, channel, at) = (AddressKey::of("email", "ann@example.org"), "email".to_owned(), self.now);
         match which % 5 {
-            0 => Input::Suppress { address, channel, reason: Cause::SoftBounces, at, until: Some(at + 3_600_000) },
-            1 => Input::Unsuppress { address, channel, at: at + 1 },
+            0 => Input::Suppress { address, channel, reason: Cause::SoftBounces, at, until: Some(at + 3_600_000), by: String::new() },
+            1 => Input::Unsuppress { address, channel, at: at + 1, by: String::new() },
             _ => {
                 let purpose = ["marketing", "product"][usize::from(which % 2)].to_owned();
                 let stated = vec![Stated { purpose, channel: String::new(), granted: which > 80 }];

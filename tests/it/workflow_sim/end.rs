@@ -108,6 +108,8 @@ impl Life {
             assert!(subject.next_wake(clock).is_none(), "no timer lost: {key:?} {subject:#?}");
         }
         promises::all(&self.journal.facts, clock);
+        let told = promises::whoever_holds_an_address_knows_what_is_said_of_it(&self.journal.subjects, self.now());
+        self.counts.add("suppressed", told);
         self.one_key_outside();
         self.as_it_must_be();
         self.counts_balance();

@@ -24,7 +24,7 @@ const SEEDS_ENOUGH: u64 = 150;
 const WORKERS: usize = 2;
 
 /// What a run of all seeds must have come across.
-const HAPPENS: [&str; 24] = [
+const HAPPENS: [&str; 25] = [
     "crashes",
     "performed",
     "performed again",
@@ -49,6 +49,7 @@ const HAPPENS: [&str; 24] = [
     "seeds",
     "scheduled",
     "broadcasts",
+    "suppressed",
 ];
 
 fn number(name: &str) -> Option<u64> {

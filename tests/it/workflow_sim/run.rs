@@ -174,7 +174,7 @@ impl Life {
         let setting = format!("{:?} {:?} {:?}\n{}", self.time, self.partitions, self.options, texts.join("\n"));
         self.tell(|| setting);
         for who in PEOPLE {
-            let address = format!("{}@example.org", who.trim_start_matches("a:"));
+            let address = address_of(who);
             let body = json!({ "type": "identify", "traits": { "email": address, "time_zone": "Europe/Berlin" } });
             self.send(who, body);
         }
@@ -408,6 +408,10 @@ impl Life {
                 let granted = self.rng.random_bool(0.6);
                 json!({ "type": "track", "event": "Consent Updated", "properties": { "purpose": purpose, "channel": "email", "granted": granted } })
             }
+            10 if self.rng.random_bool(0.1) => {
+                let address = address_of(PEOPLE[self.rng.random_range(0..PEOPLE.len())]);
+                json!({ "type": "identify", "traits": { "email": address } })
+            }
             10 if self.rng.random_bool(0.3) => {
                 let user = ["u0", "u1"][self.rng.random_range(0..2)];
                 return self.send("a:a0", json!({ "type": "identify", "userId": user }));
@@ -503,11 +507,19 @@ impl Life {
             4 | 5 => Input::Attribute { name: "number".to_owned(), value: json!(self.sent) },
             6 => {
                 let who = ["u0", "u1", "u2"][self.rng.random_range(0..3)];
-                let (address, channel) = (AddressKey::of("email", &format!("{who}@example.org")), "email".to_owned());
+                let (address, channel) = (AddressKey::of("email", &address_of(who)), "email".to_owned());
                 let at = self.now();
+                key = Who::address(&address.to_string()).key(&tenant()).bytes().clone();
                 match self.rng.random_bool(0.5) {
-                    true => Input::Suppress { address, channel, reason: Cause::Complaint, at, until: Some(at + HOUR_MS) },
-                    false => Input::Unsuppress { address, channel, at },
+                    true => Input::Suppress {
+                        address,
+                        channel,
+                        reason: Cause::Complaint,
+                        at,
+                        until: self.rng.random_bool(0.5).then_some(at + HOUR_MS),
+                        by: String::new(),
+                    },
+                    false => Input::Unsuppress { address, channel, at, by: String::new() },
                 }
             }
             // What nobody can read, or what went round too often.
@@ -623,5 +635,13 @@ impl Life {
             self.tell(|| format!("    {key:?} {fact:?}"));
             self.executor.hear(&key, &fact);
         }
+    }
+}
+
+/// Two of them share one.
+pub fn address_of(who: &str) -> String {
+    match who.trim_start_matches("a:") {
+        "u1" | "u2" => "family@example.org".to_owned(),
+        who => format!("{who}@example.org"),
     }
 }

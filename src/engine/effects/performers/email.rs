@@ -14,8 +14,10 @@ use crate::channels::outbox::Outbox;
 use crate::channels::smtp::Smtp;
 use crate::channels::template::Rendered;
 use crate::channels::track::tracked;
+use crate::channels::{Failure, Refused};
 use crate::domain::{DAY_MS, Namespace};
 use crate::env::Clock;
+use crate::permit::AddressKey;
 use crate::workflow::{Category, Outcome};
 
 /// How long the links of a message work.
@@ -146,6 +148,9 @@ impl Email {
         };
         match sent {
             Ok(_) => Outcome::Done { result: self.result(request) },
+            Err(Failure::Refused { of: Refused::Address, text }) => {
+                Outcome::AddressRefused { address: AddressKey::of(&request.target, &leave.to), error: text }
+            }
             Err(failure) => unsent(&failure),
         }
     }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::call::Call;
 use crate::agents::Agent;
-use crate::channels::Failure;
+use crate::channels::{Failure, Refused};
 use crate::workflow::{Category, Outcome};
 
 /// One of `agents`.
@@ -45,8 +45,8 @@ fn unsent(failure: &Failure) -> Outcome {
     match failure {
         Failure::Permit(_) => Outcome::NotBegun { why: error },
         Failure::Passing(_) => passing(Category::Integration, error),
-        Failure::Refused { is_address: true, .. } => refusal(Category::Data, error),
-        Failure::Refused { .. } => refusal(Category::Api, error),
+        Failure::Refused { of: Refused::Address | Refused::Recipient, .. } => refusal(Category::Data, error),
+        Failure::Refused { of: Refused::Message, .. } => refusal(Category::Api, error),
         Failure::Unknown(_) => Outcome::Unknown { error },
     }
 }

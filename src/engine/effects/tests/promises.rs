@@ -83,6 +83,7 @@ impl World {
                     Outcome::NotBegun { .. } => "not begun",
                     Outcome::Failed { .. } => "failed",
                     Outcome::Unknown { .. } => "unknown",
+                    Outcome::AddressRefused { .. } => "address refused",
                 };
                 format!("{outcome} {} {attempt}", effect.0)
             }

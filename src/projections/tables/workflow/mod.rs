@@ -24,7 +24,7 @@ use crate::domain::{Digest, Offset, PartitionId};
 use crate::projections::Error;
 use crate::projections::bulk::Cell;
 use crate::schema::records::{JournalFact, JournalRecord};
-use crate::workflow::{EffectId, RunId};
+use crate::workflow::{EffectId, RunId, address_key};
 
 /// Runs kept in memory after a batch, in each of two generations. One takes about a kilobyte; who sleeps longer is loaded again.
 const KEPT_MAX: usize = 8_192;
@@ -103,12 +103,18 @@ impl Workflows {
 
     fn add_fact(&mut self, key: &[u8], fact: &JournalFact<'_>, partition: u32, offset: Offset) -> Result<bool, String> {
         let told = Told::read(fact.body).map_err(|error| format!("not a fact: {error}"))?;
+        // What somebody has is in `profiles`; what they had may be on the list.
+        let told = if matches!(told, Told::AttributeSet { was: None, .. }) { Told::Nothing {} } else { told };
         let run = match fact.run {
             "" => None,
             run => Some(RunId::parse(run).ok_or_else(|| format!("{run:?} is no run id"))?),
         };
         let who = match told {
-            Told::RunStarted { .. } | Told::RunSkipped { .. } | Told::Suppressed { .. } | Told::Unsuppressed { .. } => {
+            Told::RunStarted { .. }
+            | Told::RunSkipped { .. }
+            | Told::AttributeSet { .. }
+            | Told::Suppressed { .. }
+            | Told::Unsuppressed { .. } => {
                 let who = Who::parse(key).ok_or("its key is not tenant, zero byte, 'u:' or 'a:', id")?;
                 Some(Box::new((who.tenant.to_owned(), who.subject.to_owned())))
             }
@@ -189,10 +195,15 @@ impl Workflows {
                 let texts = [who.0, who.1, workflow, reason, cause].map(Cell::Text);
                 self.cells.skips.extend([Cell::Int(place)].into_iter().chain(texts).chain([at.into()]));
             }
-            Told::Suppressed { address, channel, reason, said, until } => {
+            Told::Suppressed { address, channel, reason, said, until, by } => {
                 let Some(who) = who else { return };
                 let address = [who.0, who.1, channel, address];
-                self.cells.suppressions.push(Suppression { address, word: Some((reason, said, until)) });
+                self.cells.suppressions.push(Suppression { address, word: Some((reason, said, until, by)) });
+            }
+            Told::AttributeSet { name, was } => {
+                let (Some(who), Some(address)) = (who, was.and_then(|was| address_key(&name, &was))) else { return };
+                let address = [who.0, who.1, String::new(), address.to_string()];
+                self.cells.suppressions.push(Suppression { address, word: None });
             }
             Told::Unsuppressed { address, channel } => {
                 let Some(who) = who else { return };

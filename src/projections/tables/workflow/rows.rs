@@ -26,11 +26,11 @@ pub struct Statements {
     time: Statement,
 }
 
-/// Tenant, subject, channel and address, with reason, since and until; without them it is lifted.
+/// Tenant, subject, channel and address, with reason, since, until and who said so; without them it is lifted.
 #[derive(Debug)]
 pub struct Suppression {
     pub address: [String; 4],
-    pub word: Option<(String, i64, Option<i64>)>,
+    pub word: Option<(String, i64, Option<i64>, String)>,
 }
 
 /// Rows to be written that are made by more than one place.
@@ -183,9 +183,11 @@ impl Statements {
             ),
             suppressions: Statement::new(
                 "wf_suppressions",
-                "INSERT OR REPLACE INTO",
-                &["tenant_id", "subject", "channel", "address", "reason", "since", "until"],
-                "",
+                "INSERT INTO",
+                &["tenant_id", "subject", "channel", "address", "reason", "since", "until", "said_by"],
+                // What holds for good is not shortened by what holds for a time.
+                "ON CONFLICT DO UPDATE SET reason = excluded.reason, since = excluded.since, until = excluded.until, \
+                 said_by = excluded.said_by WHERE until IS NOT NULL OR excluded.until IS NULL",
             ),
             time: Statement::new("wf_time", "INSERT OR REPLACE INTO", &["partition", "time"], ""),
         }
@@ -233,14 +235,14 @@ impl Statements {
     async fn suppress(&self, connection: &mut SqliteConnection, suppression: Suppression) -> Result<(), Error> {
         let Suppression { address, word } = suppression;
         match word {
-            Some((reason, since, until)) => {
-                let cells = address.map(Cell::Text).into_iter().chain([Cell::Text(reason), since.into(), until.into()]);
+            Some((reason, since, until, by)) => {
+                let cells = address.map(Cell::Text).into_iter().chain([Cell::Text(reason), since.into(), until.into(), text(&by)]);
                 self.suppressions.write(connection, cells.collect()).await
             }
             None => {
-                let sql = "DELETE FROM wf_suppressions WHERE tenant_id = ? AND subject = ? AND channel = ? AND address = ?";
-                let [tenant, subject, channel, address] = address;
-                let gone = sqlx::query(sql).bind(tenant).bind(subject).bind(channel).bind(address);
+                let sql = "DELETE FROM wf_suppressions WHERE tenant_id = ? AND subject = ? AND address = ?";
+                let [tenant, subject, _, address] = address;
+                let gone = sqlx::query(sql).bind(tenant).bind(subject).bind(address);
                 gone.execute(connection).await.map_err(Error::sql("wf_suppressions")).map(drop)
             }
         }

@@ -99,12 +99,14 @@ kinds! {
     Redirected "redirected" { to: String, }
     RunPaused "run_paused" { reason: String, by: String, }
     RunResumed "run_resumed" { }
+    AttributeSet "attribute_set" { name: String, #[serde(default)] was: Option<serde_json::Value>, }
     Suppressed "suppressed" {
         address: String,
         channel: String,
         reason: String,
         said: i64,
         #[serde(default)] until: Option<i64>,
+        #[serde(default)] by: String,
     }
     Unsuppressed "unsuppressed" { address: String, channel: String, }
     RunEnded "run_ended" { ending: String, #[serde(default)] outcome: String, }
