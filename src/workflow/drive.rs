@@ -122,6 +122,10 @@ impl Drive<'_, '_> {
 
     fn event(&mut self, input: &Input, at: Millis) {
         match input {
+            // Said behind a word that is still to be decided: after it, or nobody would ever say it again.
+            Input::Absorbed { anonymous } if let Some(at) = self.state.held_expectation(anonymous) => {
+                self.run_up_to(Some((place(at, input), input)));
+            }
             // By hand, and there to end what does not end; what a login brings has no time of its own.
             Input::Terminate { .. } | Input::Carry(_) | Input::Absorbed { .. } => {
                 self.apply(input, if self.state.now == Millis(0) { at } else { self.state.now });
@@ -304,6 +308,12 @@ impl Subject {
     fn asked_at(&self, run: RunId) -> Option<Millis> {
         let steps = self.runs.get(&run)?.steps.values();
         steps.filter(|step| step.doing == Doing::Asking).map(|step| step.since).min()
+    }
+
+    /// When a login will be said whose history is to be told, while that is held.
+    fn held_expectation(&self, of: &str) -> Option<Millis> {
+        let is_it = |kept: &&Kept| matches!(&kept.input, Input::Expect { anonymous, absorb: true } if anonymous == of);
+        self.held.iter().rev().find(is_it).map(|kept| kept.at)
     }
 
     /// Keeps an input in its place, after those of the same place.

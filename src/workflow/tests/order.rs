@@ -196,3 +196,15 @@ fn a_word_against_sending_counts_also_where_nothing_more_is_held() {
     assert_eq!(scene.give(Input::Suppress { address, channel, reason, at, until: None, by: String::new() }), too_much);
     scene.tells(&["the email address was suppressed"]);
 }
+
+#[test]
+fn that_a_logins_history_was_told_is_decided_after_that_it_is_coming() {
+    let mut scene = event_time(COMMAND, &format!("{AGENT}{WAIT}"));
+    scene.start("m1").unwrap();
+    scene.give(Input::Expect { anonymous: "a1".to_owned(), absorb: true }).unwrap();
+    scene.give(Input::Absorbed { anonymous: "a1".to_owned() }).unwrap();
+    assert!(scene.state.absorbing.is_empty() && scene.state.held.len() == 2);
+    scene.finish(done()).unwrap();
+    assert!(scene.state.absorbing.is_empty() && scene.state.held.is_empty(), "{:?}", scene.state.absorbing);
+    assert_eq!(scene.count(|what| matches!(what, What::Absorbed { .. })), 1);
+}
