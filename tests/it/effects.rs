@@ -83,6 +83,7 @@ const OUTSIDE: &str = r#"
     kind = "effect"
     agent = "oracle"
     input = { question = "'why'" }
+    returns = { answer = "int" }
     retry = { attempts = 3, first = "1s", most = "1s" }
     timeout = "10s"
     next = "done"
@@ -309,7 +310,7 @@ fn an_http_worker_gets_the_call_with_its_key_and_is_asked_again_after_it_was_bus
         seen.lock().push((key, body));
         match seen.lock().len() {
             1 => (axum::http::StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")], "busy".to_owned()),
-            _ => (axum::http::StatusCode::OK, [("retry-after", "0")], json!({ "answer": 42 }).to_string()),
+            _ => (axum::http::StatusCode::OK, [("retry-after", "0")], json!({ "answer": 42, "page": "x".repeat(100_000) }).to_string()),
         }
     };
     let app = axum::Router::new().route("/perform", axum::routing::post(answer));
@@ -326,7 +327,8 @@ fn an_http_worker_gets_the_call_with_its_key_and_is_asked_again_after_it_was_bus
         What::EffectCompleted { result, attempt: 2, .. } => Some(result.clone()),
         _ => None,
     });
-    assert_eq!(result, Some(json!({ "answer": 42 })));
+    let cut = "the result is 100030 bytes long, at most 65536 are kept";
+    assert_eq!(result, Some(json!({ "answer": 42, "error": cut })), "of a long one what is declared is kept");
     let asked = asked.lock();
     assert_eq!(asked.len(), 2);
     assert_eq!((&asked[0].0, &asked[1].1["effect"]), (&asked[1].0, &json!(asked[0].0)), "one key for both attempts");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustc_hash::FxBuildHasher;
 
 use super::breaker::Told as Health;
-use super::call::{Call, Leave, Needs, Request};
+use super::call::{ANSWER_BYTES_MAX, Call, Leave, Needs, Request};
 use super::lane::{Granted, Lane, begin_by, valid_ms};
 use super::notices::{self, Notice};
 use super::pending::{Change, Pending, Slot, Standing};
@@ -18,7 +18,7 @@ use super::schedule::{self, LaneIx, Limits, Schedule, Ticket, Turn};
 use super::told::{self, Told};
 use crate::domain::{Millis, SubjectKey};
 use crate::permit::{Executor, Grant};
-use crate::workflow::{Category, CodecError, Input, Outcome, Performer, RESULT_BYTES_MAX, RunId};
+use crate::workflow::{Category, CodecError, Input, Outcome, Performer, RunId};
 
 /// The limits of a destination.
 pub type LimitsOf = Box<dyn Fn(Performer, &str) -> Limits + Send>;
@@ -454,15 +454,15 @@ fn started(request: &Arc<Request>, attempt: u32, executor: String, appended: Mil
     Input::EffectStarted { effect: request.effect, attempt, executor, appended }
 }
 
-/// A result longer than is kept is cut down to saying so: it was done.
+/// A result longer than a record holds is cut down to saying so: it was done. What is kept of others, their subject's fold decides.
 fn bounded(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Done { result } => {
             let bytes = result.to_string().len();
-            if bytes <= RESULT_BYTES_MAX {
+            if bytes <= ANSWER_BYTES_MAX {
                 return Outcome::Done { result };
             }
-            let error = format!("the result is {bytes} bytes long, at most {RESULT_BYTES_MAX} are kept");
+            let error = format!("the result is {bytes} bytes long, at most {ANSWER_BYTES_MAX} are taken");
             Outcome::Done { result: serde_json::json!({ "error": error }) }
         }
         other => other,

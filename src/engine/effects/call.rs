@@ -14,6 +14,10 @@ use crate::domain::{Millis, SubjectKey};
 use crate::permit::{EffectKey, Priority, SendPermit};
 use crate::workflow::{EffectId, Outcome, Performer, RunId, Unknown};
 
+/// Of a result, what is handed in: the subject's fold keeps less, and of a long one what its node declares (docs/effects.md). A longer one
+/// would not fit into a record.
+pub const ANSWER_BYTES_MAX: usize = 512 * 1024;
+
 /// What an effect asks for: the same for all of its attempts.
 #[derive(Debug)]
 pub struct Request {

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::super::call::{Call, Leave, Performing, Remote};
+use super::super::call::{ANSWER_BYTES_MAX, Call, Leave, Performing, Remote};
 use super::{passing, refusal};
-use crate::workflow::{Category, Outcome, RESULT_BYTES_MAX, Unknown};
+use crate::workflow::{Category, Outcome, Unknown};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
@@ -74,9 +74,9 @@ async fn answer(call: &Call, mut response: reqwest::Response) -> Outcome {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() <= RESULT_BYTES_MAX => body.extend_from_slice(&chunk),
+            Ok(Some(chunk)) if body.len() + chunk.len() <= ANSWER_BYTES_MAX => body.extend_from_slice(&chunk),
             Ok(Some(_)) if (200..300).contains(&status) => {
-                let error = format!("the result is longer than {RESULT_BYTES_MAX} bytes");
+                let error = format!("the result is longer than {ANSWER_BYTES_MAX} bytes");
                 return Outcome::Done { result: json!({ "error": error }) };
             }
             Ok(None) | Ok(Some(_)) => break,

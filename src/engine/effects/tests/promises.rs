@@ -288,11 +288,11 @@ fn a_destination_that_fails_is_left_alone_and_what_waits_for_it_is_no_attempt() 
 }
 
 #[test]
-fn a_result_larger_than_is_kept_says_so() {
+fn a_result_larger_than_a_record_says_so() {
     let mut world = world();
-    world.minted(AGENT).answer(Outcome::Done { result: json!("x".repeat(70_000)) });
+    world.minted(AGENT).answer(Outcome::Done { result: json!("x".repeat(600_000)) });
     let Input::EffectFinished { outcome: Outcome::Done { result }, .. } = &world.commands[0] else { panic!("done") };
-    assert_eq!(result["error"], "the result is 70002 bytes long, at most 65536 are kept");
+    assert_eq!(result["error"], "the result is 600002 bytes long, at most 524288 are taken");
 }
 
 #[test]
