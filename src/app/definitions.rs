@@ -41,7 +41,7 @@ impl Definitions {
         if let Some(known) = self.compiled.lock().get(&digest) {
             return known.clone();
         }
-        let parsed = Definition::parse(name, text).ok().map(Arc::new);
+        let parsed = Definition::stored(name, text).ok().map(Arc::new);
         self.compiled.lock().insert(digest, parsed.clone());
         parsed
     }

@@ -50,11 +50,24 @@ pub struct Source<'s> {
     pub file: &'s str,
     pub text: &'s str,
     found: Vec<(usize, Problem)>,
+    is_stored: bool,
 }
 
 impl<'s> Source<'s> {
     pub fn new(file: &'s str, text: &'s str) -> Self {
-        Self { file, text, found: Vec::new() }
+        Self { file, text, found: Vec::new(), is_stored: false }
+    }
+
+    /// A text that was checked when it was stored, by a build that may have had fewer rules.
+    pub fn stored(file: &'s str, text: &'s str) -> Self {
+        Self { is_stored: true, ..Self::new(file, text) }
+    }
+
+    /// Notes that a rule is broken which changes nothing of what the text means: of what was stored it is not asked any more.
+    pub fn report_rule(&mut self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) {
+        if !self.is_stored {
+            self.report(span, message, hint);
+        }
     }
 
     /// The line, from 1, that the byte at `start` is in.

@@ -331,7 +331,7 @@ impl Library {
         if let Some(known) = self.workflows.lock().get(&digest) {
             return Ok(Arc::clone(known));
         }
-        let parsed = workflow::Definition::parse(&digest.to_hex(), &self.workflow_text(digest)?);
+        let parsed = workflow::Definition::stored(&digest.to_hex(), &self.workflow_text(digest)?);
         let workflow = parsed.map_err(|problems| Error::BadDefinition { digest: digest.to_hex(), detail: problems.to_string() })?;
         let workflow = Arc::new(workflow);
         self.workflows.lock().insert(digest, Arc::clone(&workflow));

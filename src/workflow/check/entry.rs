@@ -29,7 +29,7 @@ pub(super) fn entry(table: &Spanned<EntryTable>, words: &mut Words<'_, '_>) -> O
         if let Some(span) = span
             && !fits.contains(&named[0])
         {
-            words.source.report(
+            words.source.report_rule(
                 span,
                 format!("`{key}` is not for entry by {}", named[0]),
                 Some(format!("it goes with {}", fits.join(", "))),
@@ -88,7 +88,7 @@ fn by(entry: &EntryTable, words: &mut Words<'_, '_>) -> Option<EntryBy> {
             for (key, span) in [("weekdays", days), ("zone", entry.zone.as_ref().map(Spanned::span))] {
                 let Some(span) = span else { continue };
                 let hint = "add `at = \"09:00\"`".to_owned();
-                words.source.report(span, format!("`{key}` goes with a time of day"), Some(hint));
+                words.source.report_rule(span, format!("`{key}` goes with a time of day"), Some(hint));
             }
         }
         let at = match &entry.at {

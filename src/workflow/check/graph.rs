@@ -187,7 +187,7 @@ fn bodies(graph: &Graph<'_>, source: &mut Source<'_>) {
         if *most > ROUNDS_AT_ONCE_MAX && *body != at && reaches(*body, at, &at_once) {
             let message = format!("`{}` may go {most} rounds without waiting for anything", graph.name(at));
             let hint = format!("put a delay, an effect or a wait into its body, or write `most = {ROUNDS_AT_ONCE_MAX}`");
-            source.report(graph.place(at), message, Some(hint));
+            source.report_rule(graph.place(at), message, Some(hint));
         }
         let ways = |at: NodeIx| -> Vec<NodeIx> { graph.kind(at).ways().into_iter().map(|(_, to)| to).collect() };
         if *body != at && reaches(*body, at, &ways) {

@@ -27,8 +27,16 @@ const NODES_MAX: usize = 1_000;
 impl Definition {
     /// Reads and checks a workflow; `file` is what problems call it.
     pub fn parse(file: &str, text: &str) -> Result<Definition, Problems> {
-        let mut source = Source::new(file, text);
-        let definition = match toml::from_str::<Document>(text) {
+        Self::read(Source::new(file, text))
+    }
+
+    /// Reads one that was published, by this build or an earlier one with fewer rules.
+    pub fn stored(file: &str, text: &str) -> Result<Definition, Problems> {
+        Self::read(Source::stored(file, text))
+    }
+
+    fn read(mut source: Source<'_>) -> Result<Definition, Problems> {
+        let definition = match toml::from_str::<Document>(source.text) {
             Ok(document) => assemble(&document, &mut source),
             Err(error) => {
                 source.report_toml(&error);
@@ -72,7 +80,7 @@ fn assemble(document: &Document, source: &mut Source<'_>) -> Option<Definition> 
     if let Some(at) = entry::round(&entry, &nodes) {
         let hint = "give the entry a `when` that the emitted event does not meet, `reenter = \"never\"`, or emit another event".to_owned();
         let message = format!("`{}` emits the event that the workflow begins with: it would begin itself again and again", nodes[at].name);
-        source.report(places.get(at).cloned().unwrap_or(0..0), message, Some(hint));
+        source.report_rule(places.get(at).cloned().unwrap_or(0..0), message, Some(hint));
     }
     // What is wrong in a node may be what leads to another.
     let is_whole = source.is_clean();

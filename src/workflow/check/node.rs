@@ -205,7 +205,7 @@ fn until(node: &NodeTable, words: Ctx<'_, '_, '_>) -> Option<Until> {
     };
     for (key, span) in idle {
         let Some(span) = span else { continue };
-        words.source.report(span, format!("`{key}` has no meaning here"), Some(format!("it goes with {with}")));
+        words.source.report_rule(span, format!("`{key}` has no meaning here"), Some(format!("it goes with {with}")));
     }
     if let Some(wait) = &node.wait {
         return Some(Until::For { ms: words.length(wait)? });

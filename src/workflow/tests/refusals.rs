@@ -97,6 +97,15 @@ fn results_are_held_to_what_their_node_returns() {
 }
 
 #[test]
+fn what_was_published_before_a_rule_was_made_goes_on() {
+    let delay = "[[node]]\nname = \"a\"\nkind = \"delay\"\nwait = \"1h\"\nweekdays = [\"mon\"]\nnext = \"end\"";
+    let text = format!("{HEAD}{delay}\n{EXIT}");
+    assert!(Definition::parse("w.toml", &text).is_err());
+    assert!(Definition::stored("w.toml", &text).is_ok());
+    assert!(Definition::stored("w.toml", &text.replace("\"end\"\n[", "\"ned\"\n[")).is_err(), "what it means must still be clear");
+}
+
+#[test]
 fn a_loop_that_waits_for_nothing_has_few_rounds() {
     let looped = |most: u32, body: &str| {
         format!(
