@@ -5,14 +5,13 @@
 
 use serde_json::{Map, Value};
 
-use crate::engine::effects::Templates;
+use crate::engine::effects::{Templates, literal};
 use crate::gateway::{ApprovalFound, Preview};
 use crate::workflow::{Definition, Effect, Kind, Performer};
 
 /// Nodes between an approval and its message: a delay or two.
 const HOPS_MAX: usize = 16;
-/// What stands where a link of one's own will be.
-const OWN_LINK: &str = "(a link of the recipient's own)";
+const EMAIL: &str = "email";
 
 pub fn preview(templates: &Templates, definition: &Definition, approval: &ApprovalFound, address: Option<&str>) -> Option<Preview> {
     let (_, node) = definition.find(&approval.node)?;
@@ -24,21 +23,11 @@ pub fn preview(templates: &Templates, definition: &Definition, approval: &Approv
         let value = shown(expression.text()).cloned().or_else(|| literal(expression.text()).map(Value::from))?;
         given.insert(name.clone(), value);
     }
-    let (subject, text) = match given.remove("template") {
-        None => {
-            let text = |name: &str| given.get(name).and_then(Value::as_str).map(str::to_owned);
-            (text("subject")?, text("text").or_else(|| text("body"))?)
-        }
-        Some(name) => {
-            for own in ["unsubscribe_url", "preferences_url"] {
-                given.insert(own.to_owned(), OWN_LINK.into());
-            }
-            let rendered = templates.get(name.as_str()?)?.render(&given).ok()?;
-            (rendered.subject, rendered.text)
-        }
-    };
+    let words = templates.words(given).ok()?;
     let to = address.unwrap_or("(the address that is known then)").to_owned();
-    Some(Preview { channel: message.target.clone(), to, subject, text })
+    // Only mail is held against what was shown.
+    let digest = if message.target == EMAIL { words.digest() } else { String::new() };
+    Some(Preview { channel: message.target.clone(), to, subject: words.subject, text: words.text, html: words.html, digest })
 }
 
 /// The first message on the way, if only waiting comes before it: what a branch decides is not known yet.
@@ -52,13 +41,6 @@ fn next_message(definition: &Definition, from: u16) -> Option<&Effect> {
         }
     }
     None
-}
-
-/// The text of an expression that is nothing but a text.
-fn literal(expression: &str) -> Option<&str> {
-    let text = expression.trim();
-    let inside = ['\'', '"'].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote));
-    inside.filter(|inside| !inside.contains(['\'', '"', '\\']))
 }
 
 #[cfg(test)]
@@ -93,6 +75,9 @@ mod tests {
         let found = shown(text).expect("a preview");
         assert_eq!((found.channel.as_str(), found.to.as_str(), found.subject.as_str()), ("email", "ann@example.com", "We miss you"));
         assert!(found.text.contains("Come back, Ann"), "{}", found.text);
+        let html = found.html.as_deref().expect("the template has HTML, and most people read that");
+        assert!(html.contains("Come back, Ann"), "{html}");
+        assert_eq!(found.digest.len(), 32);
         // What is not shown is not known: no preview that might be wrong.
         assert_eq!(shown(&text.replace(", body = \"results.write.body\" }\ndeadline", " }\ndeadline")), None);
     }

@@ -38,12 +38,27 @@ pub struct Template {
     inputs: Map<String, Json>,
 }
 
+/// Hexadecimal digits of a message's digest.
+const DIGEST_CHARS: usize = 32;
+
 /// A message's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     pub subject: String,
     pub text: String,
     pub html: Option<String>,
+}
+
+impl Rendered {
+    /// What these words are recognised by.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for part in [&self.subject, &self.text, self.html.as_ref().unwrap_or(&String::new())] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.finalize().to_hex()[..DIGEST_CHARS].to_owned()
+    }
 }
 
 /// What is wrong with a template.

@@ -147,6 +147,7 @@ fn request(input: &Map<String, Json>, clock: &Arc<dyn Clock>) -> anyhow::Result<
         timeout_ms: 60_000,
         unknown: Unknown::Retry,
         purpose: "marketing".to_owned(),
+        approved: String::new(),
         priority: permit::Priority::Normal,
         requested_at: clock.now(),
     })

@@ -295,12 +295,16 @@ fn ready<'a, T: Send + 'a>(value: T) -> Asking<'a, T> {
 }
 
 /// A message before it is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Preview {
     pub channel: String,
     pub to: String,
     pub subject: String,
     pub text: String,
+    /// What most people read of a message that has it.
+    pub html: Option<String>,
+    /// What these words are recognised by: approved, no others are sent. Empty where that is not held.
+    pub digest: String,
 }
 
 /// What links begin with and are signed with.

@@ -179,7 +179,7 @@ fn start(subject: &mut Subject, id: RunId, fact: &Fact) {
 /// Puts a new step at a node.
 fn arrive(run: &mut Run, node: &str, branch: Option<Visit>, rounds: std::collections::BTreeMap<String, u32>, at: Millis) {
     run.visits = run.visits.saturating_add(1);
-    let step = Step { node: node.to_owned(), branch, rounds, since: at, doing: Doing::Arriving };
+    let step = Step { node: node.to_owned(), branch, rounds, since: at, approved: String::new(), doing: Doing::Arriving };
     run.steps.insert(run.visits, Box::new(step));
 }
 
@@ -296,6 +296,9 @@ fn evolve_run(run: &mut Run, fact: &Fact) {
         What::Moved { visit, to, .. } => {
             if let Some(step) = run.steps.remove(visit) {
                 arrive(run, to, step.branch, step.rounds, fact.at);
+                if let Some(next) = run.steps.get_mut(&run.visits) {
+                    next.approved = step.approved;
+                }
             }
         }
         What::ArmAssigned { visit, node, arm, at } => {
@@ -337,9 +340,12 @@ fn evolve_run(run: &mut Run, fact: &Fact) {
         What::ApprovalRequested { visit, until, shown, .. } => {
             doing(run, *visit, Doing::Approval { until: *until, shown: shown.clone() });
         }
-        What::ApprovalDecided { visit, node, approved, by, comment, .. } => {
+        What::ApprovalDecided { visit, node, approved, by, comment, provenance } => {
             run.results.insert(node.clone(), json!({ "approved": approved, "by": by, "comment": comment }));
             doing(run, *visit, Doing::Ready(if *approved { Way::Approved } else { Way::Rejected }));
+            if let Some(step) = run.steps.get_mut(visit) {
+                step.approved = if *approved { provenance.message.clone() } else { String::new() };
+            }
         }
         What::StartRequested { visit, until, .. } => match until {
             Some(until) => doing(run, *visit, Doing::Child { until: Some(*until) }),
@@ -464,6 +470,10 @@ fn evolve_effect(run: &mut Run, fact: &Fact) {
             doubt: None,
             outstanding: Vec::new(),
         };
+        if let Some(step) = run.steps.get_mut(visit) {
+            // It is the message, or another effect comes before the message.
+            step.approved.clear();
+        }
         return doing(run, *visit, Doing::Effect(Box::new(pending)));
     }
     let (What::AttemptMinted { effect, .. }

@@ -308,6 +308,9 @@ pub enum What {
         /// Of a channel: what the permit is asked for. Empty for any other.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         purpose: String,
+        /// Of a message that was approved as it was shown: its digest. Another one is not sent.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        approved: String,
         #[serde(default, skip_serializing_if = "is_normal")]
         priority: Priority,
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,7 @@
 use super::fact::CodecError;
 use super::state::Subject;
 
-pub const SNAPSHOT_VERSION: u8 = 6;
+pub const SNAPSHOT_VERSION: u8 = 7;
 
 impl Subject {
     pub fn encode(&self, into: &mut Vec<u8>) {

@@ -162,6 +162,8 @@ pub struct Step {
     /// Rounds of the loops that it is in.
     pub rounds: BTreeMap<String, u32>,
     pub since: Millis,
+    /// The digest of the message that was approved on the way here and is yet to be sent; empty if none was.
+    pub approved: String,
     pub doing: Doing,
 }
 

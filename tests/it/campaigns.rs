@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use flywheel::channels::link::{Keys, Kind, Link};
+use flywheel::domain::Millis;
+use flywheel::permit::EffectKey;
 use serde_json::{Value, json};
 
 use crate::http_campaigns::ASKS;
@@ -192,5 +195,56 @@ fn a_run_knows_the_same_of_the_person_by_whichever_road_it_begins() {
     let started = place.json(&["workflow", "start", "regulars", "--user", "bob"]);
     assert_eq!(started["status"], "started", "by command");
     let (code, text) = place.run(&["workflow", "start", "regulars", "--user", "cy"]);
-    assert!(code == 1 && text.contains("its entry's condition does not hold"), "{code} {text}");
+    assert!(code == 1 && text.contains("the condition of its entry"), "{code} {text}");
+}
+
+/// The pages on a real process: what they show is what its folds and read models have.
+#[test]
+fn pages_go_by_what_was_decided_and_said() {
+    let place = Place::new();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let server = Server::start(&place.path("data"), &place.path("flywheel.toml"));
+    let file = place.file("asks.toml", ASKS);
+    assert_eq!(place.run(&["workflow", "publish", &file]).0, 0);
+    let begun = place.json(&["workflow", "start", "asks", "--user", "ann", "--input", r#"{"subject":"Hi","body":"x"}"#]);
+    let run = begun["run"].as_str().expect("an id");
+    let open = place.approvals(1);
+    let link = open[0]["link"].as_str().expect("a link");
+    let (status, asked) = runtime.block_on(page("GET", link, ""));
+    assert!(status == 200 && asked.contains("Your approval is asked for"), "{status} {asked}");
+    // A decision about what was not shown is refused, by whichever way.
+    let (code, text) = place.run(&["workflow", "approve", run, "--question", &format!("1.{}", "0".repeat(32))]);
+    assert!(code == 1 && text.contains("asked anew"), "{code} {text}");
+    assert_eq!(place.run(&["workflow", "cancel", run, "--by", "kim"]).0, 0);
+    place.approvals(0);
+    let (status, over) = runtime.block_on(page("GET", link, ""));
+    assert!(status == 200 && over.contains("This is no longer asked") && !over.contains("<form"), "{status} {over}");
+    let (status, over) = runtime.block_on(page("POST", link, &format!("{}&decision=approve", hidden_in(&asked))));
+    assert!(status == 409 && over.contains("no longer asked"), "{status} {over}");
+
+    // Ann says no to all marketing, and then yes to marketing by mail.
+    let body = json!({"userId": "ann", "traits": {"consent": {"marketing": false}}}).to_string();
+    let sent = reqwest::Client::new().post(format!("{}/v1/identify", server.url)).basic_auth("development", Some("")).body(body).send();
+    assert!(runtime.block_on(sent).expect("answers").status().is_success());
+    assert_eq!(place.run(&["wait"]).0, 0);
+    let key = std::fs::read_to_string(place.path("data").join("link.key")).expect("the folder's own key");
+    let keys = Keys::new("own", [("own".to_owned(), key.trim().as_bytes().to_vec())]).expect("a key");
+    let link = Link {
+        kind: Kind::Preferences,
+        namespace: "main".to_owned(),
+        tenant: "default".to_owned(),
+        subject: "u:ann".to_owned(),
+        effect: EffectKey([1; 16]),
+        expires: Millis(4_000_000_000_000),
+        detail: String::new(),
+    };
+    let url = keys.url(&server.url, &link);
+    let ticked = "value=\"marketing/email\" checked>";
+    let (status, shown) = runtime.block_on(page("GET", &url, ""));
+    assert!(status == 200 && shown.contains("value=\"marketing/email\">"), "{status} {shown}");
+    let (status, kept) = runtime.block_on(page("POST", &url, "of=marketing%2Femail&yes=marketing%2Femail"));
+    assert!(status == 200 && kept.contains("Your choice is kept") && kept.contains(ticked), "{status} {kept}");
+    assert_eq!(place.run(&["wait"]).0, 0);
+    let (_, later) = runtime.block_on(page("GET", &url, ""));
+    assert!(later.contains(ticked), "{later}");
 }

@@ -230,8 +230,15 @@ async fn a_decision_about_what_was_asked_before_is_not_taken() {
 #[tokio::test]
 async fn an_approval_shows_exactly_what_is_asked_and_takes_one_decision() {
     let (running, world, run, path) = asking("<b>ann</b>").await;
-    let preview = Preview { channel: "email".into(), to: "ann@example.com".into(), subject: HOSTILE.into(), text: "Dear <Ann>".into() };
-    *world.preview.lock() = Some(preview);
+    let preview = Preview {
+        channel: "email".into(),
+        to: "ann@example.com".into(),
+        subject: HOSTILE.into(),
+        text: "Dear <Ann>".into(),
+        html: Some(format!("<b>Dear</b> Ann \"{HOSTILE}\"")),
+        digest: "d1".repeat(16),
+    };
+    *world.preview.lock() = Some(preview.clone());
     let page = running.send(&get(&path)).await;
     is_a_safe_page(&page, 200);
     let text = page.text();
@@ -244,6 +251,8 @@ async fn an_approval_shows_exactly_what_is_asked_and_takes_one_decision() {
         "2026-01-03 00:00:00 UTC",
         "ann@example.com",
         "Dear &lt;Ann&gt;",
+        "<iframe sandbox=\"\" title=\"The message as HTML\" srcdoc=\"&lt;b&gt;Dear&lt;/b&gt; Ann &quot;",
+        "not stated by the campaign",
     ] {
         assert!(text.contains(shown), "{shown} is not in {text}");
     }
@@ -259,6 +268,11 @@ async fn an_approval_shows_exactly_what_is_asked_and_takes_one_decision() {
         let running = &running;
         async move { running.send(&request).await }
     };
+    *world.preview.lock() = Some(Preview { digest: "d2".repeat(16), ..preview.clone() });
+    let other = decide("decision=approve&by=Bo").await;
+    is_a_safe_page(&other, 409);
+    assert!(other.text().contains("The message has changed"), "{}", other.text());
+    *world.preview.lock() = Some(preview);
     let (a, b) = tokio::join!(decide("decision=approve&by=Bo&comment=fine+%3Cb%3E"), decide("decision=reject&by=Al"));
     let mut statuses = [a.status, b.status];
     statuses.sort_unstable();

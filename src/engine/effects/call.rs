@@ -34,6 +34,8 @@ pub struct Request {
     pub unknown: Unknown,
     /// What a message is for; empty for what is no message.
     pub purpose: String,
+    /// Of a message that was approved: the digest of its words ([`crate::channels::template::Rendered::digest`]). No others are sent.
+    pub approved: String,
     pub priority: Priority,
     pub requested_at: Millis,
 }
@@ -86,7 +88,8 @@ impl Request {
 
     /// Bytes in memory, about.
     pub fn bytes(&self) -> usize {
-        let texts = self.workflow.len() + self.node.len() + self.target.len() + self.purpose.len() + self.input.get().len();
+        let texts =
+            self.workflow.len() + self.node.len() + self.target.len() + self.purpose.len() + self.approved.len() + self.input.get().len();
         size_of::<Self>() + self.subject.as_bytes().len() + texts
     }
 }

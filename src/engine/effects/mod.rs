@@ -41,7 +41,7 @@ pub use options::{ChannelOptions, EmailOptions, Folder, Options, SmtpOptions, Su
 pub use registry::{ANY, Registry};
 pub use schedule::{Limits, Settings as Sharing};
 pub use table::Tables;
-pub use templates::{Templates, check};
+pub use templates::{Templates, check, literal};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

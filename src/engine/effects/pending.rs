@@ -298,7 +298,8 @@ impl Pending {
     }
 
     fn request(&mut self, key: &SubjectKey, partition: u32, at: Millis, run: RunId, told: Told<'_>) {
-        let Told::EffectRequested { effect, workflow, node, by, target, input, timeout_ms, unknown, purpose, priority } = told else {
+        let Told::EffectRequested { effect, workflow, node, by, target, input, timeout_ms, unknown, purpose, approved, priority } = told
+        else {
             return;
         };
         if self.find(run, effect).is_some() {
@@ -316,6 +317,7 @@ impl Pending {
             timeout_ms,
             unknown,
             purpose: purpose.into_owned(),
+            approved: approved.into_owned(),
             priority,
             requested_at: at,
         };

@@ -81,6 +81,8 @@ struct Body<'a> {
     unknown: Unknown,
     #[serde(borrow)]
     purpose: std::borrow::Cow<'a, str>,
+    #[serde(borrow, default)]
+    approved: std::borrow::Cow<'a, str>,
     priority: Priority,
     requested_at: Millis,
 }
@@ -298,6 +300,7 @@ fn body(request: &Request) -> Vec<u8> {
         timeout_ms: request.timeout_ms,
         unknown: request.unknown,
         purpose: request.purpose.as_str().into(),
+        approved: request.approved.as_str().into(),
         priority: request.priority,
         requested_at: request.requested_at,
     };
@@ -319,6 +322,7 @@ fn request(row: &[u8]) -> Result<Request, Error> {
         timeout_ms: body.timeout_ms,
         unknown: body.unknown,
         purpose: body.purpose.into_owned(),
+        approved: body.approved.into_owned(),
         priority: body.priority,
         requested_at: body.requested_at,
     })

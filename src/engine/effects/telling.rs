@@ -74,6 +74,7 @@ fn said(notice: &Notice, to: &str) -> Option<Request> {
         timeout_ms: DEADLINE.as_millis() as i64,
         unknown: Unknown::Retry,
         purpose: String::new(),
+        approved: String::new(),
         priority: Priority::High,
         requested_at: notice.at,
     })

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::channels::template::{Source as TemplateSource, Template};
+use serde_json::{Map, Value as Json};
+
+use crate::channels::template::{Rendered, Source as TemplateSource, Template};
 use crate::segments::{Problems, Source};
 use crate::workflow::{Definition, Kind, Performer};
 
@@ -18,6 +20,9 @@ const SHIPPED: [(&str, &str); 2] = [
 
 /// What a channel's node says besides variables.
 pub const TEMPLATE: &str = "template";
+/// What every template is given besides, and what stands there while nobody gets it.
+pub(super) const OWN_LINKS: [&str; 2] = ["unsubscribe_url", "preferences_url"];
+const OWN_LINK: &str = "(a link of the recipient's own)";
 
 #[derive(Debug, Default)]
 pub struct Templates {
@@ -83,8 +88,39 @@ impl Templates {
         self.by_name.get(name)
     }
 
+    /// The words of a message as they are shown before it is sent: `input` is what the node gives it. Links that each recipient has of
+    /// their own are not made for that.
+    pub fn words(&self, mut input: Map<String, Json>) -> Result<Rendered, String> {
+        for own in OWN_LINKS {
+            input.insert(own.to_owned(), OWN_LINK.into());
+        }
+        self.fill(input)
+    }
+
+    /// The words of a message, of a template or as the node gives them.
+    pub(super) fn fill(&self, mut input: Map<String, Json>) -> Result<Rendered, String> {
+        match input.remove(TEMPLATE) {
+            Some(Json::String(name)) => {
+                let template = self.get(&name).ok_or_else(|| format!("there is no template {name:?}"))?;
+                template.render(&input).map_err(|problem| format!("template {name}: {problem}"))
+            }
+            Some(other) => Err(format!("a template is named by a text, not by {other}")),
+            None => plain(&input),
+        }
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
+    }
+}
+
+/// A message that the node gives word for word.
+fn plain(input: &Map<String, Json>) -> Result<Rendered, String> {
+    let text = |name: &str| input.get(name).and_then(Json::as_str).map(str::to_owned);
+    let subject = text("subject").filter(|subject| !subject.trim().is_empty());
+    match (subject, text("text").or_else(|| text("body"))) {
+        (Some(subject), Some(words)) => Ok(Rendered { subject, text: words, html: text("html") }),
+        _ => Err("a message without a template needs `subject` and `text`".to_owned()),
     }
 }
 
@@ -129,7 +165,7 @@ pub fn check(file: &str, text: &str, definition: &Definition, templates: &Templa
 }
 
 /// The text of an expression that is nothing but a text.
-fn literal(expression: &str) -> Option<&str> {
+pub fn literal(expression: &str) -> Option<&str> {
     let text = expression.trim();
     let inside = ['\'', '"'].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote));
     inside.filter(|inside| !inside.contains(['\'', '"', '\\']))

@@ -28,6 +28,8 @@ pub(super) enum Told<'a> {
         unknown: Unknown,
         #[serde(borrow, default)]
         purpose: Cow<'a, str>,
+        #[serde(borrow, default)]
+        approved: Cow<'a, str>,
         #[serde(default)]
         priority: Priority,
     },

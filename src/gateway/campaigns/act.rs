@@ -37,6 +37,8 @@ pub(in crate::gateway) struct ActBody {
     node: Option<String>,
     /// The approval's `question`, as the list has it: the decision is about that one and no other. If absent, the one that is open now.
     question: Option<String>,
+    /// The digest of the approval's `message`, as the list of one run's approvals has it: no other may go. If absent, the message as it is now.
+    message: Option<String>,
     comment: Option<String>,
     /// The signal's name.
     name: Option<String>,
@@ -157,14 +159,13 @@ impl Gateway {
             }
             Action::Approve | Action::Reject => {
                 let question = body.question.as_deref().map(question_of).transpose()?;
-                let (node, question) = match (body.node, question) {
-                    (Some(node), Some(question)) => (text_of("node", node)?, Some(question)),
+                let (node, question, message) = match body.node {
                     // Whoever names the subject has nothing looked up.
-                    (Some(node), None) if body.subject.is_some() => (text_of("node", node)?, None),
-                    (node, question) => self.open_approval(&access, run, node.as_deref(), question).await?,
+                    Some(node) if body.subject.is_some() => (text_of("node", node)?, question, body.message.unwrap_or_default()),
+                    node => self.open_approval(&access, run, node.as_deref(), question, body.message).await?,
                 };
                 let (visit, shown) = question.map_or((None, String::new()), |question| (Some(question.visit), question.shown));
-                let provenance = Provenance { cause: cause_of(&head, body.id)?, shown, ..Provenance::default() };
+                let provenance = Provenance { cause: cause_of(&head, body.id)?, link: String::new(), shown, message };
                 let asked = Asked::Approval { node: node.clone(), visit, cause: provenance.cause.clone() };
                 (Input::Approval { run, node, approved: action == Action::Approve, by, comment, visit, provenance }, asked)
             }
@@ -196,14 +197,23 @@ impl Gateway {
         run: RunId,
         node: Option<&str>,
         question: Option<Question>,
-    ) -> Result<(String, Option<Question>), Refusal> {
+        message: Option<String>,
+    ) -> Result<(String, Option<Question>, String), Refusal> {
         let asked = ApprovalsAsked { run: Some(run), open_only: true, limit: 100, ..ApprovalsAsked::default() };
         let mut open = self.app.campaigns.approvals(access, &asked).await.map_err(read_failed)?;
         open.retain(|one| node.is_none_or(|node| one.node == node) && question.as_ref().is_none_or(|of| of.visit == one.visit));
         match (&open[..], node) {
-            ([one], _) => Ok((one.node.clone(), question.or_else(|| Some(one.question())))),
+            ([one], _) => {
+                let preview = self.app.campaigns.preview(access, one).await.map_err(read_failed)?;
+                let now = preview.map(|preview| preview.digest).unwrap_or_default();
+                if message.is_some_and(|seen| seen != now) {
+                    let message = "nothing was decided: the message is another than the one that was named".to_owned();
+                    return Err(Refusal::Conflict { code: "asked_anew", message });
+                }
+                Ok((one.node.clone(), question.or_else(|| Some(one.question())), now))
+            }
             // It may have been asked a moment ago.
-            ([], Some(node)) => Ok((text_of("node", node.to_owned())?, question)),
+            ([], Some(node)) => Ok((text_of("node", node.to_owned())?, question, message.unwrap_or_default())),
             ([], None) => {
                 let decided = self.decided_approval(access, run, None).await?;
                 Err(decided.unwrap_or(Refusal::Conflict { code: "not_now", message: "no approval is open in this run".to_owned() }))

@@ -105,7 +105,12 @@ impl Gateway {
         let run = ask("run").map(|text| run_id(&text)).transpose()?;
         let asked = ApprovalsAsked { run, workflow: ask("workflow"), open_only, limit: limit_of(head)? };
         let found = self.app.campaigns.approvals(&access, &asked).await.map_err(read_failed)?;
-        let approvals: Vec<Value> = found.iter().map(|approval| self.approval_json(&access, approval)).collect();
+        let mut approvals: Vec<Value> = found.iter().map(|approval| self.approval_json(&access, approval)).collect();
+        if run.is_some() {
+            for (approval, json) in found.iter().zip(&mut approvals) {
+                json["message"] = value!(self.app.campaigns.preview(&access, approval).await.map_err(read_failed)?);
+            }
+        }
         Ok(json(StatusCode::OK, &value!({ "approvals": approvals })))
     }
 

@@ -41,7 +41,10 @@ pub(in crate::gateway) async fn ask(State(gateway): State<Shared>, Path(token): 
                 None if now >= found.until => {
                     page(StatusCode::OK, "The deadline has passed", &(late(&found) + &shown(&found, preview.as_ref())))
                 }
-                None => page(StatusCode::OK, "Your approval is asked for", &(shown(&found, preview.as_ref()) + &form(&found))),
+                None => {
+                    let form = form(&found, preview.as_ref());
+                    page(StatusCode::OK, "Your approval is asked for", &(shown(&found, preview.as_ref()) + &form))
+                }
             }
         }
         Err(no) => *no,
@@ -119,10 +122,16 @@ impl Gateway {
             let text = "The page did not say which question it showed. Open the link again, and decide there.";
             return Ok(message(StatusCode::BAD_REQUEST, "Nothing was decided", text));
         };
+        let seen = value("message");
+        let preview = self.app.campaigns.preview(&opened.access, found).await.map_err(read_failed)?;
+        if preview.map(|preview| preview.digest).unwrap_or_default() != seen {
+            let text = "The message is another than the one that the page showed. Open the link again to see it, and decide then.";
+            return Ok(message(StatusCode::CONFLICT, "The message has changed", text));
+        }
         let by = if by.is_empty() { asked.who.clone() } else { by };
         let (run, visit) = (found.run, Some(question.visit));
         let cause = format!("click:{}", uuid::Uuid::now_v7());
-        let provenance = Provenance { cause, link: asked.who.clone(), shown: question.shown, message: String::new() };
+        let provenance = Provenance { cause, link: asked.who.clone(), shown: question.shown, message: seen };
         let input = Input::Approval { run, node: found.node.clone(), approved, by: by.clone(), comment, visit, provenance };
         let Outcome { became, is_decided } = self.decide(&opened.access, &opened.subject, input, WAIT).await?;
         Ok(match became {
@@ -197,10 +206,9 @@ fn shown(found: &ApprovalFound, preview: Option<&Preview>) -> String {
         escaped(&found.who),
         shown_time(found.until),
     );
-    if let Some(cost) = found.shows.get("cost") {
-        write!(html, "<dt>Cost</dt>\n<dd>{}</dd>\n", escaped(cost.as_str().map_or(cost.to_string(), str::to_owned).as_str()))
-            .expect("a string takes everything");
-    }
+    let cost = found.shows.get("cost").map(|cost| cost.as_str().map_or(cost.to_string(), str::to_owned));
+    let cost = cost.unwrap_or_else(|| "not stated by the campaign".to_owned());
+    write!(html, "<dt>Cost</dt>\n<dd>{}</dd>\n", escaped(&cost)).expect("a string takes everything");
     html.push_str("</dl>\n");
     if let Some(preview) = preview {
         write!(
@@ -212,17 +220,28 @@ fn shown(found: &ApprovalFound, preview: Option<&Preview>) -> String {
             escaped(&preview.text)
         )
         .expect("a string takes everything");
+        if let Some(words) = &preview.html {
+            // In a frame of its own that runs nothing, and as it is written for whoever's browser shows no frame.
+            let words = escaped(words);
+            write!(
+                html,
+                "<h3>As HTML, which most people read</h3>\n<iframe sandbox=\"\" title=\"The message as HTML\" srcdoc=\"{words}\"></iframe>\n\
+                 <details><summary>Its source</summary>\n<pre>{words}</pre>\n</details>\n"
+            )
+            .expect("a string takes everything");
+        }
     }
     write!(html, "<h2>What is asked</h2>\n{}\n", list_of(&found.shows)).expect("a string takes everything");
     html
 }
 
-fn form(found: &ApprovalFound) -> String {
+fn form(found: &ApprovalFound, preview: Option<&Preview>) -> String {
     format!(
-        "<form method=\"post\">\n<input type=\"hidden\" name=\"question\" value=\"{}\">\n<label>Your name\n<input type=\"text\" name=\"by\" maxlength=\"200\" autocomplete=\"name\" placeholder=\"{}\"></label>\n\
+        "<form method=\"post\">\n<input type=\"hidden\" name=\"question\" value=\"{}\">\n<input type=\"hidden\" name=\"message\" value=\"{}\">\n<label>Your name\n<input type=\"text\" name=\"by\" maxlength=\"200\" autocomplete=\"name\" placeholder=\"{}\"></label>\n\
          <label>Comment\n<textarea name=\"comment\" rows=\"3\" maxlength=\"1000\"></textarea></label>\n\
          <button type=\"submit\" name=\"decision\" value=\"approve\">Approve</button>\n<button type=\"submit\" name=\"decision\" value=\"reject\">Reject</button>\n</form>",
         escaped(&found.question().to_string()),
+        escaped(preview.map_or("", |preview| &preview.digest)),
         escaped(&found.who)
     )
 }

@@ -16,7 +16,7 @@ const POLICY: HeaderValue =
 const STYLE: &str = "body{font:1rem/1.5 system-ui,sans-serif;max-width:42rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}\
 h1{font-size:1.4rem}dt{font-weight:600;margin-top:.75rem}dd{margin:0}pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f3f3f3;\
 padding:.75rem;font:inherit}button{font:inherit;padding:.5rem 1rem;margin:.5rem .5rem .5rem 0}label{display:block;margin:.5rem 0}\
-textarea,input[type=text]{font:inherit;width:100%;box-sizing:border-box}fieldset{margin:1rem 0}\
+textarea,input[type=text]{font:inherit;width:100%;box-sizing:border-box}fieldset{margin:1rem 0}iframe{width:100%;height:24rem;border:1px solid #999;background:#fff}\
 @media(prefers-color-scheme:dark){body{color:#eee;background:#161616}pre{background:#2a2a2a}}";
 
 /// Text that stands in HTML, in an element or between double quotes.

@@ -6,10 +6,16 @@ use super::super::definition::{Definition, Effect, Inputs, Kind, Needs, Node, Un
 use super::super::expression::Scope;
 use super::super::fact::{Ending, Performer, Provenance, Visit, What, shown_digest};
 use super::super::ids::{EffectId, RunId, chance};
-use super::super::state::{Subject, Way};
+use super::super::state::{Run, Subject, Way};
 use super::effects::bytes;
 use super::moves::way_out;
 use super::{DEPTH_MAX, RESULT_BYTES_MAX, Turn};
+
+/// The digest of the message that was approved on the way to this one.
+fn approved_message(run: &Run, visit: Visit, effect: &Effect) -> String {
+    let step = run.steps.get(&visit).filter(|_| effect.by == Performer::Channel);
+    step.map(|step| step.approved.clone()).unwrap_or_default()
+}
 
 impl Turn<'_, '_> {
     pub(super) fn arrive(&mut self, id: RunId, definition: &Definition, visit: Visit, at: &Node) {
@@ -21,6 +27,7 @@ impl Turn<'_, '_> {
                 visit,
                 node,
                 purpose: effect.purpose.clone(),
+                approved: approved_message(run, visit, effect),
                 priority: effect.priority,
                 not_after: effect.not_after_ms.map(|ms| self.at + ms),
                 takes_ms: effect.takes_ms,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::super::{Doing, Fact, Input, Provenance, Rejection, RunId, Verified, What};
+use super::super::{Doing, Fact, Input, Outcome, Provenance, Rejection, RunId, Verified, What};
 use super::scene::{COMMAND, Scene};
-use crate::domain::DAY_MS;
+use crate::domain::{DAY_MS, HOUR_MS};
 
 /// Asks in each round, and goes on to the next.
 const ROUNDS: &str = "[[node]]\nname = \"again\"\nkind = \"loop\"\nbody = \"a\"\nmost = 3\nnext = \"end\"\n[[node]]\nname = \"a\"\n\
@@ -104,6 +104,37 @@ fn journals_of_before_are_replayed_and_verified_without_a_digest() {
         .for_each(|fact| super::super::evolve(&mut state, fact));
     let open = state.runs[&run].steps.values().any(|step| matches!(&step.doing, Doing::Approval { shown, .. } if shown.is_empty()));
     assert!(open, "asked, and recognised by its step alone");
+}
+
+#[test]
+fn the_message_that_was_approved_is_the_one_that_is_asked_for() {
+    let nodes = "[[node]]\nname = \"a\"\nkind = \"approval\"\nwho = \"bo\"\ndeadline = \"1d\"\nsilence = \"approves\"\non_approve = \"later\"\n\
+                 on_reject = \"end\"\n[[node]]\nname = \"later\"\nkind = \"delay\"\nwait = \"1h\"\nnext = \"e\"\n[[node]]\nname = \"e\"\n\
+                 kind = \"effect\"\nchannel = \"email\"\ntimeout = \"1m\"\nnext = \"again\"\n[[node]]\nname = \"again\"\nkind = \"effect\"\n\
+                 channel = \"email\"\ntimeout = \"1m\"\nnext = \"end\"";
+    let approved = |scene: &Scene| {
+        let asked = scene.journal.iter().filter_map(|fact| match &fact.what {
+            What::EffectRequested { approved, .. } => Some(approved.clone()),
+            _ => None,
+        });
+        asked.collect::<Vec<_>>()
+    };
+    let mut scene = Scene::new(COMMAND, nodes);
+    scene.start("m1").unwrap();
+    let (run, (visit, shown)) = (scene.run(), question(&scene));
+    let provenance = Provenance { cause: "c-1".into(), link: "bo".into(), shown, message: "d1".into() };
+    let (node, by) = ("a".to_owned(), "bo".to_owned());
+    scene.give(Input::Approval { run, node, approved: true, by, comment: String::new(), visit: Some(visit), provenance }).unwrap();
+    scene.wait(HOUR_MS);
+    scene.begin().unwrap();
+    scene.wait(1);
+    scene.finish(Outcome::Done { result: json!({}) }).unwrap();
+    assert_eq!(approved(&scene), ["d1", ""], "the message that follows, and no other");
+    let mut silent = Scene::new(COMMAND, nodes);
+    silent.start("m1").unwrap();
+    silent.wait(DAY_MS);
+    silent.wait(HOUR_MS);
+    assert_eq!(approved(&silent), [""], "nobody has seen any");
 }
 
 /// As it was written before questions had digests and decisions a provenance.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 
 use super::super::call::{Call, Leave, Performing, Remote, Request};
-use super::super::templates::{TEMPLATE, Templates};
+use super::super::templates::{OWN_LINKS, Templates};
 use super::{passing, refusal, unsent};
 use crate::channels::link::{Keys, Kind, Link};
 use crate::channels::mail::{Draft, Mail, Sender, message_id};
@@ -22,6 +22,10 @@ use crate::workflow::{Category, Outcome};
 
 /// How long the links of a message work.
 const LINK_DAYS: i64 = 366;
+
+/// What was approved is what is sent.
+const NOT_APPROVED: &str = "the message is not the one that was approved: its template, or what fills it, has changed since. Put back what was \
+                            approved, or end the run and have it asked anew; `resume` tries again";
 
 /// How mail leaves.
 pub enum Outgoing {
@@ -74,18 +78,14 @@ impl Messages {
     }
 
     fn words(&self, request: &Request, mut input: Map<String, Json>) -> Result<(Rendered, Option<String>), String> {
+        if !request.approved.is_empty() && self.templates.words(input.clone())?.digest() != request.approved {
+            return Err(NOT_APPROVED.to_owned());
+        }
         let unsubscribe = self.url(request, Kind::Unsubscribe, format!("{}/email", request.purpose));
-        let words = match input.remove(TEMPLATE) {
-            Some(Json::String(name)) => {
-                let template = self.templates.get(&name).ok_or_else(|| format!("there is no template {name:?}"))?;
-                input.insert("unsubscribe_url".to_owned(), unsubscribe.clone().into());
-                input.insert("preferences_url".to_owned(), self.url(request, Kind::Preferences, String::new()).into());
-                template.render(&input).map_err(|problem| format!("template {name}: {problem}"))?
-            }
-            Some(other) => return Err(format!("a template is named by a text, not by {other}")),
-            None => plain(&input)?,
-        };
-        Ok((words, Some(unsubscribe)))
+        let [unsubscribe_url, preferences_url] = OWN_LINKS.map(str::to_owned);
+        input.insert(unsubscribe_url, unsubscribe.clone().into());
+        input.insert(preferences_url, self.url(request, Kind::Preferences, String::new()).into());
+        Ok((self.templates.fill(input)?, Some(unsubscribe)))
     }
 
     fn url(&self, request: &Request, kind: Kind, detail: String) -> String {
@@ -97,16 +97,6 @@ impl Messages {
         let expires = self.clock.now().floor_to(DAY_MS) + LINK_DAYS * DAY_MS;
         let (namespace, tenant) = (self.namespace.to_string(), request.subject.tenant_str().to_owned());
         Link { kind, namespace, tenant, subject: request.subject.subject().to_string(), effect: request.key(), expires, detail }
-    }
-}
-
-/// A message that the node gives word for word.
-fn plain(input: &Map<String, Json>) -> Result<Rendered, String> {
-    let text = |name: &str| input.get(name).and_then(Json::as_str).map(str::to_owned);
-    let subject = text("subject").filter(|subject| !subject.trim().is_empty());
-    match (subject, text("text").or_else(|| text("body"))) {
-        (Some(subject), Some(text)) => Ok(Rendered { subject, text, html: input.get("html").and_then(Json::as_str).map(str::to_owned) }),
-        _ => Err("a message without a template needs `subject` and `text`".to_owned()),
     }
 }
 

@@ -31,6 +31,7 @@ fn request(input: &Json, purpose: &str, unknown: Unknown) -> Request {
         timeout_ms: 1_000,
         unknown,
         purpose: purpose.into(),
+        approved: String::new(),
         priority: Priority::Normal,
         requested_at: NOW,
     }
@@ -85,6 +86,26 @@ fn what_cannot_be_written_is_said_and_not_sent() {
         assert!(error.contains(expected), "{error}");
     }
     assert!(written(&json!({ "subject": "Hi", "text": "There" }), "marketing").unwrap().contains("There"));
+}
+
+#[test]
+fn a_message_that_was_approved_goes_as_it_was_shown_or_not_at_all() {
+    let input = json!({ "template": "winback", "subject": "Hi Ann", "body": "Come back" });
+    let shown = messages().templates.words(request(&input, "marketing", Unknown::LookUp).input()).unwrap();
+    let write = |messages: &Messages, input: &Json| {
+        let request = Request { approved: shown.digest(), ..request(input, "marketing", Unknown::LookUp) };
+        messages.write(&request, "ann@example.com").map(|mail| String::from_utf8(mail.bytes).unwrap())
+    };
+    assert!(write(&messages(), &input).unwrap().contains("Subject: Hi Ann"));
+    let other = write(&messages(), &json!({ "template": "winback", "subject": "Hi Ann", "body": "Go away" })).unwrap_err();
+    assert!(other.contains("is not the one that was approved") && other.contains("resume"), "{other}");
+    // The template's file was edited between the approval and the sending.
+    let dir = tempfile::tempdir().unwrap();
+    let edited =
+        "subject = '{{ subject }}'\ntext = '{{ body }}'\nhtml = '<p>{{ body }}</p><p>Only today!</p>'\n[inputs]\nsubject = 'x'\nbody = 'y'";
+    std::fs::write(dir.path().join("winback.toml"), edited).unwrap();
+    let edited = Messages { templates: Arc::new(Templates::load(dir.path()).unwrap()), ..messages() };
+    assert!(write(&edited, &input).unwrap_err().contains("is not the one that was approved"));
 }
 
 /// What becomes of a call to a worker that answers so.
