@@ -431,7 +431,7 @@ impl Subject {
     /// Where messages on a channel go.
     pub fn address(&self, channel: &str) -> Option<&str> {
         let name = attribute_of(channel);
-        let address = self.attributes.get(&name).and_then(Json::as_str).filter(|address| !address.is_empty());
+        let address = self.attributes.get(&name).and_then(Json::as_str).map(str::trim).filter(|address| !address.is_empty());
         // What is no address has no answer but a refusal: imports have them by the thousand.
         address.filter(|address| name != "email" || is_mailbox(address))
     }
