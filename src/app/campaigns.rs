@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::Error;
@@ -10,20 +11,20 @@ use super::definitions::Definitions;
 use super::folder::Folder;
 use super::runs::{self, Readers};
 use super::{preferences, preview};
-use crate::domain::{Digest, Millis, Namespace, Offset, PartitionId, Subject};
+use crate::domain::{Digest, Millis, Namespace, Offset, PartitionId, Subject, TenantId};
 use crate::engine;
 use crate::engine::effects::Templates;
 use crate::env::Clock;
 use crate::gateway::{
-    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, EffectFound, Preference, Preview, ReadError, RunFound, RunsAsked,
-    RunsPage, SuppressionsAsked, SuppressionsPage, WorkflowFound,
+    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, EffectFound, NameTaken, PolicyFound, Preference, Preview, Publishing,
+    ReadError, RunFound, RunsAsked, RunsPage, SuppressionsAsked, SuppressionsPage, WorkflowFound,
 };
 use crate::log::{Group, LogWriter};
 use crate::projections::runs::Stretch;
 use crate::projections::{self, Reader};
 use crate::segments::Problems;
 use crate::stream::{self, NamespaceClock, Topic, Topics};
-use crate::workflow::{Definition, EffectId, RunId};
+use crate::workflow::{Definition, EffectId, Policy, RunId};
 
 /// Stories that are read at once; others wait. Each reads the disk on a thread that everything else needs too.
 const STORIES_MAX: usize = 4;
@@ -45,6 +46,8 @@ pub struct Runs {
     definitions: Arc<Definitions>,
     /// Stories read the journal: so many at once.
     stories: tokio::sync::Semaphore,
+    /// One publishes at a time: who may have a name is read before it is written.
+    publishing: Arc<Mutex<()>>,
 }
 
 impl Runs {
@@ -71,6 +74,7 @@ impl Runs {
             templates: Arc::new(templates),
             definitions: Arc::default(),
             stories: tokio::sync::Semaphore::new(STORIES_MAX),
+            publishing: Arc::default(),
         })
     }
 
@@ -145,23 +149,29 @@ impl Campaigns for Runs {
         Box::pin(async move { runs::suppressions(&*self.reader(&of.namespace)?, &of.tenant, asked).await })
     }
 
-    fn workflows<'a>(&'a self, namespace: &'a Namespace) -> Asking<'a, Vec<WorkflowFound>> {
-        let definitions = Arc::clone(&self.definitions);
+    fn workflows<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>) -> Asking<'a, Vec<WorkflowFound>> {
+        let (definitions, of) = (Arc::clone(&self.definitions), of.cloned());
         self.blocking(namespace, move |log, place| {
             let found = definitions.workflows(log, &place.topics)?;
-            let mut shown: Vec<WorkflowFound> =
-                found.known.iter().map(|(digest, (name, text))| definitions.found(*digest, name, text, &found)).collect();
-            shown.sort_by(|a, b| (&a.name, !a.is_active, &a.digest).cmp(&(&b.name, !b.is_active, &b.digest)));
+            let is_seen = |whose: &&Option<TenantId>| whose.is_none() || of.is_none() || **whose == of;
+            let mut shown: Vec<WorkflowFound> = Vec::new();
+            for (digest, version) in &found.known {
+                let whose = version.of.iter().filter(is_seen);
+                shown.extend(whose.map(|whose| definitions.found(*digest, version, whose.as_ref(), &found)));
+            }
+            shown.sort_by(|a, b| (&a.name, &a.tenant, !a.is_active, &a.digest).cmp(&(&b.name, &b.tenant, !b.is_active, &b.digest)));
             Ok(shown)
         })
     }
 
-    fn active_workflow<'a>(&'a self, namespace: &'a Namespace, name: &'a str) -> Asking<'a, Option<WorkflowFound>> {
-        let (definitions, name) = (Arc::clone(&self.definitions), name.to_owned());
-        self.blocking(namespace, move |log, place| {
+    fn active_workflow<'a>(&'a self, of: &'a Access, name: &'a str) -> Asking<'a, Option<WorkflowFound>> {
+        let (definitions, tenant, name) = (Arc::clone(&self.definitions), of.tenant.clone(), name.to_owned());
+        self.blocking(&of.namespace, move |log, place| {
             let found = definitions.workflows(log, &place.topics)?;
-            let active = found.active.get(&name).and_then(|digest| Some((*digest, found.known.get(digest)?)));
-            Ok(active.map(|(digest, (name, text))| definitions.found(digest, name, text, &found)))
+            let own = found.active(Some(&tenant), &name).map(|digest| (digest, Some(&tenant)));
+            let active = own.or_else(|| Some((found.active(None, &name)?, None)));
+            let known = active.and_then(|(digest, whose)| Some((digest, found.known.get(&digest)?, whose)));
+            Ok(known.map(|(digest, version, whose)| definitions.found(digest, version, whose, &found)))
         })
     }
 
@@ -174,9 +184,15 @@ impl Campaigns for Runs {
         })
     }
 
-    fn publish<'a>(&'a self, namespace: &'a Namespace, workflows: Vec<Arc<Definition>>) -> Asking<'a, Vec<bool>> {
-        let from = self.from(namespace);
-        self.blocking(namespace, move |log, place| stream::activate_workflows(log, &place.topics, &workflows, from))
+    fn publish<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>, workflows: Vec<Arc<Definition>>) -> Publishing<'a> {
+        let (from, of, publishing) = (self.from(namespace), of.cloned(), Arc::clone(&self.publishing));
+        self.blocking(namespace, move |log, place| {
+            let _alone = publishing.lock();
+            match stream::activate_workflows(log, &place.topics, of.as_ref(), &workflows, from) {
+                Err(taken @ stream::Error::NameTaken { .. }) => Ok(Err(NameTaken(taken.to_string()))),
+                done => done.map(Ok),
+            }
+        })
     }
 
     fn check(&self, file: &str, text: &str, workflow: &Definition) -> Result<(), Problems> {
@@ -185,8 +201,9 @@ impl Campaigns for Runs {
 
     fn preferences<'a>(&'a self, of: &'a Access, subject: &'a Subject, said: &'a [Choice]) -> Asking<'a, Vec<Preference>> {
         Box::pin(async move {
-            let definitions = Arc::clone(&self.definitions);
-            let policy = self.blocking(&of.namespace, move |log, place| definitions.policy(log, &place.topics)).await?.map_err(failed)?;
+            let (definitions, tenant) = (Arc::clone(&self.definitions), of.tenant.clone());
+            let policy = self.blocking(&of.namespace, move |log, place| definitions.policy(log, &place.topics, &tenant));
+            let policy = policy.await?.map_err(failed)?;
             let profile = self.reader(&of.namespace)?.profile(&of.tenant, subject).await.map_err(runs::failed)?;
             let consent = profile.map(|mut profile| profile["consent"].take()).unwrap_or_default();
             Ok(preferences::preferences(&policy.permits, &consent, said))
@@ -201,7 +218,7 @@ impl Campaigns for Runs {
             let definition = self.blocking(&of.namespace, move |log, place| {
                 let found = definitions.workflows(log, &place.topics)?;
                 let known = digest.and_then(|digest| Some((digest, found.known.get(&digest)?)));
-                Ok(known.and_then(|(digest, (name, text))| definitions.parsed(digest, name, text)))
+                Ok(known.and_then(|(digest, version)| definitions.parsed(digest, &version.name, &version.text)))
             });
             let Some(definition) = definition.await? else { return Ok(None) };
             let profile = reader.profile(&of.tenant, &approval.subject).await.map_err(runs::failed)?;
@@ -210,10 +227,35 @@ impl Campaigns for Runs {
         })
     }
 
-    fn retire<'a>(&'a self, namespace: &'a Namespace, name: &'a str) -> Asking<'a, bool> {
-        let from = self.from(namespace);
+    fn retire<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>, name: &'a str) -> Asking<'a, bool> {
+        let (from, of, publishing) = (self.from(namespace), of.cloned(), Arc::clone(&self.publishing));
         let name = name.to_owned();
-        self.blocking(namespace, move |log, place| stream::retire_workflow(log, &place.topics, &name, from))
+        self.blocking(namespace, move |log, place| {
+            let _alone = publishing.lock();
+            stream::retire_workflow(log, &place.topics, of.as_ref(), &name, from)
+        })
+    }
+
+    fn policy<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>) -> Asking<'a, PolicyFound> {
+        let of = of.cloned();
+        self.blocking(namespace, move |log, place| {
+            let found = stream::policy(log, &place.topics, of.as_ref())?;
+            Ok(found.map_or_else(PolicyFound::shipped, |found| PolicyFound {
+                digest: found.digest.to_hex(),
+                text: found.text,
+                tenant: found.of.map(|tenant| tenant.to_string()),
+                is_shipped: false,
+                from_file: found.from_file,
+            }))
+        })
+    }
+
+    fn publish_policy<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>, policy: Arc<Policy>) -> Asking<'a, bool> {
+        let (from, of, publishing) = (self.from(namespace), of.cloned(), Arc::clone(&self.publishing));
+        self.blocking(namespace, move |log, place| {
+            let _alone = publishing.lock();
+            stream::activate_policy(log, &place.topics, of.as_ref(), &policy, from)
+        })
     }
 
     fn decided(&self, namespace: &Namespace, partition: PartitionId) -> Result<Offset, ReadError> {

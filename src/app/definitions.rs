@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::domain::{Digest, Namespace, Offset, PartitionId};
+use crate::domain::{Digest, Namespace, Offset, PartitionId, TenantId};
 use crate::gateway::WorkflowFound;
 use crate::log::LogReader;
-use crate::stream::{self, Topic, Topics, Workflows};
+use crate::stream::{self, Policies, Topic, Topics, Version, Workflows};
 use crate::workflow::{Definition, Policy};
 
 /// What was read, and where the topic ended then.
@@ -18,7 +18,7 @@ type AsOf<T> = BTreeMap<Namespace, (Offset, T)>;
 #[derive(Default)]
 pub struct Definitions {
     workflows: Mutex<AsOf<Arc<Workflows>>>,
-    policies: Mutex<AsOf<Option<String>>>,
+    policies: Mutex<AsOf<Arc<Policies>>>,
     /// None of a text that this build does not read.
     compiled: Mutex<BTreeMap<Digest, Option<Arc<Definition>>>>,
 }
@@ -28,11 +28,11 @@ impl Definitions {
         as_of(&self.workflows, log, topics, || stream::workflows(log, topics).map(Arc::new))
     }
 
-    /// The policy in force, or why its text cannot be read.
-    pub fn policy(&self, log: &dyn LogReader, topics: &Topics) -> Result<Result<Policy, String>, stream::Error> {
-        let text = as_of(&self.policies, log, topics, || stream::policy_text(log, topics))?;
-        Ok(match text {
-            Some(text) => Policy::parse("the policy in force", &text).map_err(|problems| problems.to_string()),
+    /// The policy in force for a tenant, or why its text cannot be read.
+    pub fn policy(&self, log: &dyn LogReader, topics: &Topics, of: &TenantId) -> Result<Result<Policy, String>, stream::Error> {
+        let policies = as_of(&self.policies, log, topics, || stream::policies(log, topics).map(Arc::new))?;
+        Ok(match policies.of(Some(of)) {
+            Some(found) => Policy::parse("the policy in force", &found.text).map_err(|problems| problems.to_string()),
             None => Ok(Policy::shipped()),
         })
     }
@@ -46,12 +46,14 @@ impl Definitions {
         parsed
     }
 
-    /// A workflow as it is shown. What was stored was checked; a build that reads it no more shows its name all the same.
-    pub fn found(&self, digest: Digest, name: &str, text: &str, all: &Workflows) -> WorkflowFound {
-        let definition = self.parsed(digest, name, text);
+    /// A workflow as it is shown, as the one of a tenant or of the namespace. What was stored was checked; a build that reads it no more
+    /// shows its name all the same.
+    pub fn found(&self, digest: Digest, version: &Version, whose: Option<&TenantId>, all: &Workflows) -> WorkflowFound {
+        let name = version.name.clone();
+        let definition = self.parsed(digest, &name, &version.text);
         let (about, reads) = definition.map(|known| (known.about.clone(), known.profile.clone())).unwrap_or_default();
-        let is_active = all.active.get(name) == Some(&digest);
-        WorkflowFound { name: name.to_owned(), digest: digest.to_hex(), about, is_active, reads }
+        let is_active = all.active(whose, &name) == Some(digest);
+        WorkflowFound { name, digest: digest.to_hex(), about, tenant: whose.map(ToString::to_string), is_active, reads }
     }
 }
 
@@ -101,16 +103,16 @@ mod tests {
             stream::activate_workflow(&log, &topics, &workflow, Millis(0)).unwrap();
             versions.push(workflow.digest);
             let found = definitions.workflows(&log, &topics).unwrap();
-            assert_eq!((found.known.len(), found.active["w"]), (days, workflow.digest));
+            assert_eq!((found.known.len(), found.active(None, "w")), (days, Some(workflow.digest)));
         }
         let found = definitions.workflows(&log, &topics).unwrap();
         assert!(Arc::ptr_eq(&found, &definitions.workflows(&log, &topics).unwrap()), "the topic is not gone through again");
         let newest = versions[39];
-        let (name, text) = &found.known[&newest];
-        let shown = definitions.found(newest, name, text, &found);
+        let version = &found.known[&newest];
+        let shown = definitions.found(newest, version, None, &found);
         assert!(shown.is_active);
         assert_eq!(definitions.compiled.lock().len(), 1, "only what was asked for is compiled");
-        let again = definitions.parsed(newest, name, text).unwrap();
-        assert!(Arc::ptr_eq(&again, &definitions.parsed(newest, name, text).unwrap()), "and once");
+        let again = definitions.parsed(newest, &version.name, &version.text).unwrap();
+        assert!(Arc::ptr_eq(&again, &definitions.parsed(newest, &version.name, &version.text).unwrap()), "and once");
     }
 }

@@ -56,6 +56,8 @@ pub enum Error {
          at which this server is reached from outside, such as https://go.example.com; mail programs offer one-click unsubscribing at no other"
     )]
     NoBaseUrl(String),
+    #[error("the policy of namespace {namespace}: {detail}")]
+    Policy { namespace: String, detail: String },
     #[error("channels.templates: {0}")]
     Templates(String),
     #[error("links.keys: {0}")]

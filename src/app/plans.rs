@@ -10,6 +10,7 @@ use crate::engine::effects::Registry;
 use crate::log::LogReader;
 use crate::stream::topology::Topology;
 use crate::stream::{self, NamespaceClock, Partitions, Topic, Topics, topology};
+use crate::workflow::Policy;
 
 pub fn of(config: &Config, log: &dyn LogReader, more: Option<Plan>) -> Result<Vec<Plan>, Error> {
     let mut plans: Vec<Plan> = more.into_iter().collect();
@@ -18,7 +19,8 @@ pub fn of(config: &Config, log: &dyn LogReader, more: Option<Plan>) -> Result<Ve
         plans.push(configured(config, namespace)?);
     }
     if plans.iter().all(|plan| plan.namespace != main) {
-        plans.push(plan(main, NamespaceClock::Wall, &config.topology.default, config.topology.partitions)?);
+        let (topology, partitions) = (&config.topology.default, config.topology.partitions);
+        plans.push(plan(main, NamespaceClock::Wall, topology, partitions, &config.policy.default)?);
     }
     for namespace in existing(log)? {
         if plans.iter().all(|plan| plan.namespace != namespace) {
@@ -36,20 +38,34 @@ pub fn of(config: &Config, log: &dyn LogReader, more: Option<Plan>) -> Result<Ve
 fn configured(config: &Config, namespace: &NamespaceConfig) -> Result<Plan, Error> {
     let topology = namespace.topology.as_deref().unwrap_or(&config.topology.default);
     let partitions = namespace.partitions.unwrap_or(config.topology.partitions);
-    plan(namespace.name.clone(), namespace.clock, topology, partitions)
+    let policy = namespace.policy.as_deref().unwrap_or(&config.policy.default);
+    plan(namespace.name.clone(), namespace.clock, topology, partitions, policy)
 }
 
-fn plan(namespace: Namespace, clock: NamespaceClock, name: &str, partitions: u32) -> Result<Plan, Error> {
+fn plan(namespace: Namespace, clock: NamespaceClock, name: &str, partitions: u32, policy: &str) -> Result<Plan, Error> {
     let topology: Topology = topology::load(name)?;
+    let policy = policy_of(&namespace, policy)?;
     Ok(Plan {
         namespace,
         clock,
         topology,
         partitions: Partitions { intake: partitions, events: partitions },
         workflows: Vec::new(),
-        policy: None,
+        policy,
         performers: Registry::default(),
     })
+}
+
+/// The policy in a file, checked; none where no file is named.
+fn policy_of(namespace: &Namespace, file: &str) -> Result<Option<Policy>, Error> {
+    if file.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |detail: String| Error::Policy { namespace: namespace.to_string(), detail };
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        wrong(format!("cannot read {file}: {error}; policy.default, or `policy` below [[namespaces]], is a path to a .toml file"))
+    })?;
+    Policy::parse(file, &text).map(Some).map_err(|problems| wrong(problems.to_string()))
 }
 
 /// Every namespace that the log has a topic of.

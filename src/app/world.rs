@@ -26,9 +26,9 @@ pub struct Plan {
     pub clock: NamespaceClock,
     pub topology: Topology,
     pub partitions: Partitions,
-    /// To be brought into force beside those that are.
+    /// As files say; to be brought into force beside those that are, unless the same was before.
     pub workflows: Vec<workflow::Definition>,
-    /// In place of the one in force, if any is.
+    /// As its file says; in place of the one in force, unless the file said the same before.
     pub policy: Option<workflow::Policy>,
     /// In place of those of the configuration that have the same names.
     pub performers: engine::effects::Registry,
@@ -69,10 +69,10 @@ impl World {
         let mut spine = Spine::open(setup)?;
         let from = if kind == NamespaceClock::Event { Millis::MIN } else { clock.now() };
         for workflow in &workflows {
-            stream::activate_workflow(&**log, spine.topics(), workflow, from)?;
+            stream::declare_workflow(&**log, spine.topics(), workflow, from)?;
         }
         if let Some(policy) = &policy {
-            stream::activate_policy(&**log, spine.topics(), policy, from)?;
+            declare(&**log, spine.topics(), policy, from)?;
         }
         engine::join(&mut spine, kind, copied)?;
         let topics = spine.topics().clone();
@@ -114,6 +114,20 @@ impl World {
         stopped?;
         Ok(performed?)
     }
+}
+
+/// Brings the policy of a file into force. Where the file is as it was, and another one was published since, that is said and kept.
+fn declare(log: &dyn LogWriter, topics: &stream::Topics, policy: &workflow::Policy, from: Millis) -> Result<(), Error> {
+    let namespace = &topics.namespace;
+    if stream::declare_policy(log, topics, policy, from)? {
+        tracing::info!(%namespace, "the policy is what its file says");
+        return Ok(());
+    }
+    if stream::policy(log, topics, None)?.is_some_and(|found| found.digest != policy.digest) {
+        let hint = "`flywheel policy show` prints it; change the file, or publish it, to have it in force";
+        tracing::warn!(%namespace, hint, "the policy's file is as it was, and another policy was published since, which stays in force");
+    }
+    Ok(())
 }
 
 /// Performs what the namespace's runs ask for.

@@ -16,7 +16,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 it failed, and standard error says why; 2 the command line is wrong; 3 what was asked for is not there;
-4 a check did not pass (doctor; check, show and test of a topology or workflow file with mistakes; replay --expect; the counts of demo).
+4 a check did not pass (doctor; check, show and test of a topology, workflow or policy file with mistakes; replay --expect; the counts of demo).
 
 Settings come from defaults, then flywheel.toml, then FLYWHEEL_SECTION__KEY variables, then flags: `flywheel config show`.";
 
@@ -67,6 +67,9 @@ pub enum Command {
     /// Campaigns and journeys: check, draw and test definitions; what runs do and did, and what came of them.
     #[command(subcommand)]
     Workflow(super::workflow::Workflow),
+    /// What may be sent to whom, how often and when, and which approvals need no person: check a policy file, put it in force, show it.
+    #[command(subcommand)]
+    Policy(super::policy::Policy),
     /// What mail servers send back.
     #[command(subcommand)]
     Mail(super::mail::Mail),

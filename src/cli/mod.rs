@@ -10,6 +10,7 @@ mod keep;
 mod mail;
 pub(crate) mod output;
 mod people;
+pub mod policy;
 mod query;
 mod run;
 mod send;

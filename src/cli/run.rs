@@ -16,7 +16,7 @@ use super::args::{self, Cli, Command};
 use super::exit::{self, Exit};
 use super::output::{Rows, grouped, note, out, outln, print_json};
 use super::writer::Writer;
-use super::{demo, keep, mail, people, query, send, suppression, template, time, topic, trace, up, wait, workflow};
+use super::{demo, keep, mail, people, policy, query, send, suppression, template, time, topic, trace, up, wait, workflow};
 use crate::app::Folder;
 use crate::config::{self, Config, Effective};
 use crate::domain::Millis;
@@ -85,6 +85,7 @@ async fn dispatch(cli: &Cli, effective: Effective) -> anyhow::Result<()> {
         // These wait for a log's own threads, which a runtime's thread may do only when it says so.
         Command::Topology(asked) => block_in_place(|| topologies(asked, json)),
         Command::Workflow(asked) => workflow::run(config, asked, json).await,
+        Command::Policy(asked) => policy::run(config, asked, json).await,
         Command::Suppression(asked) => suppression::run(config, asked, json).await,
         Command::Template(asked) => template::run(config, asked, json).await,
         Command::Mail(asked) => {

@@ -64,6 +64,10 @@ pub const KEYS: &[Key] = &[
     key("stream.rebuild_state", "build all states anew from the log at start, whatever is stored"),
     key("topology.default", "topology of namespaces that name none: a shipped one's name or a file"),
     key("topology.partitions", "partitions of each topic of a new namespace; fixed once it exists"),
+    key(
+        "policy.default",
+        "policy file (purposes, caps, quiet hours, approval rules) of namespaces that name none; empty leaves what is in force: what was published, else the shipped one",
+    ),
     key("read.query_timeout_ms", "longest that one `flywheel query` may run"),
     key("read.query_rows_max", "most rows one query returns"),
     key("observe.log_level", "error, warn, info, debug or trace, or a tracing filter such as flywheel::log=debug"),
@@ -115,5 +119,5 @@ pub const KEYS: &[Key] = &[
         "api_keys",
         "who may read profiles and state times: a list of {api_key, tenant, namespace}; none means this machine only, and without `sources` only",
     ),
-    key("namespaces", "worlds besides `main`: a list of {name, clock = \"wall\" | \"event\", topology, partitions}"),
+    key("namespaces", "worlds besides `main`: a list of {name, clock = \"wall\" | \"event\", topology, policy, partitions}"),
 ];

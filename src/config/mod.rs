@@ -5,6 +5,7 @@
 
 mod keys;
 mod load;
+mod user;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ use crate::stream::{self, NamespaceClock};
 
 pub use keys::{KEYS, Key};
 pub use load::{Effective, Error, Origin, load};
+pub use user::user;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize, Default)]
@@ -31,6 +33,7 @@ pub struct Config {
     pub state: FjallOptions,
     pub stream: stream::Options,
     pub topology: Topology,
+    pub policy: Policy,
     pub read: Read,
     pub observe: Observe,
     pub links: Links,
@@ -68,6 +71,13 @@ pub struct Log {
 pub struct Topology {
     pub default: String,
     pub partitions: u32,
+}
+
+/// By what messages are permitted, and approvals given, in a namespace that names no policy of its own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    pub default: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -130,6 +140,9 @@ pub struct NamespaceConfig {
     /// A topology file, or the name of a shipped one; `topology.default` if absent.
     #[serde(default)]
     pub topology: Option<String>,
+    /// A policy file; `policy.default` if absent.
+    #[serde(default)]
+    pub policy: Option<String>,
     #[serde(default)]
     pub partitions: Option<u32>,
 }

@@ -182,7 +182,7 @@ impl WorkflowFold {
         let name = key.as_str().to_owned();
         let clock = clock_of(self.clock);
         let time = self.partition_time();
-        let (library, policy) = (&self.definitions.library, &self.definitions.policy);
+        let (library, policy) = (&self.definitions.library, self.definitions.policy_of(name.split('\0').next().unwrap_or_default()));
         // In event time everything before the time of a decision has come.
         let heard = if clock == Clock::Wall { time } else { Millis::MAX };
         let context = Context { subject: &name, library, policy, clock, is_held: self.is_held, heard };

@@ -13,25 +13,41 @@ use crate::workflow::{Library, Policy};
 /// What is in force, by digest: kept with the states and rebuilt from the journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct InForce {
-    workflows: BTreeMap<String, String>,
-    policy: Option<String>,
+    /// Of the whole namespace.
+    #[serde(flatten)]
+    everyones: Own,
     /// Every workflow that ever was: runs may be on it.
     known: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    of_tenants: BTreeMap<String, Own>,
+}
+
+/// What the namespace has for everyone, or a tenant for its own subjects.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Own {
+    workflows: BTreeMap<String, String>,
+    policy: Option<String>,
 }
 
 impl InForce {
     /// Takes in an activation; false if it is of a kind that is no business of workflows.
     pub(super) fn hear(&mut self, activated: &Activated<'_>) -> bool {
+        if ![KIND_WORKFLOW, KIND_POLICY].contains(&activated.kind) {
+            return false;
+        }
+        let own = match activated.tenant {
+            "" => &mut self.everyones,
+            tenant => self.of_tenants.entry(tenant.to_owned()).or_default(),
+        };
         match activated.kind {
-            KIND_WORKFLOW if activated.digest.is_empty() => drop(self.workflows.remove(activated.name)),
-            KIND_WORKFLOW => {
-                self.workflows.insert(activated.name.to_owned(), activated.digest.to_owned());
+            KIND_POLICY => own.policy = Some(activated.digest.to_owned()).filter(|digest| !digest.is_empty()),
+            _ if activated.digest.is_empty() => drop(own.workflows.remove(activated.name)),
+            _ => {
+                own.workflows.insert(activated.name.to_owned(), activated.digest.to_owned());
                 if !self.known.iter().any(|digest| digest == activated.digest) {
                     self.known.push(activated.digest.to_owned());
                 }
             }
-            KIND_POLICY => self.policy = Some(activated.digest.to_owned()).filter(|digest| !digest.is_empty()),
-            _ => return false,
         }
         true
     }
@@ -41,12 +57,14 @@ impl InForce {
 pub(super) struct Definitions {
     texts: Arc<stream::Library>,
     pub(super) library: Library,
-    pub(super) policy: Policy,
+    everyones: Policy,
+    /// Those of tenants who have one of their own.
+    of_tenants: BTreeMap<String, Policy>,
 }
 
 impl Definitions {
     pub(super) fn new(texts: Arc<stream::Library>) -> Self {
-        Self { texts, library: Library::default(), policy: Policy::shipped() }
+        Self { texts, library: Library::default(), everyones: Policy::shipped(), of_tenants: BTreeMap::new() }
     }
 
     /// Brings what is in force into the library.
@@ -55,18 +73,31 @@ impl Definitions {
         for digest in &in_force.known {
             library.add(self.texts.workflow(parse(digest)?)?);
         }
-        for digest in in_force.workflows.values() {
+        for digest in in_force.everyones.workflows.values() {
             library.activate(self.texts.workflow(parse(digest)?)?);
         }
-        self.library = library;
-        self.policy = match &in_force.policy {
-            None => Policy::shipped(),
-            Some(digest) => {
-                let text = self.texts.text(KIND_POLICY, parse(digest)?)?;
-                Policy::parse(digest, &text).map_err(|problems| bad(digest, &problems))?
+        let mut of_tenants = BTreeMap::new();
+        for (tenant, own) in &in_force.of_tenants {
+            for digest in own.workflows.values() {
+                library.activate_for(tenant, self.texts.workflow(parse(digest)?)?);
             }
-        };
+            if let Some(digest) = &own.policy {
+                of_tenants.insert(tenant.clone(), self.policy(digest)?);
+            }
+        }
+        self.everyones = in_force.everyones.policy.as_deref().map_or_else(|| Ok(Policy::shipped()), |digest| self.policy(digest))?;
+        (self.library, self.of_tenants) = (library, of_tenants);
         Ok(())
+    }
+
+    fn policy(&self, digest: &str) -> Result<Policy, Error> {
+        let text = self.texts.text(KIND_POLICY, parse(digest)?)?;
+        Policy::parse(digest, &text).map_err(|problems| bad(digest, &problems))
+    }
+
+    /// What permits and approvals of this tenant's subjects are decided by.
+    pub(super) fn policy_of(&self, tenant: &str) -> &Policy {
+        self.of_tenants.get(tenant).unwrap_or(&self.everyones)
     }
 }
 

@@ -7,14 +7,14 @@ use crate::domain::{DAY_MS, Millis, Subject as Who, SubjectKey, TenantId, partit
 use crate::stream::{Error, NamespaceClock, Outputs, Topic};
 use crate::workflow::{self, Context, Definition, EntryBy, Input, Subject, next_time, schedule_cause};
 
-/// Whose subject it is: an entry names none.
+/// Whose subject stands for a workflow of the whole namespace.
 const TENANT: &str = "default";
 /// A schedule's next time is at most its own length and two weeks of weekdays away.
 const SEARCH_MS: i64 = 16 * DAY_MS;
 
-/// The subject that stands for a workflow.
-fn subject_of(workflow: &str) -> SubjectKey {
-    Who::user(&format!("campaign:{workflow}")).key(&TenantId::new(TENANT).expect("a slug"))
+/// The subject that stands for a workflow, or for a tenant's own one.
+fn subject_of(tenant: Option<&str>, workflow: &str) -> Option<SubjectKey> {
+    Some(Who::user(&format!("campaign:{workflow}")).key(&TenantId::new(tenant.unwrap_or(TENANT)).ok()?))
 }
 
 /// The last of its times after `after` and up to `upto`: one run makes up for all that were missed.
@@ -30,11 +30,13 @@ fn latest(definition: &Definition, after: Millis, upto: Millis) -> Option<Millis
 }
 
 impl WorkflowFold {
-    /// Names of the schedules in force whose subjects are of this partition, with their definitions.
-    fn schedules(&self) -> impl Iterator<Item = &std::sync::Arc<Definition>> {
+    /// The schedules in force whose subjects are of this partition, with those subjects.
+    fn schedules(&self) -> impl Iterator<Item = (SubjectKey, &Definition)> {
         let partitions = self.topics.count(Topic::Commands);
-        let scheduled = self.definitions.library.all_active().filter(|definition| matches!(definition.entry.by, EntryBy::Schedule { .. }));
-        scheduled.filter(move |definition| partition_of(subject_of(&definition.name).as_bytes(), partitions) == self.partition)
+        let all = self.definitions.library.all_active();
+        let scheduled = all.filter(|(_, definition)| matches!(definition.entry.by, EntryBy::Schedule { .. }));
+        let with_subjects = scheduled.filter_map(|(tenant, definition)| Some((subject_of(tenant, &definition.name)?, &**definition)));
+        with_subjects.filter(move |(key, _)| partition_of(key.as_bytes(), partitions) == self.partition)
     }
 
     /// Time has come from `before` to now.
@@ -44,10 +46,9 @@ impl WorkflowFold {
         if before == Millis::MIN {
             return Ok(());
         }
-        let due: Vec<(String, Millis)> =
-            self.schedules().filter_map(|definition| Some((definition.name.clone(), latest(definition, before, now)?))).collect();
-        for (workflow, time) in due {
-            let key = subject_of(&workflow);
+        let due = |(key, definition): (SubjectKey, &Definition)| Some((key, definition.name.clone(), latest(definition, before, now)?));
+        let due: Vec<(SubjectKey, String, Millis)> = self.schedules().filter_map(due).collect();
+        for (key, workflow, time) in due {
             let Some(slot) = self.subjects.load(std::iter::once(key.as_bytes()))?.pop().flatten() else { continue };
             let entry = json!({ "at": time.to_rfc3339() });
             let cause = schedule_cause(&workflow, time);
@@ -67,6 +68,6 @@ impl WorkflowFold {
         if now == Millis::MIN {
             return None;
         }
-        self.schedules().filter_map(|definition| next_time(definition, now, None)).min()
+        self.schedules().filter_map(|(_, definition)| next_time(definition, now, None)).min()
     }
 }

@@ -112,6 +112,8 @@ pub(super) enum Refusals {
         campaigns::workflows,
         campaigns::publish,
         campaigns::retire,
+        campaigns::policy,
+        campaigns::declare_policy,
         suppressions::list,
         suppressions::add,
         suppressions::remove,

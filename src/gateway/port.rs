@@ -12,12 +12,19 @@ use utoipa::ToSchema;
 use super::ReadError;
 use super::options::Access;
 use crate::channels::link::Keys;
-use crate::domain::{Millis, Namespace, Offset, PartitionId, Subject};
+use crate::domain::{Millis, Namespace, Offset, PartitionId, Subject, TenantId};
 use crate::permit::AddressKey;
 use crate::segments::Problems;
-use crate::workflow::{Definition, EffectId, Provenance, RunId, Visit};
+use crate::workflow::{Definition, EffectId, Policy, Provenance, RunId, Visit};
 
 pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, ReadError>> + Send + 'a>>;
+
+/// What became of publishing workflows: what was new, or that a name is somebody else's.
+pub type Publishing<'a> = Asking<'a, Result<Vec<bool>, NameTaken>>;
+
+/// A name that may not be published under, with whose it is and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameTaken(pub String);
 
 /// A run as the read model has it: a moment behind the journal.
 #[derive(Debug, Clone, PartialEq)]
@@ -189,11 +196,35 @@ pub struct WorkflowFound {
     pub name: String,
     pub digest: String,
     pub about: String,
+    /// Whose it is; none: of the whole namespace.
+    pub tenant: Option<String>,
     /// Whether new entries go to it; runs of the others go on.
     pub is_active: bool,
     /// What its expressions read of the profile.
     #[serde(skip)]
     pub reads: Vec<String>,
+}
+
+/// A policy in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyFound {
+    pub digest: String,
+    /// Canonical: without comments and layout.
+    pub text: String,
+    /// Whose it is; none: of the whole namespace.
+    pub tenant: Option<String>,
+    /// Nobody declared one.
+    pub is_shipped: bool,
+    /// The configuration names the file that says so.
+    pub from_file: bool,
+}
+
+impl PolicyFound {
+    /// Where none was declared.
+    pub fn shipped() -> Self {
+        let shipped = Policy::shipped();
+        Self { digest: shipped.digest.to_hex(), text: shipped.canonical, tenant: None, is_shipped: true, from_file: false }
+    }
 }
 
 /// One choice on a preferences page.
@@ -242,14 +273,15 @@ pub trait Campaigns: Send + Sync {
         ready(SuppressionsPage::default())
     }
 
-    fn workflows<'a>(&'a self, _namespace: &'a Namespace) -> Asking<'a, Vec<WorkflowFound>> {
+    /// The namespace's and this tenant's own; without a tenant those of every tenant.
+    fn workflows<'a>(&'a self, _namespace: &'a Namespace, _of: Option<&'a TenantId>) -> Asking<'a, Vec<WorkflowFound>> {
         ready(Vec::new())
     }
 
-    /// The one of this name that takes new entries.
-    fn active_workflow<'a>(&'a self, namespace: &'a Namespace, name: &'a str) -> Asking<'a, Option<WorkflowFound>> {
+    /// The one of this name that takes new entries of the tenant's subjects.
+    fn active_workflow<'a>(&'a self, of: &'a Access, name: &'a str) -> Asking<'a, Option<WorkflowFound>> {
         Box::pin(async move {
-            let known = self.workflows(namespace).await?;
+            let known = self.workflows(&of.namespace, Some(&of.tenant)).await?;
             Ok(known.into_iter().find(|workflow| workflow.is_active && workflow.name == name))
         })
     }
@@ -264,13 +296,24 @@ pub trait Campaigns: Send + Sync {
         Ok(())
     }
 
-    /// Stores workflows and has new entries go to them, of all or of none; says of each whether they did not already.
-    fn publish<'a>(&'a self, _namespace: &'a Namespace, workflows: Vec<Arc<Definition>>) -> Asking<'a, Vec<bool>> {
-        ready(vec![false; workflows.len()])
+    /// Stores workflows and has new entries go to them, of all or of none; says of each whether they did not already. Without a tenant
+    /// they are everyone's, else the tenant's own.
+    fn publish<'a>(&'a self, _: &'a Namespace, _of: Option<&'a TenantId>, workflows: Vec<Arc<Definition>>) -> Publishing<'a> {
+        ready(Ok(vec![false; workflows.len()]))
     }
 
-    /// Has a workflow take no new entries; false if it took none.
-    fn retire<'a>(&'a self, _namespace: &'a Namespace, _name: &'a str) -> Asking<'a, bool> {
+    /// Has a workflow of this tenant, or of the namespace, take no new entries; false if it took none.
+    fn retire<'a>(&'a self, _namespace: &'a Namespace, _of: Option<&'a TenantId>, _name: &'a str) -> Asking<'a, bool> {
+        ready(false)
+    }
+
+    /// What permits and approvals are decided by: of this tenant, or of whoever has no policy of their own.
+    fn policy<'a>(&'a self, _namespace: &'a Namespace, _of: Option<&'a TenantId>) -> Asking<'a, PolicyFound> {
+        ready(PolicyFound::shipped())
+    }
+
+    /// Stores a policy of this tenant, or of the namespace, and has it decide; false if it did already.
+    fn publish_policy<'a>(&'a self, _: &'a Namespace, _of: Option<&'a TenantId>, _policy: Arc<Policy>) -> Asking<'a, bool> {
         ready(false)
     }
 

@@ -126,7 +126,7 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
                 past: &[1, 2],
             })),
             bytes_of(&EventsRecord::Tick(Tick { feeder: 1, feeders: 4, time: 9, by_operator: false })),
-            bytes_of(&EventsRecord::Activated(Activated { kind: "segment", name: "lapsing", digest: "ab", from: 3 })),
+            bytes_of(&EventsRecord::Activated(Activated { kind: "segment", name: "lapsing", digest: "ab", from: 3, tenant: "" })),
             bytes_of(&EventsRecord::Broadcast(Broadcast {
                 id: "b1",
                 tenant: "acme",
@@ -142,12 +142,12 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
             bytes_of(&CommandsRecord::Command(Command { kind: "event", at: Some(-1), depth: 1, body: r#"{"name":"x"}"# })),
             bytes_of(&CommandsRecord::Command(Command { kind: "effect_finished", at: None, depth: 0, body: "{}" })),
             bytes_of(&CommandsRecord::Tick(CommandsTick { time: 9 })),
-            bytes_of(&CommandsRecord::Activated(Activated { kind: "workflow", name: "winback", digest: "ab", from: 3 })),
+            bytes_of(&CommandsRecord::Activated(Activated { kind: "workflow", name: "winback", digest: "ab", from: 3, tenant: "acme" })),
         ],
         "journal" => vec![
             bytes_of(&JournalRecord::Fact(JournalFact { at: 5, run: "ab", body: r#"{"run_ended":{}}"# })),
             bytes_of(&JournalRecord::Time(JournalTime { time: 9 })),
-            bytes_of(&JournalRecord::Activated(Activated { kind: "workflow", name: "winback", digest: "", from: 3 })),
+            bytes_of(&JournalRecord::Activated(Activated { kind: "workflow", name: "winback", digest: "", from: 3, tenant: "acme" })),
         ],
         "identities" => vec![bytes_of(&IdentityRecord {
             ties: vec![Tie { user_id: "u1".to_owned(), from: 1 }, Tie { user_id: "u2".to_owned(), from: 2 }],
@@ -162,7 +162,9 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
             at: 1_200_000,
             cause: "m",
         }))],
-        "definitions" => vec![bytes_of(&Definition { kind: "segment", name: "lapsing", digest: "ab", body: "x = 1\n" })],
+        "definitions" => {
+            vec![bytes_of(&Definition { kind: "segment", name: "lapsing", digest: "ab", body: "x = 1\n", tenant: "acme", from_file: true })]
+        }
         "dead_letters" => vec![bytes_of(&DeadLetter {
             topic: "demo.intake",
             origin: ORIGIN,
@@ -321,7 +323,7 @@ fn what_cannot_be_read_says_why() {
     assert_eq!(read(&[]), Error::Short { topic: "events", len: 0 });
     assert_eq!(read(&[1, 1, 8]), Error::Sealed { topic: "events" });
     assert_eq!(read(&[9, 1, 8]), Error::Codec { topic: "events", codec: 9 });
-    assert_eq!(read(&[0, 99, 8]), Error::Version { topic: "events", version: 99, known: 6 });
+    assert_eq!(read(&[0, 99, 8]), Error::Version { topic: "events", version: 99, known: 7 });
     assert!(matches!(read(&good[..good.len() - 1]), Error::Decode { .. }));
     assert!(matches!(read(&[&good[..], &[0]].concat()), Error::Decode { .. }));
     assert!(to_json("demo.events", &[1, 1, 8]).unwrap_err().to_string().contains("sealed"));

@@ -206,6 +206,9 @@ pub struct Activated<'a> {
     pub name: &'a str,
     pub digest: &'a str,
     pub from: i64,
+    /// For whose subjects only; empty: for everyone's.
+    #[serde(default)]
+    pub tenant: &'a str,
 }
 
 /// To a user: say what your profile is now, as an `answer` command to the same subject.
@@ -341,6 +344,12 @@ pub struct Definition<'a> {
     pub digest: &'a str,
     /// The canonical text that the digest is of.
     pub body: &'a str,
+    /// Whose it is; empty: of the whole namespace.
+    #[serde(default)]
+    pub tenant: &'a str,
+    /// A file named at start says so, and not somebody who published it.
+    #[serde(default)]
+    pub from_file: bool,
 }
 
 /// `dead_letters`, keyed as the source.

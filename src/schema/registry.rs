@@ -137,19 +137,20 @@ macro_rules! topics {
 topics! {
     INTAKE: IntakeRecord<'a>, "intake", 2, &[(1, include_str!("../../schemas/history/intake.1.avsc"))];
     IDENTITIES: IdentityRecord, "identities", 1, &[];
-    EVENTS: EventsRecord<'a>, "events", 6, &[
+    EVENTS: EventsRecord<'a>, "events", 7, &[
         (1, include_str!("../../schemas/history/events.1.avsc")),
         (2, include_str!("../../schemas/history/events.2.avsc")),
         (3, include_str!("../../schemas/history/events.3.avsc")),
         (4, include_str!("../../schemas/history/events.4.avsc")),
         (5, include_str!("../../schemas/history/events.5.avsc")),
+        (6, include_str!("../../schemas/history/events.6.avsc")),
     ];
     PROFILES: ProfileRecord<'a>, "profiles", 1, &[], put_body;
     SEGMENT_CHANGES: SegmentChange<'a>, "segment_changes", 2, &[(1, include_str!("../../schemas/history/segment_changes.1.avsc"))];
     CORRECTIONS: CorrectionsRecord<'a>, "corrections", 1, &[];
-    COMMANDS: CommandsRecord<'a>, "commands", 1, &[];
-    JOURNAL: JournalRecord<'a>, "journal", 1, &[];
-    DEFINITIONS: Definition<'a>, "definitions", 1, &[];
+    COMMANDS: CommandsRecord<'a>, "commands", 2, &[(1, include_str!("../../schemas/history/commands.1.avsc"))];
+    JOURNAL: JournalRecord<'a>, "journal", 2, &[(1, include_str!("../../schemas/history/journal.1.avsc"))];
+    DEFINITIONS: Definition<'a>, "definitions", 2, &[(1, include_str!("../../schemas/history/definitions.1.avsc"))];
     DEAD_LETTERS: DeadLetter<'a>, "dead_letters", 1, &[];
     OUTCOMES: BatchOutcomes, "outcomes", 2, &[(1, include_str!("../../schemas/history/outcomes.1.avsc"))];
 }

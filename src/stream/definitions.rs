@@ -1,7 +1,8 @@
 //! Definitions: stored by digest in `definitions`, brought into force by `Activated` records in every `events` partition.
 //!
 //! The newest definition of a kind in the topic is the one that was activated last, because storing and activating are one append.
-//! Offers [`Library`], which finds a topology by digest for a fold that has to go on under an older one.
+//! Offers [`Library`], which finds a topology by digest for a fold that has to go on under an older one. What people publish, workflows
+//! and policies, is in `published`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::published::workflows;
 use super::topology::Topology;
 use super::{Error, Topic, Topics};
-use crate::domain::{Digest, Incarnation, Millis, Namespace, PartitionId};
+use crate::domain::{Digest, Incarnation, Millis, Namespace, PartitionId, TenantId};
 use crate::log::{BatchBuilder, LogReader, LogWriter, Transaction};
 use crate::schema;
 use crate::schema::records::{Activated, Definition, EventsRecord, Tick};
@@ -53,16 +55,19 @@ struct NamespaceBody {
 
 /// A definition as the topic holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stored {
-    kind: String,
-    name: String,
+pub(super) struct Stored {
+    pub(super) kind: String,
+    pub(super) name: String,
     /// None says that the name takes nothing new from here on.
-    digest: Option<Digest>,
-    body: String,
+    pub(super) digest: Option<Digest>,
+    pub(super) body: String,
+    /// Whose it is; none: of the whole namespace.
+    pub(super) tenant: Option<TenantId>,
+    pub(super) from_file: bool,
 }
 
 /// Calls `visit` with every definition, oldest first.
-fn each(log: &dyn LogReader, topics: &Topics, mut visit: impl FnMut(Stored)) -> Result<(), Error> {
+pub(super) fn each(log: &dyn LogReader, topics: &Topics, mut visit: impl FnMut(Stored)) -> Result<(), Error> {
     let partition = topics.partition(Topic::Definitions, PartitionId(0));
     let bounds = log.watermarks(partition)?;
     let mut from = bounds.start;
@@ -76,8 +81,15 @@ fn each(log: &dyn LogReader, topics: &Topics, mut visit: impl FnMut(Stored)) -> 
                 "" => None,
                 digest => Some(Digest::from_hex(digest).ok_or_else(corrupt)?),
             };
+            let tenant = match definition.tenant {
+                "" => None,
+                tenant => Some(
+                    TenantId::new(tenant)
+                        .map_err(|error| Error::Corrupt { what: "a definition's tenant".into(), detail: error.to_string() })?,
+                ),
+            };
             let (kind, name, body) = (definition.kind.to_owned(), definition.name.to_owned(), definition.body.to_owned());
-            visit(Stored { kind, name, digest, body });
+            visit(Stored { kind, name, digest, body, tenant, from_file: definition.from_file });
         }
         from = fetched.next;
     }
@@ -119,7 +131,7 @@ pub fn released(log: &dyn LogReader, topics: &Topics) -> Result<Option<Incarnati
 pub fn release(namespace: &Namespace, incarnation: Incarnation) -> Result<(Vec<u8>, Vec<u8>), Error> {
     let body = serde_json::to_string(&ReleaseBody { incarnation: incarnation.0 }).expect("a plain value");
     let digest = Digest::of(body.as_bytes()).to_hex();
-    let definition = Definition { kind: KIND_RELEASE, name: namespace.as_str(), digest: &digest, body: &body };
+    let definition = definition(KIND_RELEASE, namespace.as_str(), &digest, &body);
     let mut value = Vec::new();
     schema::encode(&definition, &mut value)?;
     Ok((digest.into_bytes(), value))
@@ -145,25 +157,9 @@ fn body_of(log: &dyn LogReader, topics: &Topics, digest: Digest) -> Result<Optio
     Ok(body)
 }
 
-/// Stores a policy and has everything be decided by it from here on, unless it is so already; true if it did.
-pub fn activate_policy(log: &dyn LogWriter, topics: &Topics, policy: &workflow::Policy, from: Millis) -> Result<bool, Error> {
-    if newest(log, topics, KIND_POLICY)?.is_some_and(|stored| stored.digest == Some(policy.digest)) {
-        return Ok(false);
-    }
-    let digest = policy.digest.to_hex();
-    let definition = Definition { kind: KIND_POLICY, name: KIND_POLICY, digest: &digest, body: &policy.canonical };
-    log.append(activation(topics, &[definition], from)?)?.wait()?;
-    Ok(true)
-}
-
 /// The topology that was activated last, as text.
 pub fn topology_text(log: &dyn LogReader, topics: &Topics) -> Result<Option<String>, Error> {
     Ok(newest(log, topics, KIND_TOPOLOGY)?.map(|stored| stored.body))
-}
-
-/// The policy that was activated last, as text.
-pub fn policy_text(log: &dyn LogReader, topics: &Topics) -> Result<Option<String>, Error> {
-    Ok(newest(log, topics, KIND_POLICY)?.filter(|stored| stored.digest.is_some()).map(|stored| stored.body))
 }
 
 /// Records the namespace's clock when it is created, and refuses another one later.
@@ -177,7 +173,7 @@ pub(super) fn fix_clock(log: &dyn LogWriter, topics: &Topics, clock: NamespaceCl
         None => {
             let body = serde_json::to_string(&NamespaceBody { clock }).expect("a plain value");
             let digest = Digest::of(body.as_bytes()).to_hex();
-            let definition = Definition { kind: KIND_NAMESPACE, name: topics.namespace.as_str(), digest: &digest, body: &body };
+            let definition = definition(KIND_NAMESPACE, topics.namespace.as_str(), &digest, &body);
             let mut transaction = Transaction::default();
             push_definition(&mut transaction, topics, &definition)?;
             log.append(transaction)?.wait()?;
@@ -200,13 +196,18 @@ pub fn activate(log: &dyn LogWriter, topics: &Topics, topology: &Topology, from:
         return Ok(false);
     }
     let digest = topology.digest.to_hex();
-    let definition = Definition { kind: KIND_TOPOLOGY, name: &topology.name, digest: &digest, body: &topology.canonical };
+    let definition = definition(KIND_TOPOLOGY, &topology.name, &digest, &topology.canonical);
     log.append(activation(topics, &[definition], from)?)?.wait()?;
     Ok(true)
 }
 
+/// A definition of the whole namespace that nobody published.
+fn definition<'d>(kind: &'d str, name: &'d str, digest: &'d str, body: &'d str) -> Definition<'d> {
+    Definition { kind, name, digest, body, tenant: "", from_file: false }
+}
+
 /// The one append that stores definitions and brings them into force in every partition.
-fn activation(topics: &Topics, definitions: &[Definition<'_>], from: Millis) -> Result<Transaction, Error> {
+pub(super) fn activation(topics: &Topics, definitions: &[Definition<'_>], from: Millis) -> Result<Transaction, Error> {
     let mut transaction = Transaction::default();
     let mut stored = BatchBuilder::new();
     for definition in definitions {
@@ -215,83 +216,13 @@ fn activation(topics: &Topics, definitions: &[Definition<'_>], from: Millis) -> 
     transaction.batches.push((topics.partition(Topic::Definitions, PartitionId(0)), stored.build()));
     for partition in topics.partitions(Topic::Events) {
         let mut batch = BatchBuilder::new();
-        for Definition { kind, name, digest, .. } in definitions {
-            let activated = EventsRecord::Activated(Activated { kind, name, digest, from: from.0 });
+        for Definition { kind, name, digest, tenant, .. } in definitions {
+            let activated = EventsRecord::Activated(Activated { kind, name, digest, from: from.0, tenant });
             batch.push_with(b"", from, |buffer| schema::encode(&activated, buffer))?;
         }
         transaction.batches.push((partition, batch.build()));
     }
     Ok(transaction)
-}
-
-/// Every workflow that a namespace was ever given, and which of each name takes new entries.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Workflows {
-    /// Name and canonical text.
-    pub known: BTreeMap<Digest, (String, String)>,
-    pub active: BTreeMap<String, Digest>,
-}
-
-/// The workflows of a namespace, as its `definitions` say.
-pub fn workflows(log: &dyn LogReader, topics: &Topics) -> Result<Workflows, Error> {
-    let mut found = Workflows::default();
-    each(log, topics, |definition| {
-        if definition.kind != KIND_WORKFLOW {
-            return;
-        }
-        match definition.digest {
-            None => drop(found.active.remove(&definition.name)),
-            Some(digest) => {
-                found.active.insert(definition.name.clone(), digest);
-                found.known.insert(digest, (definition.name, definition.body));
-            }
-        }
-    })?;
-    Ok(found)
-}
-
-/// Stores workflows and has new entries go to them from `from` on, all in one append; says of each whether they did not already. Runs in
-/// progress stay on the digest that they began under.
-pub fn activate_workflows<W: std::ops::Deref<Target = workflow::Definition>>(
-    log: &dyn LogWriter,
-    topics: &Topics,
-    definitions: &[W],
-    from: Millis,
-) -> Result<Vec<bool>, Error> {
-    let mut active = workflows(log, topics)?.active;
-    let (mut are_new, mut new) = (Vec::new(), Vec::new());
-    for workflow in definitions.iter().map(|workflow| &**workflow) {
-        let is_new = active.insert(workflow.name.clone(), workflow.digest) != Some(workflow.digest);
-        are_new.push(is_new);
-        if is_new {
-            new.push((workflow, workflow.digest.to_hex()));
-        }
-    }
-    if !new.is_empty() {
-        let stored = new.iter().map(|(workflow, digest)| Definition {
-            kind: KIND_WORKFLOW,
-            name: &workflow.name,
-            digest,
-            body: &workflow.canonical,
-        });
-        log.append(activation(topics, &stored.collect::<Vec<_>>(), from)?)?.wait()?;
-    }
-    Ok(are_new)
-}
-
-/// The same for one.
-pub fn activate_workflow(log: &dyn LogWriter, topics: &Topics, workflow: &workflow::Definition, from: Millis) -> Result<bool, Error> {
-    Ok(activate_workflows(log, topics, &[workflow], from)?.contains(&true))
-}
-
-/// Has the workflow of this name take no new entries from `from` on; true if it took some before. Runs in progress go on.
-pub fn retire_workflow(log: &dyn LogWriter, topics: &Topics, name: &str, from: Millis) -> Result<bool, Error> {
-    if !workflows(log, topics)?.active.contains_key(name) {
-        return Ok(false);
-    }
-    let definition = Definition { kind: KIND_WORKFLOW, name, digest: "", body: "" };
-    log.append(activation(topics, &[definition], from)?)?.wait()?;
-    Ok(true)
 }
 
 /// Topologies by digest, read from the log when first needed.
@@ -344,10 +275,10 @@ impl Library {
             return Ok(text);
         }
         let mut found = workflows(&*self.log, &self.topics)?.known;
-        let text = found.remove(&digest).map(|(_, text)| text).ok_or_else(|| self.unknown(KIND_WORKFLOW, digest))?;
+        let text = found.remove(&digest).map(|version| version.text).ok_or_else(|| self.unknown(KIND_WORKFLOW, digest))?;
         let compiled = self.workflows.lock();
         found.retain(|digest, _| !compiled.contains_key(digest));
-        *self.texts.lock() = found.into_iter().map(|(digest, (_, text))| (digest, text)).collect();
+        *self.texts.lock() = found.into_iter().map(|(digest, version)| (digest, version.text)).collect();
         Ok(text)
     }
 
@@ -373,48 +304,5 @@ impl Library {
     /// The canonical text with this digest.
     pub fn text(&self, kind: &str, digest: Digest) -> Result<String, Error> {
         body_of(&*self.log, &self.topics, digest)?.ok_or_else(|| self.unknown(kind, digest))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::env::ManualClock;
-    use crate::log::MemoryLog;
-    use crate::stream::Partitions;
-
-    fn named(name: &str, wait: &str) -> workflow::Definition {
-        let text = format!(
-            "[workflow]\nname = \"{name}\"\n[workflow.entry]\ncommand = true\n\n[[node]]\nname = \"rest\"\nkind = \"delay\"\nwait = \"{wait}\"\nnext = \"over\"\n\n[[node]]\nname = \"over\"\nkind = \"exit\"\n"
-        );
-        workflow::Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}"))
-    }
-
-    #[test]
-    fn a_published_workflow_is_in_force_until_another_of_its_name_or_its_retirement() {
-        let log = MemoryLog::new(Arc::new(ManualClock::at(Millis(0))));
-        let topics = Topics::create(&log, &Namespace::new("main").unwrap(), Partitions { intake: 1, events: 3 }).unwrap();
-        let (first, second, other) = (named("a", "1d"), named("a", "2d"), named("b", "1d"));
-        let publish = |workflows: &[&workflow::Definition]| activate_workflows(&log, &topics, workflows, Millis(5)).unwrap();
-        assert_eq!(
-            [publish(&[&first, &other]), publish(&[&first]), publish(&[&other, &second])],
-            [[true, true].as_slice(), &[false], &[false, true]]
-        );
-        let found = workflows(&log, &topics).unwrap();
-        assert_eq!(found.known.len(), 3);
-        assert_eq!(found.known[&first.digest], ("a".to_owned(), first.canonical.clone()));
-        assert_eq!(found.active, BTreeMap::from([("a".to_owned(), second.digest), ("b".to_owned(), other.digest)]));
-        assert_eq!(publish(&[&first]), [true], "an earlier one can come back");
-        let retire = |name| retire_workflow(&log, &topics, name, Millis(6)).unwrap();
-        assert_eq!([retire("a"), retire("a"), retire("never")], [true, false, false]);
-        assert_eq!(workflows(&log, &topics).unwrap().active, BTreeMap::from([("b".to_owned(), other.digest)]));
-        for partition in topics.partitions(Topic::Events) {
-            let fetched = log.fetch(partition, crate::domain::Offset(0), FETCH_BYTES).unwrap();
-            let digests = fetched.records().map(|record| match schema::decode(record.value.unwrap()).unwrap() {
-                EventsRecord::Activated(activated) => activated.digest.len(),
-                other => panic!("{other:?}"),
-            });
-            assert_eq!(digests.collect::<Vec<_>>(), [64, 64, 64, 64, 0], "each partition has heard of all of it");
-        }
     }
 }

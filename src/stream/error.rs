@@ -31,9 +31,16 @@ pub enum Error {
     UnknownDefinition { kind: String, digest: String, topic: String },
     #[error("definition {digest}: {detail}")]
     BadDefinition { digest: String, detail: String },
+    #[error("{} has a workflow {name}: choose another name, or have that one retired first", who(.by.as_deref()))]
+    NameTaken { name: String, by: Option<String> },
     /// Of one record, which becomes a dead letter; never seen outside a partition loop.
     #[error("{}: {}", .0.reason, .0.detail)]
     Record(super::fold::Fault),
     #[error("{what} stopped: {detail}")]
     Thread { what: String, detail: String },
+}
+
+/// Whose a name is.
+fn who(tenant: Option<&str>) -> String {
+    tenant.map_or_else(|| "the namespace".to_owned(), |tenant| format!("tenant {tenant}"))
 }

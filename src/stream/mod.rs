@@ -18,6 +18,7 @@ mod options;
 mod outputs;
 mod profile;
 mod progress;
+mod published;
 mod pulse;
 mod refold;
 mod runner;
@@ -30,8 +31,7 @@ mod worker;
 
 pub use cache::{Cache, Slot};
 pub use definitions::{
-    KIND_POLICY, KIND_WORKFLOW, Library, NamespaceClock, Workflows, activate, activate_policy, activate_workflow, activate_workflows,
-    clock_of, override_of, policy_text, release, released, retire_workflow, topology_text, workflows,
+    KIND_POLICY, KIND_WORKFLOW, Library, NamespaceClock, activate, clock_of, override_of, release, released, topology_text,
 };
 pub use error::Error;
 pub use fold::{Applied, Fault, Fold, Seal, Window};
@@ -40,6 +40,10 @@ pub use options::Options;
 pub use outputs::{Outputs, Source};
 pub use profile::{FOLD_VERSION as PROFILE_FOLD_VERSION, Owned, ProfileFold, Setup as ProfileSetup, people};
 pub use progress::{Cursor, Mark, Progress, Watermark};
+pub use published::{
+    Policies, PolicyFound, Version, Workflows, activate_policy, activate_workflow, activate_workflows, declare_policy, declare_workflow,
+    policies, policy, retire_workflow, workflows,
+};
 pub use pulse::Pulse;
 pub use refold::{Refolded, refold};
 pub use runner::{Handle, Watch};

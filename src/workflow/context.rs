@@ -31,6 +31,11 @@ pub struct Context<'c> {
 }
 
 impl<'c> Context<'c> {
+    /// Whose subject it is.
+    pub fn tenant(&self) -> &'c str {
+        self.subject.split_once('\0').map_or("", |(tenant, _)| tenant)
+    }
+
     /// The id without tenant and kind.
     pub fn id(&self) -> &'c str {
         let own = self.subject.rsplit_once('\0').map_or(self.subject, |(_, own)| own);

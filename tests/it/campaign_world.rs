@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flywheel::domain::{Millis, Namespace, Offset, PartitionId, Subject, SubjectKey};
+use flywheel::domain::{Millis, Namespace, Offset, PartitionId, Subject, SubjectKey, TenantId};
 use flywheel::env::ManualClock;
 use flywheel::gateway::{
-    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, EffectFound, Options, Preference, Preview, ReadError,
-    RunFound, RunsAsked, RunsPage, Sources, WorkflowFound,
+    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, EffectFound, NameTaken, Options, PolicyFound, Preference,
+    Preview, Publishing, ReadError, RunFound, RunsAsked, RunsPage, Sources, WorkflowFound,
 };
 use flywheel::log::{BatchBuilder, Group, LogReader, LogWriter, MemoryLog, TopicPartition, Transaction};
 use flywheel::schema;
@@ -143,10 +143,15 @@ impl CampaignWorld {
     fn library(&self) -> Library {
         let found = stream::workflows(&*self.log, &self.topics).unwrap();
         let mut library = Library::default();
-        for (digest, (name, text)) in &found.known {
-            let definition = Arc::new(Definition::parse(name, text).unwrap());
-            assert_eq!(definition.digest, *digest);
-            if found.active.get(name) == Some(digest) { library.activate(definition) } else { library.add(definition) }
+        let parse = |version: &stream::Version| Arc::new(Definition::parse(&version.name, &version.text).unwrap());
+        found.known.values().for_each(|version| library.add(parse(version)));
+        for (of, digest) in found.all_active() {
+            let definition = parse(&found.known[&digest]);
+            assert_eq!(definition.digest, digest);
+            match of {
+                None => library.activate(definition),
+                Some(tenant) => library.activate_for(tenant.as_str(), definition),
+            }
         }
         library
     }
@@ -219,8 +224,13 @@ impl State {
 }
 
 /// As the fold writes down what it has heard is in force.
-fn heard(log: &MemoryLog, topics: &Topics, name: &str, digest: &str) {
-    let activated = JournalRecord::Activated(flywheel::schema::records::Activated { kind: "workflow", name, digest, from: NOW.0 });
+fn heard(log: &MemoryLog, topics: &Topics, of: Option<&TenantId>, name: &str, digest: &str) {
+    heard_of(log, topics, "workflow", of, name, digest);
+}
+
+fn heard_of(log: &MemoryLog, topics: &Topics, kind: &str, of: Option<&TenantId>, name: &str, digest: &str) {
+    let tenant = of.map_or("", TenantId::as_str);
+    let activated = JournalRecord::Activated(flywheel::schema::records::Activated { kind, name, digest, from: NOW.0, tenant });
     let batches = topics.partitions(Topic::Journal).map(|partition| {
         let mut batch = BatchBuilder::new();
         batch.push_with(b"", NOW, |out| schema::encode(&activated, out)).unwrap();
@@ -330,38 +340,68 @@ impl Campaigns for CampaignWorld {
         now(found)
     }
 
-    fn workflows<'a>(&'a self, _: &'a Namespace) -> Asking<'a, Vec<WorkflowFound>> {
+    fn workflows<'a>(&'a self, _: &'a Namespace, of: Option<&'a TenantId>) -> Asking<'a, Vec<WorkflowFound>> {
         let found = stream::workflows(&*self.log, &self.topics).unwrap();
-        let shown = found.known.iter().map(|(digest, (name, text))| WorkflowFound {
-            name: name.clone(),
-            digest: digest.to_hex(),
-            about: String::new(),
-            is_active: found.active.get(name) == Some(digest),
-            reads: Definition::parse(name, text).unwrap().profile,
-        });
-        now(shown.collect())
+        let mut shown = Vec::new();
+        for (digest, version) in &found.known {
+            for whose in version.of.iter().filter(|whose| whose.is_none() || of.is_none() || whose.as_ref() == of) {
+                shown.push(WorkflowFound {
+                    name: version.name.clone(),
+                    digest: digest.to_hex(),
+                    about: String::new(),
+                    tenant: whose.as_ref().map(ToString::to_string),
+                    is_active: found.active(whose.as_ref(), &version.name) == Some(*digest),
+                    reads: Definition::parse(&version.name, &version.text).unwrap().profile,
+                });
+            }
+        }
+        now(shown)
     }
 
-    fn publish<'a>(&'a self, _: &'a Namespace, workflows: Vec<Arc<Definition>>) -> Asking<'a, Vec<bool>> {
+    fn publish<'a>(&'a self, _: &'a Namespace, of: Option<&'a TenantId>, workflows: Vec<Arc<Definition>>) -> Publishing<'a> {
         // The log in memory is durable at once: nothing blocks.
-        let (log, topics) = (self.log.clone(), self.topics.clone());
+        let (log, topics, of) = (self.log.clone(), self.topics.clone(), of.cloned());
         Box::pin(async move {
             let done = tokio::task::spawn_blocking(move || {
-                let are_new = stream::activate_workflows(&*log, &topics, &workflows, NOW).unwrap();
-                workflows.iter().for_each(|workflow| heard(&log, &topics, &workflow.name, &workflow.digest.to_hex()));
-                are_new
+                let published = stream::activate_workflows(&*log, &topics, of.as_ref(), &workflows, NOW);
+                let are_new = published.map_err(|taken| NameTaken(taken.to_string()))?;
+                workflows.iter().for_each(|workflow| heard(&log, &topics, of.as_ref(), &workflow.name, &workflow.digest.to_hex()));
+                Ok(are_new)
             });
             Ok(done.await.unwrap())
         })
     }
 
-    fn retire<'a>(&'a self, _: &'a Namespace, name: &'a str) -> Asking<'a, bool> {
-        let (log, topics, name) = (self.log.clone(), self.topics.clone(), name.to_owned());
+    fn retire<'a>(&'a self, _: &'a Namespace, of: Option<&'a TenantId>, name: &'a str) -> Asking<'a, bool> {
+        let (log, topics, of, name) = (self.log.clone(), self.topics.clone(), of.cloned(), name.to_owned());
         Box::pin(async move {
             let done = tokio::task::spawn_blocking(move || {
-                let was_active = stream::retire_workflow(&*log, &topics, &name, NOW).unwrap();
-                heard(&log, &topics, &name, "");
+                let was_active = stream::retire_workflow(&*log, &topics, of.as_ref(), &name, NOW).unwrap();
+                heard(&log, &topics, of.as_ref(), &name, "");
                 was_active
+            });
+            Ok(done.await.unwrap())
+        })
+    }
+
+    fn policy<'a>(&'a self, _: &'a Namespace, of: Option<&'a TenantId>) -> Asking<'a, PolicyFound> {
+        let found = stream::policy(&*self.log, &self.topics, of).unwrap();
+        now(found.map_or_else(PolicyFound::shipped, |found| PolicyFound {
+            digest: found.digest.to_hex(),
+            text: found.text,
+            tenant: found.of.map(|tenant| tenant.to_string()),
+            is_shipped: false,
+            from_file: found.from_file,
+        }))
+    }
+
+    fn publish_policy<'a>(&'a self, _: &'a Namespace, of: Option<&'a TenantId>, policy: Arc<workflow::Policy>) -> Asking<'a, bool> {
+        let (log, topics, of) = (self.log.clone(), self.topics.clone(), of.cloned());
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || {
+                let is_new = stream::activate_policy(&*log, &topics, of.as_ref(), &policy, NOW).unwrap();
+                heard_of(&log, &topics, "policy", of.as_ref(), "policy", &policy.digest.to_hex());
+                is_new
             });
             Ok(done.await.unwrap())
         })

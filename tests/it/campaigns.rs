@@ -247,4 +247,49 @@ fn pages_go_by_what_was_decided_and_said() {
     assert_eq!(place.run(&["wait"]).0, 0);
     let (_, later) = runtime.block_on(page("GET", &url, ""));
     assert!(later.contains(ticked), "{later}");
+    server.stop();
+}
+
+#[test]
+fn a_tenants_workflow_is_not_the_other_tenants_on_a_real_server_either() {
+    let place = Place::new();
+    let key = |tenant: &str| {
+        format!(
+            "[[sources]]\nname = \"{tenant}\"\nwrite_key = \"w-{tenant}\"\ntenant = \"{tenant}\"\nnamespace = \"main\"\n\
+             [[api_keys]]\napi_key = \"k-{tenant}\"\ntenant = \"{tenant}\"\nnamespace = \"main\"\n"
+        )
+    };
+    place.file("flywheel.toml", &(key("acme") + &key("other")));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let server = Server::start(&place.path("data"), &place.path("flywheel.toml"));
+    let names = |key: &'static str| {
+        let request = reqwest::Client::new().get(format!("{}/api/v1/workflows", server.url)).bearer_auth(key);
+        let listed: Value = runtime.block_on(async { request.send().await.expect("answers").json().await.expect("JSON") });
+        let names = listed["workflows"].as_array().expect("a list").iter().map(|one| format!("{} {}", one["name"], one["tenant"]));
+        names.collect::<Vec<_>>()
+    };
+    let asks = place.file("asks.toml", ASKS);
+    let (code, text) = place.run(&["workflow", "publish", &asks, "--tenant", "acme"]);
+    assert!(code == 0 && text.contains("asks published"), "{code} {text}");
+    let (code, text) = place.run(&["workflow", "publish", &asks]);
+    assert!(code == 1 && text.contains("tenant acme has a workflow asks: choose another name"), "{code} {text}");
+    let report = ASKS.replace("command = true\nreenter = \"always\"", "every = \"1h\"").replace("\"asks\"", "\"report\"");
+    let report = place.file("report.toml", report.split("[[test]]").next().expect("a part"));
+    let (code, text) = place.run(&["workflow", "publish", &report]);
+    assert!(code == 0 && text.contains("report published") && text.contains("tenant `default`'s"), "{code} {text}");
+    assert_eq!((names("k-acme").len(), names("k-other")), (2, vec!["\"report\" null".to_owned()]));
+    assert_eq!(place.run(&["workflow", "start", "asks", "--user", "ann", "--tenant", "other"]).0, 3);
+    let run = place.json(&["workflow", "start", "asks", "--user", "ann", "--tenant", "acme"]);
+    let run = run["run"].as_str().expect("an id");
+    let user = flywheel::config::user().unwrap_or_else(|| "command line".to_owned());
+    let (code, text) = place.run(&["workflow", "reject", run, "review", "--tenant", "acme"]);
+    assert!(code == 0 && text.contains(&format!("review rejected by {user}")), "who is at the terminal decides: {code} {text}");
+    assert_eq!(place.run(&["wait"]).0, 0);
+    let (_, versions) =
+        place.run(&["query", "SELECT workflow, is_active, active_for FROM workflow_versions ORDER BY 1", "--format", "csv"]);
+    assert!(versions.contains("asks,1,acme") && versions.contains("report,1,everyone"), "{versions}");
+    let (code, text) = place.run(&["workflow", "retire", "asks"]);
+    assert!(code == 1 && text.contains("--tenant"), "{code} {text}");
+    assert_eq!(place.run(&["workflow", "retire", "asks", "--tenant", "acme"]).0, 0);
+    server.stop();
 }

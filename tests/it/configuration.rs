@@ -45,6 +45,7 @@ namespace = "main"
 name = "history"
 clock = "event"         # time is what --state-time says; "wall" for live traffic
 topology = "shop.toml"  # a file, or a shipped one's name; topology.default if absent
+policy = "policy.toml"  # a file; policy.default if absent
 partitions = 4          # topology.partitions if absent
 
 # Performs the agent `copywriter` in place of the scripted one: each attempt is a POST with its Idempotency-Key.

@@ -162,7 +162,7 @@ async fn the_api_describes_every_route_it_has() {
     let document = running.send(&get("/openapi.json")).await.json();
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 47, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 48, "{:?}", paths.keys());
     for (path, item) in paths {
         let filled = path.replace("{write_key}", KEY).replace("{id}", "ann").replace("{namespace}", "past");
         let filled = filled

@@ -1,7 +1,7 @@
 //! Campaigns over HTTP: every route, who may, what is refused and how, and that one decision is one decision.
 
 use flywheel::domain::{Millis, TenantId};
-use flywheel::gateway::{Access, Options};
+use flywheel::gateway::{Access, Options, Owner};
 use flywheel::workflow::RunId;
 use serde_json::{Value, json};
 
@@ -318,6 +318,134 @@ async fn a_tenant_never_reaches_another_ones_run() {
     assert_eq!(running.send(&get("/api/v1/approvals?tenant=acme").basic("secret-b:")).await.json(), json!({"approvals": []}));
     assert_eq!(running.send(&get(&path).basic("secret-a:")).await.json()["status"], "running");
     assert_eq!(running.send(&get(&path).header("Origin", "https://evil.example")).await.status, 401);
+}
+
+/// Two tenants with a key each, and the operator of the server.
+async fn two_tenants() -> (Running, Deciding) {
+    let mut sources = sources();
+    for (key, tenant) in [("secret-a", "acme"), ("secret-b", "other")] {
+        let access = Access { tenant: TenantId::new(tenant).expect("a slug"), namespace: namespace("main") };
+        sources.api_keys.insert(key.to_owned(), access);
+    }
+    sources.owner = Some(Owner { token: "operator".to_owned(), listening: [127, 0, 0, 1].into() });
+    campaign_world::start_as(Options::default(), sources).await
+}
+
+/// Names and whose they are, of those that take new entries.
+async fn active(running: &Running, key: &str) -> Vec<String> {
+    let listed = running.send(&get("/api/v1/workflows").basic(key)).await.json();
+    let active = listed["workflows"].as_array().expect("a list").iter().filter(|one| one["is_active"] == true);
+    let mut active: Vec<String> = active.map(|one| format!("{} {}", one["name"].as_str().unwrap(), one["tenant"])).collect();
+    active.sort();
+    active
+}
+
+#[tokio::test]
+async fn a_tenant_publishes_retires_replaces_and_sees_no_workflow_of_another() {
+    let (running, _world) = two_tenants().await;
+    let text = |name: &str, deadline: &str| {
+        let text = ASKS
+            .replace("name = \"asks\"", &format!("name = \"{name}\""))
+            .replace("deadline = \"2d\"", &format!("deadline = \"{deadline}\""));
+        text.replace("2d review", &format!("{deadline} review"))
+    };
+    let publish = |key: &str, query: &str, name: &str, deadline: &str| {
+        let request = post(&format!("/api/v1/workflows{query}"), json!({"text": text(name, deadline)}).to_string()).basic(key);
+        let running = &running;
+        async move { running.send(&request).await }
+    };
+    let retire = |key: &str, query: &str, name: &str| {
+        let request = post(&format!("/api/v1/workflows/{name}/retire{query}"), "").basic(key);
+        let running = &running;
+        async move { running.send(&request).await }
+    };
+    let starts = |key: &str, name: &str, user: &str| {
+        let request = post("/api/v1/campaigns/create?wait=20", json!({"workflow": name, "user_id": user}).to_string()).basic(key);
+        let running = &running;
+        async move { running.send(&request).await.status }
+    };
+    let of_acme = publish("secret-a:", "", "asks", "2d").await;
+    assert_eq!((of_acme.status, of_acme.json()["workflows"][0]["tenant"].as_str()), (200, Some("acme")), "{}", of_acme.text());
+
+    // The other neither sees nor enters nor retires it, and under its name has one of its own.
+    assert_eq!(active(&running, "secret-b:").await, Vec::<String>::new());
+    assert_eq!(starts("secret-b:", "asks", "ann").await, 404);
+    assert_eq!(retire("secret-b:", "", "asks").await.status, 404);
+    assert_eq!(retire("secret-b:", "?tenant=acme", "asks").await.status, 404, "a key's tenant is not for the caller to say");
+    let of_other = publish("secret-b:", "?tenant=acme", "asks", "4d").await;
+    assert_eq!((of_other.status, of_other.json()["workflows"][0]["tenant"].as_str()), (200, Some("other")), "{}", of_other.text());
+    assert_eq!(active(&running, "secret-a:").await, ["asks \"acme\""]);
+    let listed = running.send(&get("/api/v1/workflows").basic("secret-a:")).await.text();
+    assert!(!listed.contains(of_other.json()["workflows"][0]["digest"].as_str().unwrap()), "{listed}");
+    assert_eq!((starts("secret-a:", "asks", "ann").await, starts("secret-b:", "asks", "ann").await), (200, 200));
+    assert_eq!(retire("secret-b:", "", "asks").await.status, 200);
+    assert_eq!((starts("secret-a:", "asks", "bob").await, starts("secret-b:", "asks", "bob").await), (200, 404));
+
+    // What is everyone's is seen and entered by everyone, and published and retired by who runs the server.
+    let taken = publish("operator:", "", "asks", "2d").await;
+    assert_eq!((taken.status, taken.json()["code"].as_str()), (409, Some("name_taken")), "{}", taken.text());
+    assert!(taken.text().contains("tenant acme has a workflow asks"), "{}", taken.text());
+    let everyones = publish("operator:", "", "news", "2d").await.json();
+    assert_eq!((&everyones["workflows"][0]["tenant"], &everyones["workflows"][0]["published"]), (&Value::Null, &json!(true)));
+    assert_eq!(active(&running, "secret-b:").await, ["news null"]);
+    assert_eq!((starts("secret-a:", "news", "ann").await, starts("secret-b:", "news", "ann").await), (200, 200));
+    let taken = publish("secret-b:", "", "news", "4d").await;
+    assert_eq!((taken.status, taken.json()["code"].as_str()), (409, Some("name_taken")), "{}", taken.text());
+    let refused = retire("secret-b:", "", "news").await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (409, Some("not_yours")), "{}", refused.text());
+    let refused = retire("operator:", "", "asks").await;
+    assert!(refused.status == 409 && refused.text().contains("tenant acme"), "{}", refused.text());
+    assert_eq!(active(&running, "operator:").await, ["asks \"acme\"", "news null"]);
+    assert_eq!((retire("operator:", "?tenant=acme", "asks").await.status, retire("operator:", "", "news").await.status), (200, 200));
+    assert_eq!(active(&running, "operator:").await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_tenant_declares_a_policy_for_itself_and_the_operator_for_everyone() {
+    let (running, _world) = two_tenants().await;
+    let policy = |basis: &str| format!("# Of ours.\n[[purpose]]\nname = \"marketing\"\nbasis = \"{basis}\"\n");
+    let declare = |key: &str, text: String| {
+        let request = post("/api/v1/policy", json!({"file": "ours.toml", "text": text}).to_string()).basic(key);
+        let running = &running;
+        async move { running.send(&request).await }
+    };
+    let in_force = |key: &str| {
+        let request = get("/api/v1/policy").basic(key);
+        let running = &running;
+        async move {
+            let found = running.send(&request).await.json();
+            let basis = found["text"]
+                .as_str()
+                .expect("text")
+                .split("basis = ")
+                .nth(1)
+                .map(|rest| rest.lines().next().unwrap_or_default().to_owned());
+            (found["is_shipped"] == true, found["tenant"].clone(), basis.unwrap_or_default())
+        }
+    };
+    assert_eq!(running.send(&get("/api/v1/policy")).await.status, 401);
+    assert!(in_force("secret-a:").await.0);
+    let declared = declare("secret-a:", policy("opt_in")).await;
+    assert_eq!((declared.status, declared.json()["published"].as_bool()), (200, Some(true)), "{}", declared.text());
+    assert_eq!(
+        declare("secret-a:", policy("opt_in").replace("# Of ours.\n", "")).await.json()["published"],
+        false,
+        "the same but for a comment"
+    );
+    assert_eq!(in_force("secret-a:").await, (false, json!("acme"), "\"opt_in\"".to_owned()));
+    assert!(in_force("secret-b:").await.0 && in_force("operator:").await.0);
+    assert_eq!(declare("operator:", policy("opt_out")).await.json()["tenant"], Value::Null);
+    assert_eq!(in_force("secret-a:").await.2, "\"opt_in\"");
+    assert_eq!(in_force("secret-b:").await, (false, Value::Null, "\"opt_out\"".to_owned()));
+    let wrong = declare("secret-b:", policy("opt_inn")).await;
+    assert_eq!((wrong.status, wrong.json()["code"].as_str()), (422, Some("invalid_policy")), "{}", wrong.text());
+    let mistake = wrong.json()["problems"][0].clone();
+    assert_eq!(
+        (mistake["file"].as_str(), mistake["line"].as_u64(), mistake["hint"].is_string()),
+        (Some("ours.toml"), Some(4), true),
+        "{mistake}"
+    );
+    assert_eq!(declare("secret-b:", String::new()).await.status, 422, "a policy without a purpose could send nothing");
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ fn runs_of_a_superseded_or_retired_version_still_hear_what_they_wait_for() {
             let now = world.clock.now();
             match then {
                 Then::Published => drop(activate_workflow(&world.log, spine.topics(), &definition(SECOND), now).expect("activates")),
-                Then::Retired => drop(retire_workflow(&world.log, spine.topics(), "journey", now).expect("retires")),
+                Then::Retired => drop(retire_workflow(&world.log, spine.topics(), None, "journey", now).expect("retires")),
             }
             world.drive(&mut spine);
             if !matches!(restart, Restart::None) {
@@ -148,7 +148,7 @@ fn what_begins_runs_is_the_version_in_force_alone() {
         [format!("old{n}"), format!("new{n}")].map(|who| kinds(&world, &user(&who)).len())
     };
     assert_eq!(say(&mut spine, 1), [0, 2], "entries go to the second version: started and delayed");
-    retire_workflow(&world.log, spine.topics(), "journey", world.clock.now()).expect("retires");
+    retire_workflow(&world.log, spine.topics(), None, "journey", world.clock.now()).expect("retires");
     world.drive(&mut spine);
     assert_eq!(say(&mut spine, 2), [0, 0], "to none");
     activate_workflow(&world.log, spine.topics(), &definition(FIRST), world.clock.now()).expect("activates");

@@ -25,7 +25,7 @@ pub fn open(world: &World, workflows: &[&str], policy: Option<&str>) -> Spine {
     }
     if let Some(text) = policy {
         let policy = Policy::parse("policy.toml", text).unwrap_or_else(|problems| panic!("{problems}"));
-        activate_policy(&world.log, spine.topics(), &policy, from).expect("activates");
+        activate_policy(&world.log, spine.topics(), None, &policy, from).expect("activates");
     }
     engine::join(&mut spine, world.time, None).expect("joins");
     spine

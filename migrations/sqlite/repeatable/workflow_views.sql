@@ -40,8 +40,11 @@ JOIN wf_definitions d ON d.definition_ref = r.definition_ref;
 -- Every version of a workflow that had a run or took entries.
 DROP VIEW IF EXISTS workflow_versions;
 CREATE VIEW workflow_versions AS
-SELECT workflow, digest, is_active
-FROM wf_definitions;
+SELECT workflow, digest, is_active,
+       -- Tenants, with commas between; `everyone` where it is of the whole namespace.
+       (SELECT group_concat(iif(a.tenant_id = '', 'everyone', a.tenant_id), ', ')
+        FROM wf_active a WHERE a.definition_ref = d.definition_ref) AS active_for
+FROM wf_definitions d;
 
 -- Where open runs are, what they do there and until when.
 DROP VIEW IF EXISTS workflow_nodes;

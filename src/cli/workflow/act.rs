@@ -9,10 +9,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::super::args::InNamespace;
-use super::super::exit::Exit;
 use super::super::output::{Rows, note, outln, print_json};
-use super::api::{Api, Refused, told};
-use crate::config::Config;
+use super::api::{Api, told, with_problems};
+use crate::config::{self, Config};
+use crate::workflow::{Definition, EntryBy};
 
 /// How long a command waits for the decision.
 const WAIT_S: u64 = 10;
@@ -25,9 +25,25 @@ pub struct Whose {
     /// Tenant; the only one there is, or `default`, if absent.
     #[arg(long)]
     pub tenant: Option<String>,
-    /// Who says so, for the journal; the user of this terminal if absent.
+    /// Who says so, for the journal; the terminal's user if absent.
     #[arg(long)]
     pub by: Option<String>,
+}
+
+/// Whose workflows or policy.
+#[derive(Debug, Args, Clone)]
+pub struct Owner {
+    #[command(flatten)]
+    pub at: InNamespace,
+    /// For this tenant's people only; for those of every tenant of the namespace if absent.
+    #[arg(long)]
+    pub tenant: Option<String>,
+}
+
+impl Owner {
+    pub fn api(&self, config: &Config) -> anyhow::Result<Api> {
+        Api::of_owner(config, &self.at.namespace, self.tenant.as_deref())
+    }
 }
 
 /// One run, or all that a filter names.
@@ -146,13 +162,13 @@ pub enum Act {
         #[arg(required = true)]
         files: Vec<PathBuf>,
         #[command(flatten)]
-        whose: Whose,
+        owner: Owner,
     },
     /// Have a workflow take no new entries. Runs in progress go on.
     Retire {
         name: String,
         #[command(flatten)]
-        whose: Whose,
+        owner: Owner,
     },
 }
 
@@ -181,8 +197,8 @@ pub async fn run(config: &Config, asked: &Act, json: bool) -> anyhow::Result<()>
             say(&answer, json);
             Ok(())
         }
-        Act::Publish { files, whose } => publish(config, whose, files, json).await,
-        Act::Retire { name, whose } => retire(config, whose, name, json).await,
+        Act::Publish { files, owner } => publish(config, owner, files, json).await,
+        Act::Retire { name, owner } => retire(config, owner, name, json).await,
     };
     done.map_err(told)
 }
@@ -192,7 +208,7 @@ async fn api(config: &Config, whose: &Whose) -> anyhow::Result<Api> {
 }
 
 pub fn by(whose: &Whose) -> String {
-    whose.by.clone().unwrap_or_else(|| "command line".to_owned())
+    whose.by.clone().or_else(config::user).unwrap_or_else(|| "command line".to_owned())
 }
 
 fn waiting() -> [(&'static str, String); 1] {
@@ -313,17 +329,26 @@ async fn approvals(config: &Config, whose: &Whose, all: bool, workflow: Option<&
     Ok(())
 }
 
-async fn publish(config: &Config, whose: &Whose, files: &[PathBuf], json: bool) -> anyhow::Result<()> {
+async fn publish(config: &Config, owner: &Owner, files: &[PathBuf], json: bool) -> anyhow::Result<()> {
     let mut read = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         read.push(json!({"file": file.display().to_string(), "text": text}));
     }
-    let published = api(config, whose).await?.post("/api/v1/workflows", &[], &json!({ "files": read })).await;
+    let published = owner.api(config)?.post("/api/v1/workflows", &[], &json!({ "files": &read })).await;
     let answer = match published {
         Ok(answer) => answer,
         Err(error) => return Err(with_problems(error)),
     };
+    let is_scheduled = |file: &Value| {
+        let text = file["text"].as_str().unwrap_or_default();
+        Definition::parse("", text).is_ok_and(|definition| matches!(definition.entry.by, EntryBy::Schedule { .. }))
+    };
+    if owner.tenant.is_none() && read.iter().any(is_scheduled) {
+        note!(
+            "the runs that a schedule begins are tenant `default`'s, as for every workflow of the whole namespace; --tenant gives it to another"
+        );
+    }
     if json {
         print_json(&answer);
         return Ok(());
@@ -339,31 +364,8 @@ async fn publish(config: &Config, whose: &Whose, files: &[PathBuf], json: bool) 
     Ok(())
 }
 
-/// A refused publication with every mistake on a line of its own.
-fn with_problems(error: anyhow::Error) -> anyhow::Error {
-    let Some(refused) = error.downcast_ref::<Refused>().filter(|refused| refused.status == 422) else { return error };
-    let mut message = String::new();
-    for problem in refused.body["problems"].as_array().into_iter().flatten() {
-        let text = |name: &str| problem[name].as_str().unwrap_or_default();
-        let place = format!("{}:{}", text("file"), problem["line"]);
-        if problem["test"].is_string() {
-            message.push_str(&format!("{place}: test {:?} failed\n", text("test")));
-            for failure in problem["failures"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                message.push_str(&format!("  {failure}\n"));
-            }
-            continue;
-        }
-        message.push_str(&format!("{place}:{}: {}\n", problem["column"], text("reason")));
-        if let Some(hint) = problem["hint"].as_str() {
-            message.push_str(&format!("  hint: {hint}\n"));
-        }
-    }
-    message.push_str(&refused.message);
-    Exit::check_failed(message)
-}
-
-async fn retire(config: &Config, whose: &Whose, name: &str, json: bool) -> anyhow::Result<()> {
-    let answer = api(config, whose).await?.post(&format!("/api/v1/workflows/{name}/retire"), &[], &json!({})).await?;
+async fn retire(config: &Config, owner: &Owner, name: &str, json: bool) -> anyhow::Result<()> {
+    let answer = owner.api(config)?.post(&format!("/api/v1/workflows/{name}/retire"), &[], &json!({})).await?;
     if json {
         print_json(&answer);
     } else {

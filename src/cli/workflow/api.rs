@@ -14,7 +14,8 @@ pub struct Api {
     http: reqwest::Client,
     contact: Contact,
     namespace: Namespace,
-    tenant: TenantId,
+    /// None: everyone's.
+    tenant: Option<TenantId>,
 }
 
 /// A request that was refused, in the server's words.
@@ -28,13 +29,21 @@ pub struct Refused {
 }
 
 impl Api {
+    /// As a tenant: the one that is named, else the only one there is, else `default`.
     pub async fn of(config: &Config, namespace: &str, tenant: Option<&str>) -> anyhow::Result<Self> {
+        let mut api = Self::of_owner(config, namespace, tenant)?;
+        let reader = Reader::new(&Folder::new(&config.data.dir).read(), &api.namespace);
+        api.tenant = Some(people::tenant(config, &reader, namespace, tenant).await?);
+        Ok(api)
+    }
+
+    /// For what is everyone's unless a tenant is named.
+    pub fn of_owner(config: &Config, namespace: &str, tenant: Option<&str>) -> anyhow::Result<Self> {
         let folder = Folder::new(&config.data.dir);
         let contact = folder.contact().with_context(|| {
             format!("no server runs on {}, and only a running one can be asked: start it with `flywheel up`", folder.root().display())
         })?;
-        let namespace = Namespace::new(namespace)?;
-        let tenant = people::tenant(config, &Reader::new(&folder.read(), &namespace), namespace.as_str(), tenant).await?;
+        let (namespace, tenant) = (Namespace::new(namespace)?, tenant.map(TenantId::new).transpose()?);
         Ok(Self { http: reqwest::Client::new(), contact, namespace, tenant })
     }
 
@@ -51,7 +60,8 @@ impl Api {
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
-        let whose = [("namespace", self.namespace.as_str()), ("tenant", self.tenant.as_str())];
+        let mut whose = vec![("namespace", self.namespace.as_str())];
+        whose.extend(self.tenant.as_ref().map(|tenant| ("tenant", tenant.as_str())));
         let sent = request.query(&whose).bearer_auth(&self.contact.admin_token).send().await;
         let answer = sent.with_context(|| format!("the server (process {}) does not answer at {}", self.contact.pid, self.contact.url))?;
         let status = answer.status();
@@ -67,6 +77,29 @@ impl Api {
         }
         Err(Refused { status: status.as_u16(), code, message, body }.into())
     }
+}
+
+/// A refused publication with every mistake on a line of its own.
+pub fn with_problems(error: anyhow::Error) -> anyhow::Error {
+    let Some(refused) = error.downcast_ref::<Refused>().filter(|refused| refused.status == 422) else { return error };
+    let mut message = String::new();
+    for problem in refused.body["problems"].as_array().into_iter().flatten() {
+        let text = |name: &str| problem[name].as_str().unwrap_or_default();
+        let place = format!("{}:{}", text("file"), problem["line"]);
+        if problem["test"].is_string() {
+            message.push_str(&format!("{place}: test {:?} failed\n", text("test")));
+            for failure in problem["failures"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                message.push_str(&format!("  {failure}\n"));
+            }
+            continue;
+        }
+        message.push_str(&format!("{place}:{}: {}\n", problem["column"], text("reason")));
+        if let Some(hint) = problem["hint"].as_str() {
+            message.push_str(&format!("  hint: {hint}\n"));
+        }
+    }
+    message.push_str(&refused.message);
+    Exit::check_failed(message)
 }
 
 /// An error with what to do about it, and the exit code that scripts go by.

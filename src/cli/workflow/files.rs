@@ -131,8 +131,9 @@ fn published(config: &Config, namespace: &str, named: &str) -> anyhow::Result<Op
     let Some(topics) = Topics::find(&*log, &Namespace::new(namespace)?)? else { return Ok(None) };
     let stored = stream::workflows(&*log, &topics)?;
     let by_digest = Digest::from_hex(named).filter(|digest| stored.known.contains_key(digest));
-    let digest = stored.active.get(named).copied().or(by_digest);
-    Ok(digest.and_then(|digest| stored.known.get(&digest)).map(|(_, text)| text.clone()))
+    let of_tenants = || stored.all_active().map(|(_, digest)| digest).find(|digest| stored.known[digest].name == named);
+    let digest = stored.active(None, named).or(by_digest).or_else(of_tenants);
+    Ok(digest.and_then(|digest| stored.known.get(&digest)).map(|version| version.text.clone()))
 }
 
 pub fn test(named: &[String], stories: bool, json: bool) -> anyhow::Result<()> {

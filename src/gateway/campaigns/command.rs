@@ -5,13 +5,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::became::{self, Asked, Became};
-use crate::domain::{Millis, Namespace, Offset, PartitionId, SubjectKey};
+use crate::domain::{Millis, Namespace, Offset, PartitionId, SubjectKey, TenantId};
 use crate::gateway::reply::Refusal;
 use crate::gateway::worlds::{World, place};
 use crate::gateway::{Gateway, ReadError};
 use crate::log::{BatchBuilder, LogReader, TopicPartition, Transaction};
 use crate::schema;
-use crate::schema::records::{Command, CommandsRecord, JournalRecord};
+use crate::schema::records::{Activated, Command, CommandsRecord, JournalRecord};
 use crate::workflow::{Fact, Input, RunId, What};
 
 /// The longest that a request waits for a decision.
@@ -22,8 +22,25 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 const IN_FORCE_WAIT: Duration = Duration::from_secs(10);
 pub(super) const FETCH_BYTES: usize = 1 << 20;
 
-/// A partition, up to where it was read, and the definitions (name and digest) that it has not heard of.
-type Lacking = (TopicPartition, Offset, Vec<(String, String)>);
+/// A partition, up to where it was read, and what it has not heard of.
+type Lacking = (TopicPartition, Offset, Vec<Published>);
+
+/// A definition that the fold is to hear of.
+#[derive(Debug, Clone)]
+pub(super) struct Published {
+    pub kind: &'static str,
+    pub of: Option<TenantId>,
+    pub name: String,
+    /// Empty: it was retired.
+    pub digest: String,
+}
+
+impl Published {
+    fn is(&self, heard: &Activated<'_>) -> bool {
+        let of = self.of.as_ref().map_or("", TenantId::as_str);
+        (self.kind, of, self.name.as_str(), self.digest.as_str()) == (heard.kind, heard.tenant, heard.name, heard.digest)
+    }
+}
 
 /// A command that is in the log.
 #[derive(Debug, Clone)]
@@ -146,9 +163,8 @@ impl Gateway {
         partitions.map(|partition| Ok((partition, self.app.log.watermarks(partition)?.end))).collect()
     }
 
-    /// Waits until every partition of the fold has heard of these definitions (name and digest, empty for a retired one), from the given
-    /// ends on; false if the time is up first.
-    pub(super) async fn in_force(&self, ends: Vec<(TopicPartition, Offset)>, what: &[(String, String)]) -> Result<bool, Refusal> {
+    /// Waits until every partition of the fold has heard of these definitions, from the given ends on; false if the time is up first.
+    pub(super) async fn in_force(&self, ends: Vec<(TopicPartition, Offset)>, what: &[Published]) -> Result<bool, Refusal> {
         let until = Instant::now() + IN_FORCE_WAIT;
         let mut lacking: Vec<Lacking> = ends.into_iter().map(|(partition, end)| (partition, end, what.to_vec())).collect();
         loop {
@@ -163,7 +179,7 @@ impl Gateway {
         }
     }
 
-    async fn read_activated(&self, partition: TopicPartition, from: Offset, what: &mut Vec<(String, String)>) -> Result<Offset, Refusal> {
+    async fn read_activated(&self, partition: TopicPartition, from: Offset, what: &mut Vec<Published>) -> Result<Offset, Refusal> {
         let end = self.app.log.watermarks(partition)?.end;
         let mut next = from;
         while next < end && !what.is_empty() {
@@ -172,7 +188,7 @@ impl Gateway {
             let fetched = fetched.map_err(|error| Refusal::ReadFailed(error.to_string()))??;
             for value in fetched.records().filter(|record| record.key.is_empty()).filter_map(|record| record.value) {
                 if let Ok(JournalRecord::Activated(activated)) = schema::decode(value) {
-                    what.retain(|(name, digest)| name != activated.name || digest != activated.digest);
+                    what.retain(|published| !published.is(&activated));
                 }
             }
             next = fetched.next;

@@ -7,6 +7,7 @@ mod act;
 mod became;
 mod bulk;
 mod command;
+mod policy;
 mod profile;
 mod read;
 mod start;
@@ -23,6 +24,7 @@ pub(super) use act::{__path_act, __path_resolve, Outcome, act, resolve};
 pub(super) use became::Became;
 pub(super) use bulk::{__path_bulk, bulk};
 pub(super) use command::read_failed;
+pub(super) use policy::{__path_declare as __path_declare_policy, __path_show as __path_policy, declare as declare_policy, show as policy};
 pub(super) use read::{__path_approvals, __path_get, __path_list, __path_story, approvals, get, list, story};
 pub(super) use start::{__path_create, create};
 pub(super) use workflows::{__path_list as __path_workflows, __path_publish, __path_retire, list as workflows, publish, retire};
@@ -63,6 +65,15 @@ impl Gateway {
             Ok(()) => Ok(access),
             Err(wait) => Err(Refusal::RateLimited { retry_after_s: whole_seconds(wait) }),
         }
+    }
+
+    /// Whose definitions a request is about: its key's tenant's; the whole namespace's where the machine's own user names no tenant.
+    fn owner_of(&self, head: &Parts) -> Result<(Access, Option<TenantId>), Refusal> {
+        let access = self.access(head)?;
+        let is_operator = self.keys.is_owner(auth::api_key(&head.headers).as_deref(), Peer::of(head).ip) || self.keys.is_open();
+        let is_everyones = is_operator && query(head.uri.query(), "tenant").is_none();
+        let of = (!is_everyones).then(|| access.tenant.clone());
+        Ok((access, of))
     }
 
     /// The body as JSON; nothing at all is an empty object.

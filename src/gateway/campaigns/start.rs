@@ -111,10 +111,10 @@ impl Gateway {
     }
 
     async fn active_workflow(&self, access: &Access, name: &str) -> Result<WorkflowFound, Refusal> {
-        if let Some(active) = self.app.campaigns.active_workflow(&access.namespace, name).await.map_err(read_failed)? {
+        if let Some(active) = self.app.campaigns.active_workflow(access, name).await.map_err(read_failed)? {
             return Ok(active);
         }
-        let mut known = self.app.campaigns.workflows(&access.namespace).await.map_err(read_failed)?;
+        let mut known = self.app.campaigns.workflows(&access.namespace, Some(&access.tenant)).await.map_err(read_failed)?;
         known.retain(|workflow| workflow.is_active);
         let active: Vec<&str> = known.iter().map(|workflow| workflow.name.as_str()).collect();
         let others = if active.is_empty() { "none is published".to_owned() } else { format!("there are {}", active.join(", ")) };

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json as value;
 use utoipa::ToSchema;
 
+use super::command::Published;
 use super::{Gateway, read_failed, shown};
-use crate::gateway::port::Campaigns;
+use crate::domain::{Namespace, TenantId};
+use crate::gateway::port::{Campaigns, NameTaken};
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
 use crate::segments::Problems;
@@ -39,9 +41,11 @@ pub(in crate::gateway) struct FileBody {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(in crate::gateway) struct Published {
+pub(in crate::gateway) struct PublishedAnswer {
     name: String,
     digest: String,
+    /// Whose it is; null: of the whole namespace.
+    tenant: Option<String>,
     /// False if this very digest took entries already.
     published: bool,
     tests: usize,
@@ -58,13 +62,14 @@ pub(in crate::gateway) struct Mistake {
 }
 
 #[utoipa::path(get, path = "/api/v1/workflows", tag = "campaigns",
-    responses((status = 200, description = "`workflows`: every version by digest, and which of each name takes new entries"), openapi::Refusals))]
+    responses((status = 200, description = "`workflows`: every version by digest, whose it is, and which of each name takes new entries: the namespace's and the tenant's own"), openapi::Refusals))]
 pub(in crate::gateway) async fn list(State(gateway): State<Shared>, request: Request) -> Response<Body> {
     gateway.answer_of(gateway.list_workflows(request).await)
 }
 
 #[utoipa::path(post, path = "/api/v1/workflows", tag = "campaigns", request_body = PublishBody,
-    responses((status = 200, body = Vec<Published>, description = "in force for new entries; runs in progress stay on their version"),
+    responses((status = 200, body = Vec<PublishedAnswer>, description = "in force for new entries of the tenant's subjects, or of everyone's; runs in progress stay on their version"),
+        (status = 409, description = "`name_taken`: the namespace, or a tenant, has a workflow of this name"),
         (status = 422, body = Vec<Mistake>, description = "`invalid_workflow`: every mistake with file, line, reason and hint, or `tests_failed`"),
         openapi::Refusals))]
 pub(in crate::gateway) async fn publish(State(gateway): State<Shared>, request: Request) -> Response<Body> {
@@ -72,7 +77,8 @@ pub(in crate::gateway) async fn publish(State(gateway): State<Shared>, request: 
 }
 
 #[utoipa::path(post, path = "/api/v1/workflows/{name}/retire", tag = "campaigns", params(("name" = String, Path)),
-    responses((status = 200, description = "it takes no new entries; runs in progress go on"), (status = 404), openapi::Refusals))]
+    responses((status = 200, description = "it takes no new entries; runs in progress go on"), (status = 404),
+        (status = 409, description = "`not_yours`: it is a workflow of the whole namespace"), openapi::Refusals))]
 pub(in crate::gateway) async fn retire(State(gateway): State<Shared>, Path(name): Path<String>, request: Request) -> Response<Body> {
     gateway.answer_of(gateway.retire(&name, request).await)
 }
@@ -80,14 +86,14 @@ pub(in crate::gateway) async fn retire(State(gateway): State<Shared>, Path(name)
 impl Gateway {
     async fn list_workflows(&self, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, _) = request.into_parts();
-        let access = self.access(&head)?;
-        let workflows = self.app.campaigns.workflows(&access.namespace).await.map_err(read_failed)?;
+        let (access, of) = self.owner_of(&head)?;
+        let workflows = self.app.campaigns.workflows(&access.namespace, of.as_ref()).await.map_err(read_failed)?;
         Ok(json(StatusCode::OK, &value!({ "workflows": workflows })))
     }
 
     async fn publish(&self, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, sent) = request.into_parts();
-        let access = self.access(&head)?;
+        let (access, of) = self.owner_of(&head)?;
         let body: PublishBody = self.json_body(&head, sent).await?;
         let mut files = body.files;
         if let Some(text) = body.text {
@@ -106,30 +112,55 @@ impl Gateway {
             Err(body) => return Ok(json(StatusCode::UNPROCESSABLE_ENTITY, &body)),
         };
         let ends = self.journal_ends(&access.namespace)?;
-        let are_new = self.app.campaigns.publish(&access.namespace, definitions.clone()).await.map_err(read_failed)?;
+        let published = self.app.campaigns.publish(&access.namespace, of.as_ref(), definitions.clone()).await.map_err(read_failed)?;
+        let are_new = published.map_err(|NameTaken(message)| Refusal::Conflict { code: "name_taken", message })?;
         let new = definitions.iter().zip(&are_new).filter(|(_, is_new)| **is_new);
-        let new: Vec<_> = new.map(|(definition, _)| (definition.name.clone(), definition.digest.to_hex())).collect();
-        let in_force = self.in_force(ends, &new).await?;
-        let published = definitions.iter().zip(are_new).map(|(definition, published)| Published {
+        let new = new.map(|(definition, _)| heard(&of, &definition.name, definition.digest.to_hex()));
+        let in_force = self.in_force(ends, &new.collect::<Vec<_>>()).await?;
+        let published = definitions.iter().zip(are_new).map(|(definition, published)| PublishedAnswer {
             name: definition.name.clone(),
             digest: definition.digest.to_hex(),
+            tenant: of.as_ref().map(ToString::to_string),
             published,
             tests: definition.tests.len(),
         });
         Ok(json(StatusCode::OK, &value!({ "workflows": published.collect::<Vec<_>>(), "in_force": in_force })))
     }
 
+    /// Why a workflow was not retired: there is none, or it is somebody else's to retire.
+    async fn not_retired(&self, namespace: &Namespace, of: Option<&TenantId>, name: &str) -> Result<Refusal, Refusal> {
+        let known = self.app.campaigns.workflows(namespace, of).await.map_err(read_failed)?;
+        let others = known.into_iter().find(|known| known.is_active && known.name == name);
+        let name = shown(name);
+        Ok(match (others.map(|known| known.tenant), of) {
+            (Some(None), Some(_)) => Refusal::Conflict {
+                code: "not_yours",
+                message: format!("workflow {name} is the whole namespace's: whoever runs the server retires it, for every tenant"),
+            },
+            (Some(Some(tenant)), None) => {
+                let message = format!("workflow {name} is tenant {tenant}'s: name the tenant (?tenant=, --tenant)");
+                Refusal::Conflict { code: "not_yours", message }
+            }
+            _ => Refusal::Missing(format!("workflow {name} that takes new entries")),
+        })
+    }
+
     async fn retire(&self, name: &str, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, _) = request.into_parts();
-        let access = self.access(&head)?;
+        let (access, of) = self.owner_of(&head)?;
         let ends = self.journal_ends(&access.namespace)?;
-        let was_active = self.app.campaigns.retire(&access.namespace, name).await.map_err(read_failed)?;
+        let was_active = self.app.campaigns.retire(&access.namespace, of.as_ref(), name).await.map_err(read_failed)?;
         if !was_active {
-            return Err(Refusal::Missing(format!("workflow {} that takes new entries", shown(name))));
+            return Err(self.not_retired(&access.namespace, of.as_ref(), name).await?);
         }
-        let in_force = self.in_force(ends, &[(name.to_owned(), String::new())]).await?;
+        let in_force = self.in_force(ends, &[heard(&of, name, String::new())]).await?;
         Ok(json(StatusCode::OK, &value!({"name": name, "retired": true, "in_force": in_force})))
     }
+}
+
+/// What the fold is to hear.
+fn heard(of: &Option<TenantId>, name: &str, digest: String) -> Published {
+    Published { kind: "workflow", of: of.clone(), name: name.to_owned(), digest }
 }
 
 /// Checks every file and runs its tests; all mistakes of all files at once.
@@ -159,7 +190,7 @@ fn check(files: &[FileBody], campaigns: &dyn Campaigns) -> Result<Vec<Arc<Defini
     Ok(definitions.into_iter().map(|(_, definition)| definition).collect())
 }
 
-fn mistakes_of(problems: Problems) -> impl Iterator<Item = Mistake> {
+pub(super) fn mistakes_of(problems: Problems) -> impl Iterator<Item = Mistake> {
     problems.0.into_iter().map(|problem| Mistake {
         file: problem.file,
         line: problem.line,

@@ -173,7 +173,7 @@ pub fn campaign(world: &World) {
             append_fact(world, 0, &format!("u:{name}"), fact);
         }
         let digest = definition.digest.to_hex();
-        let activated = Activated { kind: "workflow", name: "winback", digest: &digest, from: 0 };
+        let activated = Activated { kind: "workflow", name: "winback", digest: &digest, from: 0, tenant: "" };
         world.append("journal", 0, "", &JournalRecord::Activated(activated));
     }
     let address = AddressKey::of("email", "zoe@example.org");

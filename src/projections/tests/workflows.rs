@@ -40,7 +40,7 @@ fn journals() -> Vec<(String, Vec<Fact>)> {
 /// Every row of every table that `journal` is folded into.
 fn dump(world: &World) -> Vec<String> {
     let tables = world.sql("SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'wf\\_%' ESCAPE '\\' ORDER BY name");
-    assert_eq!(tables.len(), 14);
+    assert_eq!(tables.len(), 15);
     let rows = tables.iter().flat_map(|table| {
         let rows = world.sql(&format!("SELECT * FROM {table}"));
         rows.into_iter().map(move |row| format!("{table} {row}"))
@@ -309,4 +309,24 @@ fn branches_stand_beside_each_other_until_they_are_joined() {
     append_body(&world, 0, "a:tablet", 200_000, RUN, r#"{"run_ended":{"ending":"terminated","node":"after","outcome":""}}"#);
     world.project();
     assert_eq!(world.sql("SELECT status, late_clicks FROM workflow_approvals"), ["cancelled|1"]);
+}
+
+#[test]
+fn which_definition_takes_entries_is_said_for_each_tenant() {
+    use crate::schema::records::Activated;
+    let world = World::new();
+    let (first, second) = ("a".repeat(64), "b".repeat(64));
+    let activate = |tenant: &str, digest: &str| {
+        world.append("journal", 0, "", &JournalRecord::Activated(Activated { kind: "workflow", name: "news", digest, from: 0, tenant }));
+        world.project();
+        world.sql("SELECT substr(digest, 1, 1), is_active, active_for FROM workflow_versions ORDER BY digest").join(" ")
+    };
+    let said =
+        [activate("acme", &first), activate("other", &second), activate("acme", &second), activate("other", ""), activate("acme", "")];
+    assert_eq!(
+        said,
+        ["a|1|acme", "a|1|acme b|1|other", "a|0|- b|1|acme, other", "a|0|- b|1|acme", "a|0|- b|0|-"].map(|text| text.to_owned())
+    );
+    activate("", &first);
+    assert!(activate("", &second).ends_with("b|1|everyone"));
 }

@@ -6,7 +6,7 @@
 //!
 //! Everything else stays in this fold. Consent, address and time zone are always told: they must be known before the first campaign is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json, json};
 use super::ProfileFold;
 use super::past::Past;
 use crate::consent::Stated;
-use crate::domain::Millis;
+use crate::domain::{Millis, SubjectKey};
 use crate::features::{self, FieldId, Value, Window};
 use crate::schema::records::{Activated, Ask, Command, CommandsRecord, CommandsTick, EventBody, SegmentChange};
 use crate::stream::cache::Slot;
@@ -43,9 +43,37 @@ impl Heard {
         self.segments.extend(segments.into_iter().map(str::to_owned));
         self.fields.extend(definition.profile.iter().cloned());
     }
+
+    /// That, and what others heard.
+    pub(super) fn and(&self, others: &Heard) -> Heard {
+        let both = |mine: &BTreeSet<String>, theirs: &BTreeSet<String>| mine.union(theirs).cloned().collect();
+        Heard {
+            events: both(&self.events, &others.events),
+            segments: both(&self.segments, &others.segments),
+            fields: both(&self.fields, &others.fields),
+        }
+    }
 }
 
-/// That, and what begins runs of the workflows in force.
+/// What is asked about people: of a tenant with workflows of its own by everyone's and by those, of all others by everyone's.
+#[derive(Debug, Default)]
+pub(super) struct Interests {
+    pub(super) everyones: Interest,
+    pub(super) of_tenants: BTreeMap<String, Interest>,
+}
+
+impl Interests {
+    /// In the person with this key.
+    fn in_key(&self, key: &[u8]) -> &Interest {
+        if self.of_tenants.is_empty() {
+            return &self.everyones;
+        }
+        let own = SubjectKey::parts(key).and_then(|key| self.of_tenants.get(key.tenant));
+        own.unwrap_or(&self.everyones)
+    }
+}
+
+/// What runs want to hear, and what begins runs of the workflows in force.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     events: BTreeSet<String>,
@@ -123,6 +151,11 @@ fn json_of(value: Value<'_>) -> Json {
 }
 
 impl ProfileFold {
+    /// What the workflows that a person can enter want to hear.
+    pub(super) fn interest(&self, slot: Slot) -> &Interest {
+        self.interests.in_key(self.cache.key(slot))
+    }
+
     /// What the workflows want to know of a person, as of `now`.
     fn told_of(&self, slot: Slot, wanted: &[(String, Wanted)], now: Millis) -> Json {
         let profile = &self.cache.get(slot).profile;
@@ -144,7 +177,7 @@ impl ProfileFold {
     /// The same for what every workflow in force wants to know.
     pub(super) fn told_of_all(&self, slot: Slot, at: Millis) -> Json {
         let now = self.cache.get(slot).profile.now().unwrap_or(at).max(at);
-        self.told_of(slot, &self.interest.fields, now)
+        self.told_of(slot, &self.interest(slot).fields, now)
     }
 
     pub(super) fn tell(&self, slot: Slot, at: Millis, input: &Input, out: &mut Outputs) -> Result<(), Error> {
@@ -155,22 +188,22 @@ impl ProfileFold {
 
     /// An event that some workflow waits for, begins with or has as its goal.
     pub(super) fn tell_event(&self, slot: Slot, event: &EventBody<'_>, now: Millis, late: bool, out: &mut Outputs) -> Result<(), Error> {
-        if out.is_silent() || !self.interest.of_event(event.name) {
+        if out.is_silent() || !self.interest(slot).of_event(event.name) {
             return Ok(());
         }
         let properties = json_of_properties(event.properties);
-        let profile = self.told_of(slot, &self.interest.fields, now);
+        let profile = self.told_of(slot, &self.interest(slot).fields, now);
         let (cause, name) = (event.message_id.to_owned(), event.name.to_owned());
         self.tell(slot, now, &Input::Event { cause, name, properties, profile, late, depth: depth_of(event.depth) }, out)
     }
 
     /// What was done before a login: held against what the user waited for at its time, and no reason to begin anything.
     pub(super) fn tell_past(&self, slot: Slot, past: &Past, now: Millis, out: &mut Outputs) -> Result<(), Error> {
-        let mut heard = past.iter().filter(|event| self.interest.of_run(&event.name)).peekable();
+        let mut heard = past.iter().filter(|event| self.interest(slot).of_run(&event.name)).peekable();
         if out.is_silent() || heard.peek().is_none() {
             return Ok(());
         }
-        let profile = self.told_of(slot, &self.interest.fields, now);
+        let profile = self.told_of(slot, &self.interest(slot).fields, now);
         heard.try_for_each(|event| {
             let (at, cause, name, profile) = (event.at, event.message_id.to_string(), event.name.to_string(), profile.clone());
             self.tell(slot, at, &Input::Past { at, cause, name, properties: json_of_properties(&event.properties), profile }, out)
@@ -179,11 +212,11 @@ impl ProfileFold {
 
     pub(super) fn tell_segment(&self, slot: Slot, change: &SegmentChange<'_>, depth: i32, out: &mut Outputs) -> Result<(), Error> {
         let SegmentChange { segment, entered, at, cause, late, .. } = *change;
-        if out.is_silent() || !self.interest.of_segment(segment) {
+        if out.is_silent() || !self.interest(slot).of_segment(segment) {
             return Ok(());
         }
         let now = Millis(at);
-        let profile = self.told_of(slot, &self.interest.fields, now);
+        let profile = self.told_of(slot, &self.interest(slot).fields, now);
         // When time caused it there is no message: the moment is what tells two entries apart.
         let cause = if cause.is_empty() { format!("{segment}@{}", now.0) } else { format!("{segment}@{cause}") };
         let depth = depth_of(depth);

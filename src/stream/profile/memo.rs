@@ -37,13 +37,15 @@ pub(super) struct Memo {
     /// From which offset on `refused` has them all.
     #[serde(default)]
     refused_from: Option<u64>,
-    /// The digests of the workflows in force, by name.
+    /// The digests of everyone's workflows in force, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     workflows: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    of_tenants: BTreeMap<String, Own>,
     /// Whether there ever was one, and so may be runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     has_runs: bool,
-    /// What the runs of all that ever were in force want to hear. `None` in memos of before it was kept.
+    /// What the runs of everyone's that ever were in force want to hear. `None` in memos of before it was kept.
     #[serde(default)]
     heard: Option<Heard>,
 }
@@ -52,6 +54,15 @@ pub(super) struct Memo {
 struct Again {
     after: Vec<u8>,
     is_stored: bool,
+}
+
+/// What a tenant has for its own people.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Own {
+    /// In force: digests by name.
+    workflows: BTreeMap<String, String>,
+    /// What the runs of all that ever were want to hear.
+    heard: Heard,
 }
 
 impl Memo {
@@ -182,19 +193,29 @@ impl Memo {
         bits
     }
 
-    /// This workflow is in force under its name from now on.
-    pub(super) fn set_workflow(&mut self, name: &str, digest: &str, definition: &Definition) {
+    /// This workflow is in force under its name from now on, for everyone or for one tenant's subjects.
+    pub(super) fn set_workflow(&mut self, tenant: &str, name: &str, digest: &str, definition: &Definition) {
         self.has_runs = true;
-        self.workflows.insert(name.to_owned(), digest.to_owned());
-        self.heard.get_or_insert_default().add(definition);
+        let (workflows, heard) = match tenant {
+            "" => (&mut self.workflows, self.heard.get_or_insert_default()),
+            tenant => {
+                let own = self.of_tenants.entry(tenant.to_owned()).or_default();
+                (&mut own.workflows, &mut own.heard)
+            }
+        };
+        workflows.insert(name.to_owned(), digest.to_owned());
+        heard.add(definition);
     }
 
     /// None of this name is in force from now on.
-    pub(super) fn retire_workflow(&mut self, name: &str) {
-        self.workflows.remove(name);
+    pub(super) fn retire_workflow(&mut self, tenant: &str, name: &str) {
+        match tenant {
+            "" => drop(self.workflows.remove(name)),
+            tenant => drop(self.of_tenants.get_mut(tenant).and_then(|own| own.workflows.remove(name))),
+        }
     }
 
-    /// What runs want to hear; `None` where that was not kept, and there may be some.
+    /// What runs of everyone's workflows want to hear; `None` where that was not kept, and there may be some.
     pub(super) fn heard(&self) -> Option<Heard> {
         self.heard.clone().or_else(|| (!self.has_runs && self.workflows.is_empty()).then(Heard::default))
     }
@@ -203,8 +224,15 @@ impl Memo {
         self.heard = Some(heard);
     }
 
+    /// Those in force for everyone.
     pub(super) fn workflows(&self) -> impl Iterator<Item = Digest> {
         self.workflows.values().filter_map(|digest| Digest::from_hex(digest))
+    }
+
+    /// Of each tenant with workflows of its own: those in force, and what runs of all that it ever had want to hear.
+    pub(super) fn of_tenants(&self) -> impl Iterator<Item = (&str, Vec<Digest>, &Heard)> {
+        let digests = |own: &Own| own.workflows.values().filter_map(|digest| Digest::from_hex(digest)).collect();
+        self.of_tenants.iter().map(move |(tenant, own)| (tenant.as_str(), digests(own), &own.heard))
     }
 
     /// Whether anyone can have runs, marks or caps.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::deployed::Deployed;
-use self::interest::{Heard, Interest};
+use self::interest::{Heard, Interest, Interests};
 use self::memo::Memo;
 use self::person::Person;
 pub use self::view::{Owned, people};
@@ -74,7 +74,7 @@ pub struct ProfileFold {
     batch: Vec<Option<Slot>>,
     memo: Memo,
     deployed: Deployed,
-    interest: Interest,
+    interests: Interests,
     /// What folds records before the first activation.
     initial: Digest,
     undo: Option<Undo>,
@@ -129,7 +129,7 @@ impl ProfileFold {
             batch: Vec::new(),
             memo,
             deployed,
-            interest: Interest::default(),
+            interests: Interests::default(),
             initial: setup.initial.digest,
             undo: None,
             writes_again: setup.writes_again,
@@ -202,8 +202,17 @@ impl ProfileFold {
             Some(heard) => heard,
             None => self.heard_before()?,
         };
-        let workflows: Result<Vec<_>, Error> = self.memo.workflows().map(|digest| self.library.workflow(digest)).collect();
-        self.interest = Interest::of(&heard, workflows?.iter().map(Arc::as_ref));
+        let known = |digests: &mut dyn Iterator<Item = Digest>| -> Result<Vec<_>, Error> {
+            digests.map(|digest| self.library.workflow(digest)).collect()
+        };
+        let everyones = known(&mut self.memo.workflows())?;
+        let mut interests = Interests { everyones: Interest::of(&heard, everyones.iter().map(Arc::as_ref)), ..Interests::default() };
+        for (tenant, own, heard_by_own) in self.memo.of_tenants() {
+            let own = known(&mut own.into_iter())?;
+            let interest = Interest::of(&heard.and(heard_by_own), everyones.iter().chain(&own).map(Arc::as_ref));
+            interests.of_tenants.insert(tenant.to_owned(), interest);
+        }
+        self.interests = interests;
         self.memo.set_heard(heard);
         Ok(())
     }

@@ -107,7 +107,7 @@ impl ProfileFold {
 
     /// Of an anonymous person: what the runs of the user they may become will want to hear.
     fn remember(&mut self, slot: Slot, event: &EventBody<'_>) {
-        if self.interest.of_run(event.name) && is_anonymous(self.cache.key(slot)) {
+        if self.interest(slot).of_run(event.name) && is_anonymous(self.cache.key(slot)) {
             self.cache.get_mut(slot).past.get_or_insert_default().add(event);
         }
     }
@@ -229,7 +229,7 @@ impl ProfileFold {
         let _ = history.profile.observe(&extract(&raw(event), rules), rules);
         let time = Millis(event.event_time);
         history.consent.observe(said(event), time);
-        if self.interest.of_run(event.name) {
+        if self.interest(slot).of_run(event.name) {
             history.past.add(event);
         }
         let Some(heir) = self.cache.get(slot).heir_at(time) else { return Ok(()) };

@@ -49,11 +49,11 @@ impl ProfileFold {
     fn workflow_activated(&mut self, activated: &Activated<'_>, out: &mut Outputs) -> Result<Applied, Error> {
         let refused = |detail: String| Ok(Applied::Rejected(Fault::new(DeadReason::Undecodable, detail)));
         if activated.digest.is_empty() {
-            self.memo.retire_workflow(activated.name);
+            self.memo.retire_workflow(activated.tenant, activated.name);
         } else {
             let Some(digest) = Digest::from_hex(activated.digest) else { return refused(format!("{:?} is no digest", activated.digest)) };
             match self.library.workflow(digest) {
-                Ok(workflow) => self.memo.set_workflow(activated.name, activated.digest, &workflow),
+                Ok(workflow) => self.memo.set_workflow(activated.tenant, activated.name, activated.digest, &workflow),
                 // Published by a later build, or not at all.
                 Err(error @ (Error::UnknownDefinition { .. } | Error::BadDefinition { .. })) => return refused(error.to_string()),
                 Err(error) => return Err(error),

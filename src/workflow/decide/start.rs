@@ -34,7 +34,7 @@ impl Turn<'_, '_> {
         if depth >= DEPTH_MAX {
             return Err(Rejection::TooDeep(depth));
         }
-        let Some(definition) = self.context.library.active(workflow).cloned() else {
+        let Some(definition) = self.context.library.active(self.context.tenant(), workflow).cloned() else {
             if parent.is_none() {
                 return Err(Rejection::NoSuchWorkflow(workflow.to_owned()));
             }
@@ -66,7 +66,8 @@ impl Turn<'_, '_> {
 
     /// Starts what an event or a segment change is the entry of.
     pub(super) fn entries(&mut self, is_entry: &dyn Fn(&EntryBy) -> bool, cause: &Cause<'_>) {
-        let definitions: Vec<_> = self.context.library.all_active().filter(|known| is_entry(&known.entry.by)).cloned().collect();
+        let active = self.context.library.active_for(self.context.tenant());
+        let definitions: Vec<_> = active.filter(|known| is_entry(&known.entry.by)).cloned().collect();
         for definition in definitions {
             self.enter(&definition, cause);
         }

@@ -94,7 +94,7 @@ fn journals_of_before_are_replayed_and_verified_without_a_digest() {
     let (run, asked) = (scene.run(), question(&scene));
     scene.give(says_yes(run, asked, "c-1")).unwrap();
     let old: Vec<Fact> = scene.journal.iter().cloned().map(of_before).collect();
-    let definition = Arc::clone(scene.library.active("w").expect("published"));
+    let definition = Arc::clone(scene.library.active("t", "w").expect("published"));
     let mut verified = Verified::default();
     verified.add(&definition, &scene.policy, "t\0u:ann", &old, None);
     assert_eq!((verified.runs, verified.divergences), (1, Vec::new()));

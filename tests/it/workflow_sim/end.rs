@@ -24,7 +24,7 @@ impl Life {
         // Or a schedule would begin runs for ever.
         let (log, topics) = self.at_log();
         for name in ["one", "two"] {
-            retire_workflow(&*log, &topics, name, self.now()).expect("retires");
+            retire_workflow(&*log, &topics, None, name, self.now()).expect("retires");
         }
         for round in 0..2_000 {
             self.settle();

@@ -176,7 +176,7 @@ impl Reference {
     }
 
     fn start_scheduled(&mut self, before: Millis, now: Millis, setting: &Setting<'_>) {
-        let active: Vec<Arc<Definition>> = self.library.all_active().cloned().collect();
+        let active: Vec<Arc<Definition>> = self.library.all_active().map(|(_, definition)| definition.clone()).collect();
         for definition in active {
             let times = std::iter::successors(next_time(&definition, before, None), |time| next_time(&definition, *time, None));
             let Some(time) = times.take_while(|time| *time <= now).last() else { continue };

@@ -169,7 +169,7 @@ impl Life {
         for definition in &self.definitions {
             activate_workflow(&*log, &topics, definition, from).expect("activates");
         }
-        activate_policy(&*log, &topics, &self.policy, from).expect("activates");
+        activate_policy(&*log, &topics, None, &self.policy, from).expect("activates");
         let texts: Vec<String> = self.definitions.iter().map(|definition| definition.canonical.clone()).collect();
         let setting = format!("{:?} {:?} {:?}\n{}", self.time, self.partitions, self.options, texts.join("\n"));
         self.tell(|| setting);
@@ -615,7 +615,7 @@ impl Life {
         let (log, topics) = self.at_log();
         let now = self.now();
         let done = if self.rng.random_ratio(1, 4) {
-            retire_workflow(&*log, &topics, name, now)
+            retire_workflow(&*log, &topics, None, name, now)
         } else {
             let text = program(&mut self.rng, name);
             let definition = Definition::parse("random.toml", &text).unwrap_or_else(|problems| panic!("{text}\n{problems}"));

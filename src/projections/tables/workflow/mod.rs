@@ -16,7 +16,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use self::load::Lookups;
 use self::out::Out;
-use self::rows::{Cells, Statements, Suppression};
+use self::rows::{Active, Cells, Statements, Suppression};
 use self::run::{Effect, Run};
 use self::told::Told;
 use super::Who;
@@ -91,9 +91,9 @@ impl Workflows {
                 Ok(true)
             }
             JournalRecord::Activated(activated) if activated.kind == "workflow" => {
-                let name = activated.name.to_owned();
-                let definition = (!activated.digest.is_empty()).then(|| self.definition(name.clone(), activated.digest.to_owned()));
-                self.cells.activated.push((name, definition));
+                let (tenant, workflow) = (activated.tenant.to_owned(), activated.name.to_owned());
+                let definition = (!activated.digest.is_empty()).then(|| self.definition(workflow.clone(), activated.digest.to_owned()));
+                self.cells.activated.push(Active { tenant, workflow, definition });
                 Ok(true)
             }
             JournalRecord::Activated(_) => Ok(false),

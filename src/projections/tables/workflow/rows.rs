@@ -33,12 +33,21 @@ pub struct Suppression {
     pub word: Option<(String, i64, Option<i64>, String)>,
 }
 
+/// Where new entries go under a name; nowhere from here on, without a definition.
+#[derive(Debug)]
+pub struct Active {
+    /// Empty: everyone's.
+    pub tenant: String,
+    pub workflow: String,
+    pub definition: Option<i64>,
+}
+
 /// Rows to be written that are made by more than one place.
 #[derive(Debug, Default)]
 pub struct Cells {
     pub definitions: Vec<Cell>,
-    /// Workflows, each with the definition that new entries go to, or none. In order: the last word counts.
-    pub activated: Vec<(String, Option<i64>)>,
+    /// In order: the last word counts.
+    pub activated: Vec<Active>,
     pub runs: Vec<Cell>,
     pub steps: Vec<Cell>,
     pub effects: Vec<Cell>,
@@ -196,10 +205,18 @@ impl Statements {
     pub async fn write(&self, connection: &mut SqliteConnection, cells: Cells, out: Out) -> Result<(), Error> {
         let Out { mut counts, approvals, notifications, mut gone_steps } = out;
         self.definitions.write(connection, cells.definitions).await?;
-        for (workflow, definition) in cells.activated {
-            let active = sqlx::query("UPDATE wf_definitions SET is_active = (definition_ref IS ?) WHERE workflow = ?");
-            let active = active.bind(definition).bind(workflow).execute(&mut *connection).await;
-            active.map_err(Error::sql("wf_definitions"))?;
+        for Active { tenant, workflow, definition } in cells.activated {
+            let named = match definition {
+                Some(_) => sqlx::query("INSERT OR REPLACE INTO wf_active (tenant_id, workflow, definition_ref) VALUES (?1, ?2, ?3)"),
+                None => sqlx::query("DELETE FROM wf_active WHERE tenant_id = ?1 AND workflow = ?2 AND ?3 IS NULL"),
+            };
+            let named = named.bind(tenant).bind(workflow.clone()).bind(definition).execute(&mut *connection).await;
+            named.map_err(Error::sql("wf_active"))?;
+            let active = sqlx::query(
+                "UPDATE wf_definitions AS d SET is_active = EXISTS (SELECT 1 FROM wf_active AS a WHERE a.workflow = d.workflow \
+                 AND a.definition_ref = d.definition_ref) WHERE workflow = ?",
+            );
+            active.bind(workflow).execute(&mut *connection).await.map_err(Error::sql("wf_definitions"))?;
         }
         self.runs.write(connection, cells.runs).await?;
         gone_steps.sort_unstable();

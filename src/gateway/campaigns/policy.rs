@@ -1,0 +1,84 @@
+//! The policy that messages and approvals are decided by: shown, and declared after every check of it. A tenant's own takes the place of
+//! the namespace's for the tenant's people.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::json as value;
+use utoipa::ToSchema;
+
+use super::command::Published;
+use super::workflows::{Mistake, mistakes_of};
+use super::{Gateway, read_failed};
+use crate::gateway::reply::{Refusal, json};
+use crate::gateway::{Shared, openapi};
+use crate::workflow::Policy;
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::gateway) struct PolicyBody {
+    /// What mistakes call it.
+    #[serde(default)]
+    file: Option<String>,
+    /// The policy in TOML.
+    text: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::gateway) struct PolicyAnswer {
+    digest: String,
+    /// Whose it is; null: of the whole namespace.
+    tenant: Option<String>,
+    /// False if this very policy decided already.
+    published: bool,
+    /// Whether every partition has heard of it.
+    in_force: bool,
+}
+
+#[utoipa::path(get, path = "/api/v1/policy", tag = "campaigns",
+    responses((status = 200, description = "`text`, `digest`, `tenant` (null: of the whole namespace), `is_shipped`, `from_file`"), openapi::Refusals))]
+pub(in crate::gateway) async fn show(State(gateway): State<Shared>, request: Request) -> Response<Body> {
+    gateway.answer_of(gateway.show_policy(request).await)
+}
+
+#[utoipa::path(post, path = "/api/v1/policy", tag = "campaigns", request_body = PolicyBody,
+    responses((status = 200, body = PolicyAnswer, description = "permits and approvals of the tenant's people, or of everyone's, are decided by it from now on"),
+        (status = 422, body = Vec<Mistake>, description = "`invalid_policy`: every mistake with file, line, reason and hint"), openapi::Refusals))]
+pub(in crate::gateway) async fn declare(State(gateway): State<Shared>, request: Request) -> Response<Body> {
+    gateway.answer_of(gateway.declare_policy(request).await)
+}
+
+impl Gateway {
+    async fn show_policy(&self, request: Request) -> Result<Response<Body>, Refusal> {
+        let (head, _) = request.into_parts();
+        let (access, of) = self.owner_of(&head)?;
+        let found = self.app.campaigns.policy(&access.namespace, of.as_ref()).await.map_err(read_failed)?;
+        Ok(json(StatusCode::OK, &found))
+    }
+
+    async fn declare_policy(&self, request: Request) -> Result<Response<Body>, Refusal> {
+        let (head, sent) = request.into_parts();
+        let (access, of) = self.owner_of(&head)?;
+        let body: PolicyBody = self.json_body(&head, sent).await?;
+        let policy = match Policy::parse(body.file.as_deref().unwrap_or("policy.toml"), &body.text) {
+            Ok(policy) => Arc::new(policy),
+            Err(problems) => {
+                let mistakes: Vec<Mistake> = mistakes_of(problems).collect();
+                let message = format!("{} mistakes; the policy is as it was", mistakes.len());
+                return Ok(json(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    &value!({"code": "invalid_policy", "message": message, "problems": mistakes}),
+                ));
+            }
+        };
+        let ends = self.journal_ends(&access.namespace)?;
+        let digest = policy.digest.to_hex();
+        let published = self.app.campaigns.publish_policy(&access.namespace, of.as_ref(), policy).await.map_err(read_failed)?;
+        let heard = published.then(|| Published { kind: "policy", of: of.clone(), name: "policy".to_owned(), digest: digest.clone() });
+        let in_force = self.in_force(ends, heard.as_slice()).await?;
+        Ok(json(StatusCode::OK, &PolicyAnswer { digest, tenant: of.map(|tenant| tenant.to_string()), published, in_force }))
+    }
+}
