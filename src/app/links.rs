@@ -1,8 +1,11 @@
 //! What links in messages and to approvals begin with and are signed with: as configured, else made once and kept in the folder.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 
 use super::{Error, Folder};
+use crate::channels::bots::Rules;
 use crate::channels::link::Keys;
 use crate::config::Config;
 use crate::gateway::Links;
@@ -29,7 +32,17 @@ pub fn links(config: &Config, folder: &Folder, served: &str) -> Result<Links, Er
             Keys::new(OWN_KEY, [(OWN_KEY.to_owned(), key.into_bytes())])
         }
     };
-    Ok(Links { base, keys: keys? })
+    Ok(Links { base, keys: keys?, bots: bots(&config.channels.bots.0)? })
+}
+
+/// The rules by which machines are told from people; the shipped ones if no file is named.
+fn bots(file: &Path) -> Result<Arc<Rules>, Error> {
+    if file.as_os_str().is_empty() {
+        return Ok(Arc::new(Rules::shipped().clone()));
+    }
+    let why = |error: String| Error::Bots { file: file.to_owned(), why: error };
+    let text = std::fs::read_to_string(file).map_err(|error| why(error.to_string()))?;
+    Rules::parse(&text).map(Arc::new).map_err(|error| why(error.to_string()))
 }
 
 /// What links begin with if the configuration says so.
@@ -72,6 +85,7 @@ mod tests {
             effect: EffectKey([1; 16]),
             expires: Millis(10_000),
             detail: String::new(),
+            sent: None,
         };
         let first = self::links(&config, &folder, "http://127.0.0.1:8080").unwrap();
         assert_eq!(first.base, "http://127.0.0.1:8080");

@@ -62,6 +62,8 @@ pub enum Error {
     Templates(String),
     #[error("links.keys: {0}")]
     LinkKey(#[from] crate::channels::link::KeyError),
+    #[error("channels.bots: {}: {why}; src/channels/bots.toml shows the form", .file.display())]
+    Bots { file: std::path::PathBuf, why: String },
 }
 
 impl Error {

@@ -91,6 +91,7 @@ mod tests {
             effect: EffectKey([1; 16]),
             expires: Millis::MAX,
             detail: String::new(),
+            sent: None,
         };
         let event = events::chosen(&link, "marketing", "email", true, now).expect("an event");
         said(&mut consent, "track", "Consent Updated", &event["properties"].to_string(), now);

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::figure::{FSYNC, Figure};
 use super::load::{self, Measured, Pace, Shape};
 use super::{floor, on_own_thread};
+use crate::channels::bots::Rules;
 use crate::channels::link::Keys;
 use crate::domain::{Namespace, SourceId, Subject, TenantId};
 use crate::env::SystemClock;
@@ -104,7 +105,11 @@ impl Gateway {
             clock,
             profiles: Arc::new(Nobody),
             campaigns: Arc::new(Nobody),
-            links: gateway::Links { base: String::new(), keys: Keys::new("bench", [("bench".to_owned(), vec![0; 32])])? },
+            links: gateway::Links {
+                base: String::new(),
+                keys: Keys::new("bench", [("bench".to_owned(), vec![0; 32])])?,
+                bots: Arc::new(Rules::shipped().clone()),
+            },
             readiness: Arc::new(Nobody),
             metrics: None,
             sources,

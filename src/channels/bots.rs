@@ -1,6 +1,6 @@
 //! Whether a person opened or clicked, or a machine on the way: rules as data, in `bots.toml`.
 //!
-//! A list of one's own takes the place of the shipped one. `events` makes no event of what a machine did.
+//! A list of one's own (`channels.bots`) takes the place of the shipped one. `events` makes no event of what a machine did.
 
 use std::sync::OnceLock;
 

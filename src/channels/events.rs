@@ -1,7 +1,8 @@
 //! What comes back, as events for `intake`: opens, clicks, unsubscribes, bounces and complaints, by the names of Segment's e-mail
 //! specification, so that engagement features, consent and goals have a source.
 //!
-//! The message id follows from the cause: a report delivered twice, or a link fetched twice within a minute, is one event.
+//! The message id follows from the cause: a report delivered twice, or a link fetched twice within a minute, is one event. Withdrawing counts
+//! each time, since a yes may have come in between.
 
 use serde_json::{Value, json};
 
@@ -14,13 +15,13 @@ use crate::permit::EffectKey;
 /// Of a link that was followed; none for machines, whose fetches say nothing of the person, and for links that only show a page.
 pub fn followed(link: &Link, verdict: &Verdict<'_>, at: Millis) -> Option<Value> {
     let subject = subject(&link.subject)?;
-    let minute = at.floor_to(MINUTE_MS).0.to_string();
+    let moment = if link.kind == Kind::Unsubscribe { at } else { at.floor_to(MINUTE_MS) }.0.to_string();
     let via = match verdict {
         Verdict::Machine(_) if link.kind != Kind::Unsubscribe => return None,
         Verdict::Proxy(name) => Some(*name),
         _ => None,
     };
-    let event = |name, properties| Some(event(name, &subject, link.effect, at, &[&link.detail, &minute], properties));
+    let event = |name, properties| Some(event(name, &subject, link.effect, at, &[&link.detail, &moment], properties));
     match link.kind {
         Kind::Open => event("Email Opened", json!({"via": via})),
         Kind::Click => event("Email Link Clicked", json!({"url": link.detail})),
@@ -97,7 +98,7 @@ mod tests {
 
     fn link(kind: Kind, detail: &str) -> Link {
         let (tenant, subject, detail) = ("acme".to_owned(), "u:ada".to_owned(), detail.to_owned());
-        Link { kind, namespace: "main".to_owned(), tenant, subject, effect: EffectKey([1; 16]), expires: Millis::MAX, detail }
+        Link { kind, namespace: "main".to_owned(), tenant, subject, effect: EffectKey([1; 16]), expires: Millis::MAX, detail, sent: None }
     }
 
     #[test]
@@ -126,6 +127,14 @@ mod tests {
         let said = crate::consent::Said { kind: "track", name: "Consent Updated", properties: &properties, context: "" };
         let stated = crate::consent::stated(said);
         assert_eq!((stated[0].purpose.as_str(), stated[0].channel.as_str(), stated[0].granted), ("marketing", "sms", false));
+    }
+
+    #[test]
+    fn an_unsubscribe_after_a_yes_within_the_same_minute_counts() {
+        let link = link(Kind::Unsubscribe, "marketing/email");
+        let id = |at| followed(&link, &Verdict::Person, at).unwrap()["messageId"].clone();
+        assert_ne!(id(AT), id(AT + 30_000));
+        assert_eq!(id(AT), id(AT));
     }
 
     #[test]

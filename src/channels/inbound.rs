@@ -8,8 +8,8 @@ use mail_parser::{Message, MessageParser, MimeHeaders, PartType};
 use super::mail::{key_of, key_of_address};
 use crate::permit::EffectKey;
 
-/// A report is short, even with the message that it quotes.
-const BYTES_MAX: usize = 1024 * 1024;
+/// What of a mail is read. A report says what it says before the message that it returns, which may be long.
+pub const BYTES_MAX: usize = 1024 * 1024;
 const RECIPIENTS_MAX: usize = 100;
 const TEXT_CHARS_MAX: usize = 500;
 
@@ -73,9 +73,7 @@ impl Complaint {
 
 /// Reads one received mail.
 pub fn read(bytes: &[u8]) -> Inbound {
-    if bytes.len() > BYTES_MAX {
-        return Inbound::Other;
-    }
+    let bytes = &bytes[..bytes.len().min(BYTES_MAX)];
     let Some(message) = MessageParser::default().parse(bytes) else { return Inbound::Other };
     if let Some(report) = part(&message, "delivery-status") {
         let recipients = recipients(&report);
@@ -314,6 +312,15 @@ mod tests {
         assert_eq!(read(b""), Inbound::Other);
         assert_eq!(read(&report("delivery-status", "Reporting-MTA: dns; mx.example.net\r\n", "message/rfc822")), Inbound::Other);
         assert_eq!(read(&vec![b'a'; BYTES_MAX + 1]), Inbound::Other);
+    }
+
+    #[test]
+    fn a_report_that_returns_a_long_message_is_read() {
+        let machine = "Reporting-MTA: dns; x\r\n\r\nFinal-Recipient: rfc822; ada@example.com\r\nStatus: 5.1.1\r\n";
+        let mut whole = report("delivery-status", machine, "message/rfc822");
+        whole.splice(whole.len() - 10.., std::iter::repeat_n(b"0123456789abcdef\r\n".as_slice(), 200_000).flatten().copied());
+        let Inbound::Bounce(bounce) = read(&whole) else { panic!("no bounce") };
+        assert_eq!((bounce.key, bounce.recipients[0].class), (Some(KEY.parse().unwrap()), Class::Hard));
     }
 
     #[test]

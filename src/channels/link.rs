@@ -46,6 +46,8 @@ pub struct Link {
     pub expires: Millis,
     /// Of an unsubscribe `PURPOSE/CHANNEL`, of a click the address, of an approval `VISIT/NODE/WHO` ([`Asked`]).
     pub detail: String,
+    /// When the message that carries it was sent, in whole seconds; none in links of before it was kept.
+    pub sent: Option<Millis>,
 }
 
 /// What an approval's link is about, besides the run: which of its steps, and who was asked. Its text is the link's detail.
@@ -177,18 +179,20 @@ fn parts<'a>(id: &'a str, payload: &'a [u8]) -> [&'a [u8]; 4] {
 }
 
 impl Link {
-    /// `kind u8 | expires, seconds, u32 | effect 16 | namespace | tenant | subject | detail`, texts as `length u16 | bytes`. A text is cut at 2 KB:
+    /// `kind u8 | expires, seconds, u32 | effect 16 | namespace | tenant | subject | detail`, texts as `length u16 | bytes`, and where it is known
+    /// `sent, seconds, u32`. A text is cut at 2 KB:
     /// ids are shorter, and whoever makes a click link gives it no longer address.
     fn payload(&self) -> Vec<u8> {
         let mut out = vec![self.kind as u8];
-        let seconds = u32::try_from(self.expires.0.div_euclid(SECOND_MS).max(0)).unwrap_or(u32::MAX);
-        out.extend(seconds.to_be_bytes());
+        let seconds = |time: Millis| u32::try_from(time.0.div_euclid(SECOND_MS).max(0)).unwrap_or(u32::MAX).to_be_bytes();
+        out.extend(seconds(self.expires));
         out.extend(self.effect.0);
         for text in [&self.namespace, &self.tenant, &self.subject, &self.detail] {
             let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
             out.extend((text.len() as u16).to_be_bytes());
             out.extend_from_slice(text.as_bytes());
         }
+        out.extend(self.sent.map(seconds).into_iter().flatten());
         out
     }
 
@@ -204,8 +208,13 @@ impl Link {
             String::from_utf8(text.to_vec()).ok()
         };
         let (namespace, tenant, subject, detail) = (text()?, text()?, text()?, text()?);
-        let expires = Millis(i64::from(u32::from_be_bytes(*seconds)) * SECOND_MS);
-        rest.is_empty().then_some(Self { kind, namespace, tenant, subject, effect: EffectKey(*effect), expires, detail })
+        let time = |seconds: &[u8; 4]| Millis(i64::from(u32::from_be_bytes(*seconds)) * SECOND_MS);
+        let sent = match rest {
+            [] => None,
+            rest => Some(time(rest.try_into().ok()?)),
+        };
+        let (effect, expires) = (EffectKey(*effect), time(seconds));
+        Some(Self { kind, namespace, tenant, subject, effect, expires, detail, sent })
     }
 }
 
@@ -226,10 +235,23 @@ mod tests {
             effect: EffectKey([9; 16]),
             expires: Millis(1_780_000_000_000),
             detail: "https://shop.example/?q=ü&a=b".into(),
+            sent: Some(Millis(1_780_000_000_000)),
         }
     }
 
     const NOW: Millis = Millis(1_779_999_999_999);
+
+    #[test]
+    fn a_link_of_before_the_sending_time_was_kept_opens_and_says_none() {
+        let keys = keys("a", &["a"]);
+        let of_before = Link { sent: None, ..link() };
+        let opened = keys.open(Kind::Click, &keys.sign(&of_before), Millis(0)).unwrap();
+        assert_eq!((opened.sent, &opened.detail), (None, &of_before.detail));
+        let payload = link().payload();
+        assert_eq!(Link::read(&payload).map(|link| link.sent), Some(link().sent));
+        assert_eq!(payload[..payload.len() - 4], of_before.payload(), "all else is where it was");
+        assert!(Link::read(&payload[..payload.len() - 1]).is_none());
+    }
 
     #[test]
     fn a_link_opens_as_it_was_signed_until_it_runs_out() {

@@ -12,6 +12,9 @@ use super::mail::Mail;
 use crate::env::fs::Fs;
 use crate::permit::{EffectKey, SendPermit};
 
+/// What a file is called that is not whole yet.
+const PART: &str = "part";
+
 /// One folder of messages. Blocking: call it where blocking is allowed.
 pub struct Outbox {
     fs: Arc<dyn Fs>,
@@ -19,9 +22,13 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Makes the folder if it is not there.
+    /// Makes the folder if it is not there, and clears away what a crash has left half written. Somebody who is writing meanwhile, into the
+    /// same folder, hears that it did not work and writes again.
     pub fn open(fs: Arc<dyn Fs>, folder: &Path) -> io::Result<Self> {
         fs.create_dir_all(folder)?;
+        for path in fs.list(folder)?.iter().filter(|path| path.extension().is_some_and(|extension| extension == PART)) {
+            fs.remove(path)?;
+        }
         Ok(Self { fs, folder: folder.to_owned() })
     }
 
@@ -47,7 +54,7 @@ impl Outbox {
             return Ok(Sent::Before);
         }
         // The executor's own name: two at once, which no permit allows, would still not write into one file.
-        let beside = self.folder.join(format!("{}.{}.part", mail.key, permit.executor()));
+        let beside = self.folder.join(format!("{}.{}.{PART}", mail.key, permit.executor()));
         self.write(&beside, &mail.bytes).map_err(|error| Failure::Passing(error.to_string()))?;
         self.fs.rename(&beside, &path).map_err(|error| Failure::Passing(error.to_string()))?;
         self.fs.sync_dir(&self.folder).map_err(|error| Failure::Unknown(error.to_string()))?;

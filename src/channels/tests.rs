@@ -70,6 +70,17 @@ fn a_permit_sends_only_its_own_message_on_its_own_channel() {
 }
 
 #[test]
+fn what_a_crash_left_half_written_is_cleared_away() {
+    let fs = SimFs::new(1);
+    let outbox = Outbox::open(Arc::new(fs.clone()), Path::new("/outbox")).unwrap();
+    let mail = mail(1);
+    outbox.send(permit(mail.key, "email"), &mail).unwrap();
+    fs.create(Path::new("/outbox/02.0a.part")).unwrap();
+    Outbox::open(Arc::new(fs.clone()), Path::new("/outbox")).unwrap();
+    assert_eq!(fs.list(Path::new("/outbox")).unwrap(), [outbox.path(mail.key)]);
+}
+
+#[test]
 fn power_may_fail_at_any_moment_of_a_send_and_the_next_one_finishes_it() {
     let mail = mail(1);
     for (moment, seed) in (0..12).flat_map(|moment| (0..20).map(move |seed| (moment, seed))) {

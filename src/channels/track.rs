@@ -78,7 +78,7 @@ mod tests {
     fn of() -> Link {
         let (namespace, tenant, subject) = ("main".to_owned(), "acme".to_owned(), "u:ada".to_owned());
         let (effect, expires) = (EffectKey([1; 16]), Millis(1_000_000));
-        Link { kind: Kind::Open, namespace, tenant, subject, effect, expires, detail: String::new() }
+        Link { kind: Kind::Open, namespace, tenant, subject, effect, expires, detail: String::new(), sent: None }
     }
 
     /// The HTML with each of our links replaced by what it says.

@@ -107,6 +107,10 @@ pub const KEYS: &[Key] = &[
     key("effects.flush_bytes_max", "most changed pending effects that stay unstored"),
     key("channels.templates", "folder of message templates, NAME.toml each, which go before the shipped ones"),
     key(
+        "channels.bots",
+        "rules by which machines that fetch tracking links are told from people: a file like src/channels/bots.toml, in its place",
+    ),
+    key(
         "channels.email",
         "mail: from, reply_to, bounces, track, without_unsubscribe, and outbox (a folder; empty is one in the data folder) or smtp",
     ),

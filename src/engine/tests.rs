@@ -341,7 +341,7 @@ fn acts(time: NamespaceClock, stops_every: Option<usize>) -> (Vec<Vec<&'static s
         Input::Suppress { address: shared, channel: channel(), reason: Cause::Manual, at: START + 2, until: None, by: String::new() };
     let (ann, bob, cy, address) = (Who::user("ann"), Who::user("bob"), Who::user("cy"), address_subject(shared));
     let acts = [
-        vec![(&ann, email(" Family@Example.org ")), (&bob, email("family@example.org")), (&address, bounced)],
+        vec![(&ann, email("Family@Example.org")), (&bob, email("family@example.org")), (&address, bounced)],
         vec![(&bob, email("bob@example.org"))],
         vec![(&cy, email("family@example.org"))],
         vec![(&address, lifted.clone())],

@@ -146,6 +146,32 @@ pub(super) async fn read(mut body: Body, max: usize, reserved: &mut Reserved, wa
     Ok(whole.unwrap_or_else(|| joined.freeze()))
 }
 
+/// Reads the beginning of a body that is as long as it likes: of the rest nothing is kept.
+pub(super) async fn read_start(mut body: Body, max: usize, reserved: &mut Reserved, watched: &Watched) -> Result<Bytes, Refusal> {
+    let mut start = BytesMut::new();
+    let mut len = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(drop).and_then(|frame| frame.into_data().map_err(drop)) else {
+            if body.is_end_stream() {
+                break;
+            }
+            return Err(Refusal::BodyIncomplete);
+        };
+        len += data.len();
+        let kept = &data[..data.len().min(max - start.len())];
+        if let Err(refusal) = reserved.grow(kept.len()) {
+            drain(&mut body, len).await;
+            return Err(refusal);
+        }
+        join(&mut start, kept, max);
+        if len > DRAIN_BYTES_MAX {
+            return Err(Refusal::BodyTooLarge { max: DRAIN_BYTES_MAX });
+        }
+    }
+    watched.enter(Phase::Serving);
+    Ok(start.freeze())
+}
+
 /// Doubles the room when it is used up, but takes no more than what is announced: memory follows what has come.
 fn join(joined: &mut BytesMut, data: &[u8], announced: usize) {
     if joined.capacity() - joined.len() < data.len() {

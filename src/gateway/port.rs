@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::ReadError;
 use super::options::Access;
+use crate::channels::bots::Rules;
 use crate::channels::link::Keys;
 use crate::domain::{Millis, Namespace, Offset, PartitionId, Subject, TenantId};
 use crate::permit::AddressKey;
@@ -350,10 +351,11 @@ pub struct Preview {
     pub digest: String,
 }
 
-/// What links begin with and are signed with.
+/// What links begin with and are signed with, and who follows them without being a person.
 #[derive(Debug, Clone)]
 pub struct Links {
     /// Scheme and host, without a slash at its end.
     pub base: String,
     pub keys: Keys,
+    pub bots: Arc<Rules>,
 }

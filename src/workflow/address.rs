@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::state::is_mailbox;
 use crate::domain::{DAY_MS, Millis, Subject as Who};
 use crate::permit::{AddressKey, attribute_of};
 
@@ -25,7 +26,8 @@ pub fn address_channel(target: &str) -> String {
 
 /// What stands for the address in an attribute; none if there is none in it.
 pub fn address_key(attribute: &str, value: &Json) -> Option<AddressKey> {
-    value.as_str().filter(|address| !address.is_empty()).map(|address| AddressKey::of(attribute, address))
+    let address = value.as_str().filter(|address| !address.is_empty() && (attribute != "email" || is_mailbox(address)));
+    address.map(|address| AddressKey::of(attribute, address))
 }
 
 /// The subject that stands for an address.

@@ -373,7 +373,7 @@ impl Pending {
 }
 
 /// Whether it could be an addr-spec of RFC 5322, section 3.4.1: something, one `@` that counts, a domain. Whether anyone has it is another matter.
-fn is_mailbox(text: &str) -> bool {
+pub(super) fn is_mailbox(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else { return false };
     let is_domain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '[' | ']' | ':');
     let plain = !local.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '@' | '<' | '>' | ',' | ';'));

@@ -237,6 +237,7 @@ fn pages_go_by_what_was_decided_and_said() {
         effect: EffectKey([1; 16]),
         expires: Millis(4_000_000_000_000),
         detail: String::new(),
+        sent: None,
     };
     let url = keys.url(&server.url, &link);
     let ticked = "value=\"marketing/email\" checked>";

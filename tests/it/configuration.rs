@@ -103,3 +103,22 @@ fn the_example_lists_are_a_configuration() {
     let effective = config::load(Some(file.path()), [], &[]).expect("the example is valid");
     assert_eq!(effective.config.namespaces.len(), 1);
 }
+
+#[test]
+fn what_a_setting_names_and_is_not_there_is_refused_at_start() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("flywheel.toml");
+    let refused = |text: &str| {
+        std::fs::write(&config, text).expect("the folder is writable");
+        let output = crate::running::flywheel(&dir.path().join("data"), &config, &["up", "--listen", "127.0.0.1:0"]);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let hook = "[channels.webhooks.ops]\nurl = \"https://ops.example/hook\"\nsecrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\n";
+    let said = refused(&format!("[effects]\nnotify = \"opps\"\n{hook}"));
+    assert!(said.contains("effects.notify") && said.contains("\"opps\"") && said.contains("there are ops"), "{said}");
+    let said = refused("[effects]\nnotify = \"log\"\n");
+    assert!(said.contains("there are none"), "{said}");
+    let said = refused("[channels]\nbots = \"missing.toml\"\n");
+    assert!(said.contains("channels.bots: missing.toml"), "{said}");
+}

@@ -15,7 +15,11 @@ const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 
 const FORM: &str = "application/x-www-form-urlencoded";
 
 fn link(kind: Kind, detail: &str, expires: Millis) -> String {
-    let link = Link {
+    links().keys.url("", &of(kind, detail, expires))
+}
+
+fn of(kind: Kind, detail: &str, expires: Millis) -> Link {
+    Link {
         kind,
         namespace: "main".to_owned(),
         tenant: "acme".to_owned(),
@@ -23,8 +27,8 @@ fn link(kind: Kind, detail: &str, expires: Millis) -> String {
         effect: EffectKey([9; 16]),
         expires,
         detail: detail.to_owned(),
-    };
-    links().keys.url("", &link)
+        sent: None,
+    }
 }
 
 fn good(kind: Kind, detail: &str) -> String {
@@ -97,6 +101,17 @@ async fn a_click_goes_to_the_signed_address_and_to_no_other() {
         assert!(answer.header("location").is_none(), "{path}");
     }
     assert_eq!(events(&running).len(), 1);
+}
+
+#[tokio::test]
+async fn a_click_within_seconds_of_sending_is_a_scanners() {
+    let (running, _world) = campaign_world::start().await;
+    for (seconds_ago, people) in [(1, 0), (10, 1)] {
+        let sent = Some(Millis(NOW.0 - seconds_ago * 1_000));
+        let link = Link { sent, ..of(Kind::Click, "https://shop.example", NOW + DAY_MS) };
+        let answer = running.send(&get(&links().keys.url("", &link)).header("User-Agent", FIREFOX)).await;
+        assert_eq!((answer.status, events(&running).len()), (302, people), "{seconds_ago} s after sending");
+    }
 }
 
 #[tokio::test]
@@ -362,6 +377,9 @@ async fn a_bounce_is_an_event_of_whom_the_message_was_for() {
     let all = events(&running);
     assert_eq!((all.len(), all[0].0.as_str(), all[0].1["event"].as_str()), (1, "u:ann", Some("Email Bounced")));
     assert_eq!((all[0].1["properties"]["class"].as_str(), all[0].1["properties"]["status"].as_str()), (Some("hard"), Some("5.1.1")));
+    let long = bounce(&effect).replace("Hi\r\n--b--", &"A long line of the message that came back.\r\n".repeat(50_000));
+    assert!(long.len() > 2 << 20);
+    assert_eq!(hand_in(long).await["events"], 1, "with all of a large message that it returns");
     assert_eq!(running.send(&post("/m/inbound", "x")).await.status, 401);
     assert_eq!(running.send(&post("/m/inbound", "x").basic("wrong:")).await.status, 401);
     assert_eq!(running.send(&post("/m/inbound?writeKey=wk_off", "x")).await.status, 404);

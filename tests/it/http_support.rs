@@ -124,7 +124,7 @@ impl Campaigns for NoCampaigns {}
 
 pub fn links() -> Links {
     let keys = Keys::new("test", [("test".to_owned(), vec![7; 32])]).expect("a key");
-    Links { base: "https://go.example".to_owned(), keys }
+    Links { base: "https://go.example".to_owned(), keys, bots: std::sync::Arc::new(flywheel::channels::bots::Rules::shipped().clone()) }
 }
 
 pub async fn start_with(

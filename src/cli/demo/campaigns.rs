@@ -177,7 +177,12 @@ fn files(outbox: &Path) -> anyhow::Result<BTreeMap<String, u64>> {
         Err(error) => return Err(error).context("the outbox cannot be read"),
     };
     for entry in entries {
-        let text = std::fs::read_to_string(entry?.path())?;
+        let path = entry?.path();
+        // What was cut short is no message.
+        if path.extension().is_none_or(|extension| extension != "eml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(path)?;
         let key = text.lines().find_map(|line| line.strip_prefix("Message-ID: "));
         *found.entry(key.unwrap_or("none").trim().to_owned()).or_insert(0) += 1;
     }

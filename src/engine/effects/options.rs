@@ -57,9 +57,16 @@ pub struct WorkerOptions {
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelOptions {
     pub templates: Folder,
+    /// A list in place of the shipped one.
+    pub bots: File,
     pub email: EmailOptions,
     pub webhooks: BTreeMap<String, WebhookOptions>,
 }
+
+/// Empty for none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(transparent)]
+pub struct File(pub PathBuf);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -216,6 +223,12 @@ impl Options {
             let secrets = secrets.map_err(|error| wrong(at(), error.to_string()))?;
             let webhook = Webhook::reaching(&options.url, secrets, options.private).map_err(|error| wrong(at(), error.to_string()))?;
             registry = registry.remote(Performer::Webhook, name, WebhookPort { webhook, clock: Arc::clone(around.clock) });
+        }
+        if !self.notify.is_empty() && !channels.webhooks.contains_key(&self.notify) {
+            let known: Vec<&str> = channels.webhooks.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
+            let why = format!("there is no webhook {:?} in channels.webhooks: {known}", self.notify);
+            return Err(wrong("effects.notify".to_owned(), why));
         }
         Ok(registry.remote(Performer::Channel, "email", channels.email(around)?))
     }

@@ -141,6 +141,7 @@ impl Gateway {
             effect: EffectKey(approval.run.0.to_be_bytes()),
             expires: approval.until + LINK_STAYS_MS,
             detail: asked.to_string(),
+            sent: None,
         };
         self.app.links.keys.url(&self.app.links.base, &link)
     }

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::page::{escaped, message, page};
 use super::{Opened, come_again, private};
 use crate::channels::bots::Verdict;
-use crate::channels::bots::{Act, Hit, Rules};
+use crate::channels::bots::{Act, Hit};
 use crate::channels::events;
 use crate::channels::link::Kind;
 use crate::gateway::campaigns::read_failed;
@@ -185,6 +185,7 @@ impl Gateway {
 
     /// Makes an event of a followed link, unless a machine followed it.
     async fn note(&self, head: &Parts, opened: &Opened, act: Act) {
+        let now = self.app.clock.now();
         let hit = Hit {
             act,
             method: head.method.as_str(),
@@ -194,10 +195,10 @@ impl Gateway {
                 .into_iter()
                 .find(|value| !value.is_empty())
                 .unwrap_or(""),
-            since_sent_ms: None,
+            since_sent_ms: opened.link.sent.map(|sent| now.since_ms(sent)),
         };
-        let verdict = Rules::shipped().judge(&hit);
-        if let Some(event) = events::followed(&opened.link, &verdict, self.app.clock.now()) {
+        let verdict = self.app.links.bots.judge(&hit);
+        if let Some(event) = events::followed(&opened.link, &verdict, now) {
             self.try_event(head, &opened.access, event).await;
         }
     }

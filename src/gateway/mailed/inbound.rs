@@ -14,7 +14,8 @@ use crate::gateway::campaigns::read_failed;
 use crate::gateway::options::Access;
 use crate::gateway::port::EffectFound;
 use crate::gateway::reply::{Refusal, json};
-use crate::gateway::{Gateway, Shared, auth, openapi};
+use crate::gateway::server::Peer;
+use crate::gateway::{Gateway, Shared, auth, body, openapi};
 use crate::permit::{AddressKey, Cause, EffectKey};
 use crate::workflow::{EffectId, Input, address_channel, address_subject};
 
@@ -47,7 +48,8 @@ impl Gateway {
         let key = auth::basic_user(&head.headers).or_else(|| auth::x_api_key(&head.headers)).or_else(in_query);
         let source = self.admit(&key.ok_or(Refusal::NoWriteKey)?)?;
         let access = Access { tenant: source.source.tenant.clone(), namespace: source.source.namespace.clone() };
-        let mail = self.small_body(&head, sent).await?;
+        let mut reserved = self.budget.reserve(body::Sender::Known);
+        let mail = body::read_start(sent, inbound::BYTES_MAX, &mut reserved, &Peer::of(&head).watched).await?;
         let read = inbound::read(&mail);
         let (kind, key) = match &read {
             Inbound::Bounce(bounce) => ("bounce", bounce.key),

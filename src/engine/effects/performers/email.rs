@@ -96,7 +96,16 @@ impl Messages {
         // Of the day, so that trying again writes the same message.
         let expires = self.clock.now().floor_to(DAY_MS) + LINK_DAYS * DAY_MS;
         let (namespace, tenant) = (self.namespace.to_string(), request.subject.tenant_str().to_owned());
-        Link { kind, namespace, tenant, subject: request.subject.subject().to_string(), effect: request.key(), expires, detail }
+        Link {
+            kind,
+            namespace,
+            tenant,
+            subject: request.subject.subject().to_string(),
+            effect: request.key(),
+            expires,
+            detail,
+            sent: Some(self.clock.now()),
+        }
     }
 }
 
