@@ -10,15 +10,19 @@ use std::time::Duration;
 use rustc_hash::FxBuildHasher;
 
 use super::breaker::Told as Health;
-use super::call::{ANSWER_BYTES_MAX, Call, Leave, Needs, Request};
+use super::call::{Call, Leave, Needs, Request};
 use super::lane::{Granted, Lane, begin_by, valid_ms};
 use super::notices::{self, Notice};
+use super::outcome::{bounded, health, not_begun};
 use super::pending::{Change, Pending, Slot, Standing};
 use super::schedule::{self, LaneIx, Limits, Schedule, Ticket, Turn};
 use super::told::{self, Told};
 use crate::domain::{Millis, SubjectKey};
 use crate::permit::{Executor, Grant};
-use crate::workflow::{Category, CodecError, Input, Outcome, Performer, RunId};
+use crate::workflow::{CodecError, Input, Outcome, Performer, RunId};
+
+/// How long an attempt that was asked for keeps its place without an answer. Time is told every ten seconds where somebody waits for it.
+const ASKED_MS_MAX: u64 = 45_000;
 
 /// The limits of a destination.
 pub type LimitsOf = Box<dyn Fn(Performer, &str) -> Limits + Send>;
@@ -57,6 +61,8 @@ pub struct Board {
     limits: LimitsOf,
     lanes: Vec<Lane>,
     turns: HashMap<Slot, (Ticket, Turn), FxBuildHasher>,
+    /// Those that were asked for, in order, and when: answers may wait for others that have no place yet.
+    asked: VecDeque<(u64, Ticket)>,
     /// Until it begins, facts are only taken in: some of what they ask for was done before the last stop.
     has_begun: bool,
     commands: Vec<Command>,
@@ -78,6 +84,7 @@ impl Board {
             limits,
             lanes: Vec::new(),
             turns: HashMap::default(),
+            asked: VecDeque::new(),
             has_begun: false,
             commands: Vec::new(),
             ready: VecDeque::new(),
@@ -178,7 +185,13 @@ impl Board {
                 let input = Input::EffectFinished { effect, attempt, outcome: not_begun("it was taken back before its turn came") };
                 self.commands.push(Command { partition, subject: request.subject.clone(), input });
             }
-            Change::Orphaned(slot) => self.orphans.push(slot),
+            Change::Orphaned(slot) => {
+                // Whoever this instance is, it had asked too, and was too late.
+                if let Some((_, turn)) = self.turns.remove(&slot) {
+                    self.release(turn, Health::Nothing, now);
+                }
+                self.orphans.push(slot);
+            }
         }
     }
 
@@ -254,6 +267,7 @@ impl Board {
         }
         open.standing = Standing::Asked;
         open.asked_at.get_or_insert(now);
+        self.asked.push_back((now, turn.ticket));
         let input = started(&request, open.attempt, me, appended);
         self.commands.push(Command { partition, subject: request.subject.clone(), input });
         true
@@ -303,8 +317,22 @@ impl Board {
         }
     }
 
-    /// Gives permits back whose messages' turn will not come in time, before they run out.
+    /// Gives permits back whose messages' turn will not come in time, before they run out; and places of those that got no answer in that
+    /// time, which in event time may have to wait for another of their subject.
     fn give_back_late(&mut self, now: u64) {
+        while let Some((asked, Ticket { slot, generation, attempt })) = self.asked.front().copied() {
+            let entry = self.pending.get(slot).filter(|entry| entry.generation == generation);
+            let waits = entry
+                .and_then(|entry| entry.open)
+                .is_some_and(|open| open.attempt == attempt && matches!(open.standing, Standing::Asked | Standing::Started));
+            if waits && now < asked.saturating_add(ASKED_MS_MAX) {
+                break;
+            }
+            self.asked.pop_front();
+            if waits {
+                self.not_begun(slot, "there was no answer to its start for a while", now);
+            }
+        }
         for lane in 0..self.lanes.len() {
             for granted in self.lanes[lane].take_late(now) {
                 if self.is_granted(&granted) {
@@ -425,7 +453,8 @@ impl Board {
     /// When time alone next lets something go.
     pub fn next_due(&self) -> Option<u64> {
         let lanes = self.lanes.iter().filter_map(Lane::next_late);
-        self.schedule.next_due().into_iter().chain(lanes).chain(self.pending.notices.next_due()).min()
+        let asked = self.asked.front().map(|(asked, _)| asked.saturating_add(ASKED_MS_MAX));
+        self.schedule.next_due().into_iter().chain(asked).chain(lanes).chain(self.pending.notices.next_due()).min()
     }
 
     pub fn waiting(&self) -> usize {
@@ -439,10 +468,6 @@ impl Board {
     }
 }
 
-fn not_begun(why: &str) -> Outcome {
-    Outcome::NotBegun { why: why.to_owned() }
-}
-
 fn is_current(pending: &Pending, ticket: Ticket) -> bool {
     pending.get(ticket.slot).is_some_and(|entry| {
         let is_open = |open: super::pending::Open| open.attempt == ticket.attempt && open.standing == Standing::Waiting;
@@ -452,30 +477,4 @@ fn is_current(pending: &Pending, ticket: Ticket) -> bool {
 
 fn started(request: &Arc<Request>, attempt: u32, executor: String, appended: Millis) -> Input {
     Input::EffectStarted { effect: request.effect, attempt, executor, appended }
-}
-
-/// A result longer than a record holds is cut down to saying so: it was done. What is kept of others, their subject's fold decides.
-fn bounded(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Done { result } => {
-            let bytes = result.to_string().len();
-            if bytes <= ANSWER_BYTES_MAX {
-                return Outcome::Done { result };
-            }
-            let error = format!("the result is {bytes} bytes long, at most {ANSWER_BYTES_MAX} are taken");
-            Outcome::Done { result: serde_json::json!({ "error": error }) }
-        }
-        other => other,
-    }
-}
-
-/// What an outcome says about the destination: a refused input says that it works.
-fn health(outcome: &Outcome) -> Health {
-    match outcome {
-        Outcome::Done { .. } | Outcome::NotDone | Outcome::AddressRefused { .. } => Health::Works,
-        Outcome::Failed { permanent: true, .. } | Outcome::Failed { category: Category::Data, .. } => Health::Works,
-        // It never got there.
-        Outcome::NotBegun { .. } => Health::Nothing,
-        Outcome::Failed { .. } | Outcome::Unknown { .. } => Health::Fails,
-    }
 }

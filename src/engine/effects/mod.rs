@@ -17,6 +17,7 @@ mod lane;
 mod metrics;
 mod notices;
 mod options;
+mod outcome;
 mod pending;
 pub mod performers;
 mod registry;

@@ -38,7 +38,7 @@ impl Life {
                 let clock = self.core_clock();
                 let next = self.journal.subjects.values().filter_map(|subject| subject.next_wake(clock)).min();
                 let ms = next.map_or(MINUTE_MS, |next| next.since_ms(self.now()).clamp(1_000, 12 * HOUR_MS));
-                self.clock.advance(ms);
+                self.advance(ms);
                 let now = self.now();
                 self.tell(|| format!("it is {now}"));
                 if self.time == NamespaceClock::Event {
@@ -55,7 +55,7 @@ impl Life {
         for _ in 0..2 {
             drive(self.spine.as_mut().expect("open").workers()).unwrap_or_else(|error| panic!("{error}"));
             // A tick tells of the end only when it is asked for anew.
-            self.clock.advance(1_000);
+            self.advance(1_000);
         }
         drive(self.spine.as_mut().expect("open").workers()).unwrap_or_else(|error| panic!("{error}"));
         self.hear();
@@ -63,10 +63,7 @@ impl Life {
 
     fn help(&mut self) {
         for _ in 0..8 {
-            if let Some((key, input)) = self.next_answer() {
-                self.sent += 1;
-                self.order(&key, &input);
-            }
+            self.step_executor();
         }
         let subjects: Vec<(Bytes, Subject)> = self.journal.subjects.clone().into_iter().collect();
         let by = || "kim".to_owned();
@@ -98,7 +95,7 @@ impl Life {
 
     fn judge(&mut self) {
         // None lost: far enough on, nothing is due.
-        self.clock.advance(48 * HOUR_MS);
+        self.advance(48 * HOUR_MS);
         if self.time == NamespaceClock::Event {
             self.state_time();
         }
@@ -121,7 +118,9 @@ impl Life {
             ("performed", deeds.performed),
             ("performed again", deeds.repeated),
             ("messages", deeds.messages),
-            ("lost", deeds.lost),
+            ("cut off", deeds.cut_off),
+            ("not begun", deeds.not_begun),
+            ("stops", deeds.stops),
             ("looked up", deeds.looked_up),
             ("said again", deeds.said_again),
             ("facts", self.journal.facts.values().map(|facts| facts.len() as u64).sum()),
@@ -188,7 +187,7 @@ impl Life {
         for fact in self.journal.facts.values().flatten() {
             let what = match &fact.what {
                 What::StartRequested { .. } => "starts",
-                What::RunEnded { parent: Some(_), .. } => "ends told",
+                What::RunEnded { parent: Some(_), .. } | What::RunSkipped { parent: Some(_), .. } => "ends told",
                 What::MergedInto { .. } => "carried",
                 What::ProfileAsked { .. } => "questions",
                 What::EventEmitted { .. } => "emitted",

@@ -1,42 +1,25 @@
-//! Whoever performs effects, and the world in which they are performed: what was done there no crash undoes.
+//! The engine's own executor, without its threads, and the world in which it performs: what was done there no crash undoes.
 //!
-//! It keeps the rules of the trade and no others: it begins nothing irrevocable before the journal says that it may, and only within its
-//! time; it looks up what it is told to look up; and it never says of what it did that it did not. For the rest it is as bad as they come:
-//! late, silent, forgetful, and fond of saying the same twice.
+//! Board, tables, follower and gate are those of the product, on the simulated log and stores. The performers are as bad as they come:
+//! late, silent and fond of failing after they did it; the process dies between any two steps, stops in good order, and what it handed in
+//! is said again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use flywheel::domain::Millis;
-use flywheel::workflow::{Category, EffectId, Fact, Input, Outcome, Performer, Unknown, What};
+use flywheel::engine;
+use flywheel::engine::effects::{Board, BreakerSettings, Error, Follower, Gate, Job, Limits, Sharing, advance};
+use flywheel::log::LogReader;
+use flywheel::permit::Executor as Instance;
+use flywheel::state::StateStore;
+use flywheel::stream::Topics;
+use flywheel::workflow::{Category, EffectId, Fact, Input, Outcome, Performer, What};
+use parking_lot::Mutex;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
-
-#[derive(Debug, Clone)]
-struct Request {
-    by: Performer,
-    unknown: Unknown,
-    timeout_ms: i64,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Stage {
-    New,
-    /// Its start is to be recorded; asked for at this time.
-    Asked(Millis),
-    /// Whatever was done is done, and this is what is said of it.
-    Over(Outcome),
-}
-
-#[derive(Debug, Clone)]
-struct Attempt {
-    key: Bytes,
-    effect: EffectId,
-    attempt: u32,
-    look_up: bool,
-    stage: Stage,
-}
 
 /// How often what happened.
 #[derive(Debug, Clone, Default)]
@@ -44,216 +27,241 @@ pub struct Deeds {
     pub performed: u64,
     pub repeated: u64,
     pub messages: u64,
-    pub lost: u64,
+    /// Not answered within their time.
+    pub cut_off: u64,
     pub looked_up: u64,
+    pub not_begun: u64,
     pub said_again: u64,
+    pub stops: u64,
+}
+
+/// One life of the process.
+struct Process {
+    board: Mutex<Board>,
+    follower: Follower,
+    gate: Gate,
+    has_begun: bool,
+}
+
+/// With its performer.
+struct Begun {
+    job: Job,
+    until: u64,
+    /// Whether it was done, or not, is decided, and this is said of it; `None` if it hangs.
+    outcome: Option<Option<Outcome>>,
 }
 
 pub struct Executor {
-    /// Which life of the process this is: a permit names it.
-    me: u64,
-    requests: BTreeMap<EffectId, Request>,
-    live: Vec<Attempt>,
-    started: BTreeMap<(EffectId, u32), String>,
-    /// To whom, and for how long after it was asked for.
-    granted: BTreeMap<(EffectId, u32), (String, i64)>,
-    completed: BTreeSet<EffectId>,
-    /// Said before, and may be said again.
+    process: Option<Process>,
+    lives: u8,
+    limits: Limits,
+    jobs: Vec<Begun>,
+    /// Handed in, in this order, and not in the log yet.
+    queue: VecDeque<(Bytes, Input)>,
+    /// In the log, and may be said again.
     said: Vec<(Bytes, Input)>,
+    requested: Vec<EffectId>,
     /// The world outside: how often each effect was done there.
     pub done: BTreeMap<EffectId, u32>,
-    /// That no result was recorded when it was done again is checked where it happens.
     pub deeds: Deeds,
-    /// Where time is the data's own, every attempt is answered.
-    must_answer: bool,
-    /// Performers have no time where time is the data's own.
-    has_deadlines: bool,
-    /// At the end it answers everything, and nothing twice.
+    /// At the end everything is answered, and nothing twice.
     behaves: bool,
 }
 
 impl Executor {
-    pub fn new(must_answer: bool) -> Self {
+    pub fn new(rng: &mut ChaCha8Rng) -> Self {
+        let limits = Limits { concurrency: rng.random_range(1..5), per_second: [0, 0, 3][rng.random_range(0..3)] };
         Self {
-            me: 1,
-            requests: BTreeMap::new(),
-            live: Vec::new(),
-            started: BTreeMap::new(),
-            granted: BTreeMap::new(),
-            completed: BTreeSet::new(),
+            process: None,
+            lives: 0,
+            limits,
+            jobs: Vec::new(),
+            queue: VecDeque::new(),
             said: Vec::new(),
+            requested: Vec::new(),
             done: BTreeMap::new(),
             deeds: Deeds::default(),
-            must_answer,
-            has_deadlines: !must_answer,
             behaves: false,
         }
     }
 
-    pub fn behave(&mut self) {
-        (self.behaves, self.must_answer) = (true, true);
+    /// Another instance begins, on whatever the last one left in these tables.
+    pub fn open(&mut self, log: Arc<dyn LogReader>, store: Arc<dyn StateStore>, topics: &Topics) -> Result<(), Error> {
+        self.lives += 1;
+        let sharing = Sharing { in_flight_per_tenant: 8, breaker: BreakerSettings { in_a_row: 4, ..BreakerSettings::default() } };
+        let limits = self.limits;
+        let mut board = Board::new(Instance([self.lives; 16]), sharing, Box::new(move |_, _| limits));
+        let gate = Gate::new(&*log, topics, Some(engine::group(&topics.namespace)), None)?;
+        let follower = Follower::open(log, store, topics, &mut board)?;
+        self.process = Some(Process { board: Mutex::new(board), follower, gate, has_begun: false });
+        Ok(())
     }
 
-    fn name(&self) -> String {
-        format!("{:032x}", self.me)
+    /// The process ends: what was done is done, who did it is forgotten.
+    pub fn crash(&mut self, rng: &mut ChaCha8Rng) {
+        for begun in std::mem::take(&mut self.jobs) {
+            // In the middle of it.
+            if begun.outcome.is_none() && rng.random_bool(0.3) {
+                let _ = self.perform(&begun.job, rng);
+            }
+        }
+        self.process = None;
+        self.queue.clear();
+        self.said.retain(|_| rng.random_bool(0.5));
+    }
+
+    pub fn behave(&mut self) {
+        self.behaves = true;
     }
 
     pub fn is_idle(&self) -> bool {
-        self.live.is_empty()
+        self.jobs.is_empty() && self.queue.is_empty()
     }
 
     pub fn was_done(&self, effect: EffectId) -> bool {
         self.done.contains_key(&effect)
     }
 
+    /// Whether somebody may be at it.
     pub fn is_on(&self, effect: EffectId) -> bool {
-        self.live.iter().any(|attempt| attempt.effect == effect)
+        let finishes = |input: &Input| matches!(input, Input::EffectFinished { effect: of, .. } if *of == effect);
+        self.jobs.iter().any(|begun| begun.job.call.request.effect == effect) || self.queue.iter().any(|(_, input)| finishes(input))
     }
 
     pub fn any_effect(&self, rng: &mut ChaCha8Rng) -> Option<EffectId> {
-        let effects: Vec<&EffectId> = self.requests.keys().collect();
-        (!effects.is_empty()).then(|| *effects[rng.random_range(0..effects.len())])
+        (!self.requested.is_empty()).then(|| self.requested[rng.random_range(0..self.requested.len())])
     }
 
-    pub fn hear(&mut self, key: &Bytes, fact: &Fact) {
-        match &fact.what {
-            What::EffectRequested { effect, by, unknown, timeout_ms, .. } => {
-                self.requests.insert(*effect, Request { by: *by, unknown: *unknown, timeout_ms: *timeout_ms });
-            }
-            What::AttemptMinted { effect, attempt, look_up, .. } => {
-                let attempt = Attempt { key: key.clone(), effect: *effect, attempt: *attempt, look_up: *look_up, stage: Stage::New };
-                self.live.push(attempt);
-            }
-            What::EffectStarted { effect, attempt, executor, .. } => {
-                self.started.insert((*effect, *attempt), executor.clone());
-            }
-            What::PermitGranted { effect, attempt, grant, .. } => {
-                let valid = grant.until().since_ms(grant.at());
-                self.granted.insert((*effect, *attempt), (grant.executor().to_string(), valid));
-            }
-            What::PermitRefused { effect, attempt, .. } => self.live.retain(|live| (live.effect, live.attempt) != (*effect, *attempt)),
-            What::EffectCompleted { effect, .. } => drop(self.completed.insert(*effect)),
-            _ => {}
+    pub fn hear(&mut self, fact: &Fact) {
+        if let What::EffectRequested { effect, .. } = fact.what {
+            self.requested.push(effect);
         }
     }
 
-    /// The process ends: what was done is done, who did it is forgotten.
-    pub fn crash(&mut self, rng: &mut ChaCha8Rng) {
-        self.me += 1;
-        self.said.retain(|_| rng.random_bool(0.5));
-        for live in &mut self.live {
-            if let Stage::Over(_) = live.stage {
-                let request = &self.requests[&live.effect];
-                let is_announced = request.unknown != Unknown::Retry || request.by == Performer::Channel;
-                live.stage = if live.look_up || !is_announced { Stage::New } else { Stage::Asked(Millis::MIN) };
+    /// Something that it does; [`next`](Self::next) has what comes of it.
+    pub fn step(&mut self, log: &dyn LogReader, rng: &mut ChaCha8Rng, now: u64, appended: Millis) -> Result<(), Error> {
+        self.cut_off(rng, now);
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let choice = if self.behaves { 0 } else { rng.random_range(0..12) };
+        if matches!(choice, 0..5) {
+            process.follower.read(&process.board, || now)?;
+            let ends = process.follower.ends()?;
+            if !process.has_begun && process.gate.is_open(log)? && process.follower.is_at(&ends) {
+                process.board.lock().begin(false, now);
+                process.has_begun = true;
             }
+        }
+        if matches!(choice, 0 | 5..9) && process.has_begun {
+            let most = if self.behaves { usize::MAX } else { rng.random_range(1..4) };
+            advance(&mut process.board.lock(), process.follower.tables(), most, now, appended)?;
+        }
+        if choice == 9 {
+            process.follower.flush(&process.board, [0, 1 << 20][rng.random_range(0..2)])?;
+        }
+        self.take(now);
+        if matches!(choice, 0 | 10 | 11) {
+            self.answer(rng, now);
+        }
+        Ok(())
+    }
+
+    /// It stops in good order; another is to be opened once what it said is in the log.
+    pub fn stop(&mut self, now: u64) -> Result<(), Error> {
+        self.deeds.stops += 1;
+        let Some(process) = &mut self.process else { return Ok(()) };
+        if process.has_begun {
+            process.board.lock().give_all_back(now);
+        }
+        let stored = process.follower.flush(&process.board, 0);
+        self.take(now);
+        stored
+    }
+
+    fn take(&mut self, now: u64) {
+        let Some(process) = &self.process else { return };
+        let mut board = process.board.lock();
+        for job in board.take_ready() {
+            self.jobs.push(Begun { until: now + job.call.deadline.as_millis() as u64, job, outcome: None });
+        }
+        for command in board.take_commands() {
+            let not_begun = matches!(command.input, Input::EffectFinished { outcome: Outcome::NotBegun { .. }, .. });
+            self.deeds.not_begun += u64::from(not_begun);
+            self.queue.push_back((command.subject.bytes().clone(), command.input));
         }
     }
 
-    /// What it says next, if anything; [`unsaid`](Self::unsaid) takes back what did not reach the log. `is_open` says whether an attempt is
-    /// still to be performed, as the journal has it.
-    pub fn act(&mut self, rng: &mut ChaCha8Rng, now: Millis, is_open: impl Fn(&Bytes, EffectId, u32) -> bool) -> Option<(Bytes, Input)> {
-        if !self.said.is_empty() && !self.behaves && rng.random_ratio(1, 8) {
+    /// What is handed in next; to be [`appended`](Self::appended) if the log took it.
+    pub fn next(&mut self, rng: &mut ChaCha8Rng) -> Option<(Bytes, Input)> {
+        if !self.said.is_empty() && !self.behaves && rng.random_ratio(1, 12) {
             self.deeds.said_again += 1;
-            let at = rng.random_range(0..self.said.len());
-            return Some(if rng.random_bool(0.5) { self.said[at].clone() } else { self.said.swap_remove(at) });
+            return Some(self.said[rng.random_range(0..self.said.len())].clone());
         }
-        if self.live.is_empty() {
-            return None;
+        self.queue.pop_front()
+    }
+
+    pub fn appended(&mut self, key: Bytes, input: Input, rng: &mut ChaCha8Rng) {
+        if matches!(input, Input::EffectFinished { .. }) && rng.random_bool(0.2) {
+            self.said.push((key, input));
         }
-        // Any of them, the newest more often: so that some are very late.
-        let at = rng.random_range(0..self.live.len()).max(rng.random_range(0..self.live.len()));
-        let Attempt { key, effect, attempt, stage, .. } = &self.live[at];
-        let is_begun = self.started.contains_key(&(*effect, *attempt)) && self.requests[effect].by != Performer::Channel;
-        if !matches!(stage, Stage::Over(_)) && !is_begun && self.is_announced(*effect) && !is_open(key, *effect, *attempt) {
-            // Nobody waits for it any more, and it was not begun.
-            self.live.swap_remove(at);
-            return None;
-        }
-        let outcome = match self.live[at].stage.clone() {
-            Stage::Over(outcome) => return Some(self.answer(at, outcome, rng)),
-            Stage::New => {
-                if self.is_announced(self.live[at].effect) && !self.live[at].look_up {
-                    return Some(self.ask(at, now));
-                }
-                // One that honours the key may be forgotten: it is asked for again.
-                if !self.must_answer && rng.random_ratio(1, 10) {
-                    return self.lose(at);
-                }
-                self.perform(at, rng)
+    }
+
+    /// Those whose time is over by now, whatever else happened since: they were done in their time, or not at all.
+    pub fn cut_off(&mut self, rng: &mut ChaCha8Rng, now: u64) {
+        let mut at = 0;
+        while at < self.jobs.len() {
+            if now < self.jobs[at].until {
+                at += 1;
+                continue;
             }
-            Stage::Asked(asked) => return self.asked(at, asked, rng, now),
+            let begun = self.jobs.swap_remove(at);
+            if begun.outcome.is_none() && rng.random_bool(0.3) {
+                let _ = self.perform(&begun.job, rng);
+            }
+            self.deeds.cut_off += 1;
+            self.finished(begun.job, Outcome::Unknown { error: "no answer in its time".to_owned() }, now);
+        }
+    }
+
+    /// Some job is done, or said to be.
+    fn answer(&mut self, rng: &mut ChaCha8Rng, now: u64) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let at = rng.random_range(0..self.jobs.len());
+        let outcome = match self.jobs[at].outcome.take() {
+            Some(outcome) => outcome,
+            None => {
+                let Begun { job, until, .. } = self.jobs.swap_remove(at);
+                let outcome = self.perform(&job, rng);
+                self.jobs.push(Begun { job, until, outcome: Some(outcome) });
+                return;
+            }
         };
-        self.over(at, outcome, rng)
-    }
-
-    /// Whether its start is recorded before anything irrevocable.
-    fn is_announced(&self, effect: EffectId) -> bool {
-        let request = &self.requests[&effect];
-        request.unknown != Unknown::Retry || request.by == Performer::Channel
-    }
-
-    fn over(&mut self, at: usize, outcome: Option<Outcome>, rng: &mut ChaCha8Rng) -> Option<(Bytes, Input)> {
         match outcome {
-            None => self.lose(at),
-            Some(outcome) if rng.random_bool(0.5) => Some(self.answer(at, outcome, rng)),
             Some(outcome) => {
-                self.live[at].stage = Stage::Over(outcome);
-                None
+                let job = self.jobs.swap_remove(at).job;
+                self.finished(job, outcome, now);
             }
+            None => self.jobs[at].outcome = Some(None),
         }
     }
 
-    fn lose(&mut self, at: usize) -> Option<(Bytes, Input)> {
-        self.deeds.lost += 1;
-        self.live.swap_remove(at);
-        None
-    }
-
-    /// However often it asks, its time runs from when it first did: that may be the one that is recorded.
-    fn ask(&mut self, at: usize, since: Millis) -> (Bytes, Input) {
-        let executor = self.name();
-        let live = &mut self.live[at];
-        live.stage = Stage::Asked(since);
-        (live.key.clone(), Input::EffectStarted { effect: live.effect, attempt: live.attempt, executor, appended: Millis(0) })
-    }
-
-    fn asked(&mut self, at: usize, asked: Millis, rng: &mut ChaCha8Rng, now: Millis) -> Option<(Bytes, Input)> {
-        let live = self.live[at].clone();
-        let place = (live.effect, live.attempt);
-        let me = self.name();
-        let Some(by) = self.started.get(&place) else {
-            // Refused while the run is paused, or lost: it asks again.
-            return rng.random_ratio(1, 4).then(|| self.ask(at, asked));
-        };
-        let request = &self.requests[&live.effect];
-        let elapsed = now.since_ms(asked);
-        if *by != me || asked == Millis::MIN {
-            // Begun in a life before: nobody knows what came of it.
-            let outcome = (self.must_answer || rng.random_bool(0.5)).then(|| Outcome::Unknown { error: "the process ended".to_owned() });
-            return self.over(at, outcome, rng);
+    fn finished(&mut self, job: Job, outcome: Outcome, now: u64) {
+        if let Some(process) = &self.process {
+            process.board.lock().finished(job.held, &job.call.request, outcome, now);
         }
-        let valid = match (request.by, self.granted.get(&place)) {
-            (Performer::Channel, None) => return None,
-            (Performer::Channel, Some((to, valid))) => {
-                assert_eq!(*to, me, "a permit names whoever asked");
-                (*valid).min(request.timeout_ms)
-            }
-            _ => request.timeout_ms,
-        };
-        let outcome = if self.has_deadlines && elapsed >= valid { Some(failed("too late to begin", rng)) } else { self.perform(at, rng) };
-        self.over(at, outcome, rng)
+        self.take(now);
     }
 
     /// Does it, or not, and what is said of it; `None` if nothing ever is.
-    fn perform(&mut self, at: usize, rng: &mut ChaCha8Rng) -> Option<Outcome> {
-        let Attempt { effect, look_up, .. } = self.live[at];
-        let result = json!({ "ok": true, "text": "done" });
-        if look_up {
+    fn perform(&mut self, job: &Job, rng: &mut ChaCha8Rng) -> Option<Outcome> {
+        let request = &job.call.request;
+        let (effect, result) = (request.effect, json!({ "ok": true, "text": "done" }));
+        if job.call.look_up {
             self.deeds.looked_up += 1;
             return Some(match rng.random_range(0..10) {
-                0 => failed("cannot look", rng),
-                1 => Outcome::Unknown { error: "cannot tell".to_owned() },
+                0 if !self.behaves => failed("cannot look", rng),
+                1 if !self.behaves => Outcome::Unknown { error: "cannot tell".to_owned() },
                 _ if self.was_done(effect) => Outcome::Done { result },
                 _ => Outcome::NotDone,
             });
@@ -261,39 +269,23 @@ impl Executor {
         match rng.random_range(0..20) {
             0..3 => return Some(failed("503", rng)),
             3 => return Some(Outcome::Unknown { error: "no connection".to_owned() }),
-            4 if !self.must_answer => return None,
+            4 if !self.behaves => return None,
             _ => {}
         }
-        if self.completed.contains(&effect) {
-            // Its result is recorded: it reads the journal before it begins.
-            return Some(failed("done by another attempt", rng));
+        let is_message = request.by == Performer::Channel;
+        if is_message {
+            let leave = job.leave.as_ref().expect("no message is performed without leave");
+            assert_eq!((leave.permit.key(), leave.permit.channel()), (request.key(), "email"), "a permit is of its message");
         }
         self.deeds.performed += 1;
-        self.deeds.messages += u64::from(self.requests[&effect].by == Performer::Channel);
+        self.deeds.messages += u64::from(is_message);
         let times = self.done.entry(effect).or_default();
         *times += 1;
         self.deeds.repeated += u64::from(*times > 1);
         match rng.random_range(0..10) {
             0 => Some(Outcome::Unknown { error: "connection lost".to_owned() }),
-            1 if !self.must_answer => None,
+            1 if !self.behaves => None,
             _ => Some(Outcome::Done { result }),
-        }
-    }
-
-    fn answer(&mut self, at: usize, outcome: Outcome, rng: &mut ChaCha8Rng) -> (Bytes, Input) {
-        let Attempt { key, effect, attempt, .. } = self.live.swap_remove(at);
-        let said = (key, Input::EffectFinished { effect, attempt, outcome });
-        if rng.random_bool(0.5) {
-            self.said.push(said.clone());
-        }
-        said
-    }
-
-    /// It did not reach the log.
-    pub fn unsaid(&mut self, key: Bytes, input: Input) {
-        if let Input::EffectFinished { effect, attempt, outcome } = input {
-            let look_up = false;
-            self.live.push(Attempt { key, effect, attempt, look_up, stage: Stage::Over(outcome) });
         }
     }
 }

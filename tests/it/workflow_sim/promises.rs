@@ -269,20 +269,25 @@ fn time_goes_forward(key: &Bytes, facts: &[Fact]) {
 
 /// Once everything has settled; says how many people know that their address is suppressed.
 pub fn whoever_holds_an_address_knows_what_is_said_of_it(subjects: &BTreeMap<Bytes, Subject>, now: Millis) -> u64 {
-    let name = |key: &Bytes| SubjectKey::from_bytes(key.clone()).expect("a subject's key");
-    let by_name: BTreeMap<String, &Subject> = subjects.iter().map(|(key, subject)| (name(key).subject().to_string(), subject)).collect();
+    // By tenant and name: what a schedule starts has people of its own.
+    let name = |key: &Bytes| {
+        let key = SubjectKey::from_bytes(key.clone()).expect("a subject's key");
+        (key.tenant_str().to_owned(), key.subject().to_string())
+    };
+    let by_name: BTreeMap<(String, String), &Subject> = subjects.iter().map(|(key, subject)| (name(key), subject)).collect();
     let mut told = 0;
-    for (who, person) in by_name.iter().filter(|(who, _)| who.starts_with("u:")) {
+    for ((tenant, who), person) in by_name.iter().filter(|((_, who), _)| who.starts_with("u:")) {
         let Some(address) = person.address("email").map(|address| AddressKey::of("email", address)) else { continue };
-        let known = by_name.get(&format!("@:{address}")).unwrap_or_else(|| panic!("{who} registers with its address"));
+        let known = by_name.get(&(tenant.clone(), format!("@:{address}"))).unwrap_or_else(|| panic!("{who} registers with its address"));
         let is_holder = known.held_by.as_ref().is_some_and(|held_by| held_by.holders.contains(who));
         assert!(is_holder, "{who} registers with its address: {:?}", known.held_by);
         assert_eq!(person.suppressions.of(address, now), known.suppressions.of(address, now), "an address tells who holds it: {who}");
         told += u64::from(person.suppressions.of(address, now).is_some());
     }
-    for (address, subject) in by_name.iter().filter(|(name, _)| name.starts_with("@:")) {
+    for ((tenant, address), subject) in by_name.iter().filter(|((_, name), _)| name.starts_with("@:")) {
         for holder in subject.held_by.iter().flat_map(|held_by| &held_by.holders).filter(|holder| holder.starts_with("u:")) {
-            let holds = by_name[holder].address("email").map(|own| format!("@:{}", AddressKey::of("email", own)));
+            let person = by_name[&(tenant.clone(), holder.clone())];
+            let holds = person.address("email").map(|own| format!("@:{}", AddressKey::of("email", own)));
             assert_eq!(holds.as_ref(), Some(address), "who has another address holds the old one no more: {holder}");
         }
     }

@@ -122,7 +122,7 @@ impl Life {
             topics: None,
             journal: Journal::default(),
             references: BTreeMap::new(),
-            executor: Executor::new(time == NamespaceClock::Event),
+            executor: Executor::new(&mut rng),
             stalled: BTreeMap::new(),
             sent: 0,
             rubbish: 0,
@@ -211,13 +211,27 @@ impl Life {
             Ok(spine) => {
                 self.topics = Some(spine.topics().clone());
                 self.spine = Some(spine);
-                true
+                self.open_executor()
             }
             Err(error) => {
                 assert!(self.is_off(), "the engine does not open: {error}");
                 false
             }
         }
+    }
+
+    fn open_executor(&mut self) -> bool {
+        let (log, topics) = self.at_log();
+        let opened = self.executor.open(log, Arc::clone(&self.store) as Arc<dyn StateStore>, &topics);
+        if let Err(error) = &opened {
+            assert!(self.is_off(), "the executor does not open: {error}");
+        }
+        opened.is_ok()
+    }
+
+    /// By the executor's own steady clock.
+    pub(super) fn ticks(&self) -> u64 {
+        self.now().since_ms(START).unsigned_abs()
     }
 
     /// The whole life, and what must be true at its end.
@@ -554,23 +568,57 @@ impl Life {
         Input::Resolve { effect, done: self.executor.was_done(effect).then(|| json!({ "ok": true })), by: "kim".to_owned() }
     }
 
-    pub(super) fn next_answer(&mut self) -> Option<(Bytes, Input)> {
-        let now = self.now();
-        let Self { executor, journal, rng, .. } = self;
-        let is_open = |key: &Bytes, effect, attempt| {
-            let pending = journal.subjects.get(key).and_then(|subject| subject.effect(effect));
-            pending.is_some_and(|(_, _, pending)| pending.open.as_ref().is_some_and(|open| open.attempt == attempt))
-        };
-        executor.act(rng, now, is_open)
+    fn perform(&mut self) {
+        for _ in 0..self.rng.random_range(2..8) {
+            self.step_executor();
+        }
+        if self.rng.random_ratio(1, 40) {
+            self.stop_executor();
+        }
     }
 
-    fn perform(&mut self) {
-        for _ in 0..self.rng.random_range(1..4) {
-            let Some((key, input)) = self.next_answer() else { continue };
-            if !self.order(&key, &input) {
-                self.executor.unsaid(key, input);
-            }
+    /// One thing that the executor does, and some of what it hands in.
+    pub(super) fn step_executor(&mut self) {
+        let (log, _) = self.at_log();
+        let (ticks, now) = (self.ticks(), self.now());
+        let stepped = self.executor.step(&*log, &mut self.rng, ticks, now);
+        if let Err(error) = stepped {
+            assert!(self.is_off(), "the executor: {error}");
         }
+        if self.rng.random_bool(0.8) {
+            self.hand_in();
+        }
+    }
+
+    /// The next command of the executor's, if there is one.
+    fn hand_in(&mut self) -> bool {
+        let Some((key, input)) = self.executor.next(&mut self.rng) else { return false };
+        self.sent += 1;
+        if self.order(&key, &input) {
+            self.executor.appended(key, input, &mut self.rng);
+        }
+        true
+    }
+
+    /// It stops in good order, and another begins.
+    fn stop_executor(&mut self) {
+        self.tell(|| "the executor stops".to_owned());
+        let ticks = self.ticks();
+        if let Err(error) = self.executor.stop(ticks) {
+            assert!(self.is_off(), "the executor stops: {error}");
+        }
+        while !self.is_off() && self.hand_in() {}
+        self.executor.crash(&mut self.rng);
+        if !self.is_off() {
+            self.open_executor();
+        }
+    }
+
+    /// Time passes, and whoever performs beyond its time is cut off.
+    pub(super) fn advance(&mut self, ms: i64) {
+        self.clock.advance(ms);
+        let ticks = self.ticks();
+        self.executor.cut_off(&mut self.rng, ticks);
     }
 
     fn pass(&mut self) {
@@ -584,7 +632,7 @@ impl Life {
             }
             _ => self.rng.random_range(0..10) * HOUR_MS,
         };
-        self.clock.advance(ms);
+        self.advance(ms);
         let now = self.now();
         self.tell(|| format!("it is {now}"));
         if self.time == NamespaceClock::Event && self.rng.random_bool(0.5) {
@@ -633,7 +681,7 @@ impl Life {
         let (log, topics) = self.at_log();
         for (key, fact) in self.journal.read(&*log, &topics) {
             self.tell(|| format!("    {key:?} {fact:?}"));
-            self.executor.hear(&key, &fact);
+            self.executor.hear(&fact);
         }
     }
 }

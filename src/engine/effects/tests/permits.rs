@@ -134,3 +134,27 @@ fn of_a_message_that_waited_with_its_permit_when_the_executor_was_killed_nobody_
         "it may have been sent: said to have failed, it would be sent twice"
     );
 }
+
+#[test]
+fn what_gets_no_answer_to_its_start_makes_room_for_what_it_may_have_to_wait_for() {
+    let mut world = world_with(Limits { concurrency: 1, per_second: 0 });
+    let (first, second) = (super::words::AD.of(7), super::words::AD.of(5));
+    world.minted(first).minted(second);
+    assert_eq!(world.said(), ["start 7 1"]);
+    world.now = 44_999;
+    assert!(world.go().said().is_empty());
+    world.now = 45_000;
+    assert_eq!(world.go().said(), ["not begun 7 1", "start 5 1"]);
+}
+
+#[test]
+fn who_asked_when_another_had_already_keeps_no_place_and_performs_what_is_minted_next() {
+    let mut world = world_with(Limits { concurrency: 1, per_second: 0 });
+    let ad = super::words::AD;
+    world.minted(ad).said();
+    // In event time a start of a life before may be decided after ours was handed in.
+    world.fact(ad, ad.started(1, &Executor([8; 16]).to_string()));
+    assert_eq!(world.said(), ["unknown 3 1"]);
+    world.fact(ad, ad.unknown(1)).fact(ad, ad.looks_up(2));
+    assert_eq!(world.performing(), [(3, 2)]);
+}

@@ -84,6 +84,10 @@ impl Effect {
         }})
     }
 
+    pub fn unknown(&self, attempt: u32) -> Json {
+        json!({ "attempt_unknown": { "effect": self.id(), "attempt": attempt, "error": "no answer" } })
+    }
+
     pub fn void(&self, attempt: u32) -> Json {
         json!({ "attempt_void": { "effect": self.id(), "attempt": attempt, "why": "late", "retry_at": 5 } })
     }
