@@ -21,11 +21,7 @@ pub(super) fn failed(error: projections::Error) -> ReadError {
 
 /// `u:ID` or `a:ID`, as rows have it.
 fn subject(text: &str) -> Subject {
-    match text.split_once(':') {
-        Some(("a", id)) => Subject::anonymous(id),
-        Some((_, id)) => Subject::user(id),
-        None => Subject::user(text),
-    }
+    Subject::parse(text).unwrap_or_else(|| Subject::user(text))
 }
 
 fn found(run: &Run, json: serde_json::Value) -> Option<RunFound> {

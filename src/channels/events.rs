@@ -61,13 +61,9 @@ pub fn complained(subject: &Subject, effect: EffectKey, complaint: &Complaint, a
     complaint.is_complaint().then(|| event("Email Marked as Spam", subject, effect, at, &[&complaint.kind], properties))
 }
 
+/// Messages go to people: nobody else opens and clicks.
 fn subject(text: &str) -> Option<Subject> {
-    let (kind, id) = text.split_once(':').filter(|(_, id)| !id.is_empty())?;
-    match kind {
-        "u" => Some(Subject::user(id)),
-        "a" => Some(Subject::anonymous(id)),
-        _ => None,
-    }
+    Subject::parse(text).filter(Subject::is_person)
 }
 
 fn event(name: &str, subject: &Subject, effect: EffectKey, at: Millis, cause: &[&str], properties: Value) -> Value {

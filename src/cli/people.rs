@@ -28,11 +28,7 @@ pub fn reader(config: &Config, namespace: &str) -> anyhow::Result<Reader> {
 
 /// `u:ID`, `a:ID`, or a plain user id.
 pub fn subject(text: &str) -> Subject {
-    match text.split_once(':') {
-        Some(("u", id)) => Subject::user(id),
-        Some(("a", id)) => Subject::anonymous(id),
-        _ => Subject::user(text),
-    }
+    Subject::person(text)
 }
 
 /// The tenants that a namespace has sources or data of.

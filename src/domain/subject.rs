@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::ids::TenantId;
+use super::ids::{ID_BYTES_MAX, TenantId};
 
 /// A person as one tenant knows them: a known user, or still only a device. In `commands` and `journal` also an address that people are
 /// written to, by its hash: whoever holds it.
@@ -38,6 +38,27 @@ impl Subject {
     /// An address, by the text of its hash.
     pub fn address(hash: &str) -> Self {
         Subject::Address(hash.into())
+    }
+
+    /// The form that [`fmt::Display`] writes, and nothing else: a mark, and an id that may stand in a key.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (mark, id) = text.split_once(':')?;
+        let is_id = !id.is_empty() && id.len() <= ID_BYTES_MAX && !id.contains('\0');
+        match mark {
+            "u" if is_id => Some(Subject::user(id)),
+            "a" if is_id => Some(Subject::anonymous(id)),
+            "@" if is_id => Some(Subject::address(id)),
+            _ => None,
+        }
+    }
+
+    /// As people write it: `u:ID`, `a:ID`, or a user's id as it is. No address, which nobody begins anything for.
+    pub fn person(text: &str) -> Self {
+        Self::parse(text).filter(Self::is_person).unwrap_or_else(|| Subject::user(text))
+    }
+
+    pub fn is_person(&self) -> bool {
+        !matches!(self, Subject::Address(_))
     }
 
     pub fn id(&self) -> &str {
@@ -174,4 +195,21 @@ fn split(bytes: &[u8]) -> Option<(&str, Kind, &str)> {
     };
     let id = std::str::from_utf8(&rest[2..]).ok()?;
     if id.is_empty() { None } else { Some((tenant, kind, id)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_is_read_as_it_was_written_and_odd_text_is_none() {
+        for subject in [Subject::user("ann"), Subject::anonymous("d:1"), Subject::address("0a")] {
+            assert_eq!(Subject::parse(&subject.to_string()), Some(subject));
+        }
+        for odd in ["", "ann", "u:", "a:", "x:ann", ":ann", "u:a\0b", &format!("u:{}", "i".repeat(ID_BYTES_MAX + 1))] {
+            assert_eq!(Subject::parse(odd), None, "{odd:?}");
+        }
+        let people = ["u:ann", "a:d1", "ann", "shop:7", "@:0a"].map(|text| Subject::person(text).to_string());
+        assert_eq!(people, ["u:ann", "a:d1", "u:ann", "u:shop:7", "u:@:0a"]);
+    }
 }

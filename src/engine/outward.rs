@@ -102,9 +102,5 @@ struct Emitted<'e> {
 
 /// A subject as workflows name it: `u:ID`, `a:ID`, or the id of a user.
 pub(super) fn who(text: &str) -> Who {
-    match text.split_once(':') {
-        Some(("a", id)) if !id.is_empty() => Who::anonymous(id),
-        Some(("u", id)) if !id.is_empty() => Who::user(id),
-        _ => Who::user(text),
-    }
+    Who::person(text)
 }

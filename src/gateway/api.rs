@@ -133,11 +133,7 @@ impl Gateway {
                 access.tenant = TenantId::new(tenant).map_err(bad)?;
             }
         }
-        let subject = match id.split_once(':') {
-            Some(("a", id)) => Subject::anonymous(id),
-            Some(("u", id)) => Subject::user(id),
-            _ => Subject::user(id),
-        };
+        let subject = Subject::person(id);
         let found = self.app.profiles.profile(&access.namespace, &access.tenant, &subject).await;
         let profile = found.map_err(|error| match error {
             ReadError::NotYet => Refusal::Starting,

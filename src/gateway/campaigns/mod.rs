@@ -108,19 +108,17 @@ fn run_id(text: &str) -> Result<RunId, Refusal> {
 
 /// `u:ID`, `a:ID`, or a user's id.
 pub(super) fn subject_of(text: &str) -> Result<Subject, Refusal> {
-    let (is_user, id) = match text.split_once(':') {
-        Some(("a", id)) => (false, id),
-        Some(("u", id)) => (true, id),
-        _ => (true, text),
-    };
-    if id.is_empty() || id.len() > crate::domain::ID_BYTES_MAX || id.contains('\0') {
+    let subject = Subject::person(text);
+    // What reads as a mark without its id is a mistake, and no user of that name.
+    let is_empty = matches!(text, "" | "u:" | "a:");
+    if is_empty || Subject::parse(&subject.to_string()).is_none() {
         return Err(Refusal::InvalidRequest(format!(
             "{} is no subject: `u:ID` or `a:ID`, at most {} bytes",
             shown(text),
             crate::domain::ID_BYTES_MAX
         )));
     }
-    Ok(if is_user { Subject::user(id) } else { Subject::anonymous(id) })
+    Ok(subject)
 }
 
 /// `?wait=SECONDS`, up to half a minute.
