@@ -108,10 +108,12 @@ async fn checks(config: &Config, scene: &Scene, truth: &Truth, found: &Reconcili
         found.outcomes.iter().filter(|total| total.stage == "intake" && total.kind == "applied").map(|total| total.records).sum();
     // What workflows emit, such as that a mail was sent, is an event like any other. Campaigns themselves are nobody.
     let emitted = one(config, scene, "SELECT count(*) FROM events WHERE source = 'workflow'").await?.as_u64().unwrap_or(0);
+    let campaigns =
+        one(config, scene, "SELECT count(DISTINCT user_id) FROM events WHERE user_id LIKE 'campaign:%'").await?.as_u64().unwrap_or(0);
     let mut checks = vec![
         count("events, without those of campaigns", truth.events, (found.events as u64).saturating_sub(emitted)),
         count("of them applied, once each", truth.events, (applied as u64).saturating_sub(emitted)),
-        count("customers", truth.users, found.subjects as u64),
+        count("customers", truth.users, (found.subjects as u64).saturating_sub(campaigns)),
     ];
     let orders = one(config, scene, "SELECT sum(orders) FROM profiles").await?;
     checks.push(count("purchases", truth.orders, orders.as_u64().unwrap_or(0)));
