@@ -157,7 +157,7 @@ impl Open {
         let database = Database::builder(folder)
             .cache_size(options.block_cache_bytes)
             .worker_threads(options.worker_threads.max(1))
-            .max_journaling_size(256 << 20)
+            .max_journaling_size(128 << 20)
             .open()
             .map_err(backend)?;
         let small = || KeyspaceCreateOptions::default().max_memtable_size(1 << 20);
