@@ -4,6 +4,7 @@
 //! admin API while one is running on the folder, and the folder itself otherwise.
 
 pub mod args;
+mod check;
 pub mod demo;
 mod exit;
 mod keep;

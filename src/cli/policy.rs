@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::task::block_in_place;
 
 use super::args::InNamespace;
+use super::check::{Passed, Text, check_each};
 use super::exit::Exit;
 use super::output::{note, out, outln, print_json};
 use super::run;
@@ -55,34 +56,15 @@ fn read(file: &PathBuf) -> anyhow::Result<String> {
 }
 
 fn check(files: &[PathBuf], json: bool) -> anyhow::Result<()> {
-    let (mut problems, mut told) = (Vec::new(), Vec::new());
-    for path in files {
-        let file = path.display().to_string();
-        match workflow::Policy::parse(&file, &read(path)?) {
-            Ok(policy) => {
-                let (digest, permits) = (policy.digest.to_hex(), &policy.permits);
-                let (purposes, caps, quiet, rules) =
-                    (permits.purposes.len(), permits.caps.len(), permits.quiet.len(), policy.approvals.len());
-                if !json {
-                    outln!(
-                        "{file}: ok: {purposes} purposes, {caps} caps, {quiet} quiet times, {rules} approval rules, digest {}",
-                        &digest[..12]
-                    );
-                }
-                told.push(json!({"file": file, "digest": digest, "purposes": purposes, "caps": caps, "quiet": quiet,
-                                 "approval_rules": rules, "problems": []}));
-            }
-            Err(found) => {
-                let problem = |problem: &crate::segments::Problem| json!({"line": problem.line, "column": problem.column, "reason": problem.message, "hint": problem.hint});
-                told.push(json!({"file": file, "problems": found.0.iter().map(problem).collect::<Vec<_>>()}));
-                problems.extend(found.0);
-            }
-        }
-    }
-    if json {
-        print_json(&json!(told));
-    }
-    if problems.is_empty() { Ok(()) } else { Err(Exit::check_failed(crate::segments::Problems(problems).to_string())) }
+    let texts = files.iter().map(|path| Ok(Text { file: path.display().to_string(), text: read(path)? }));
+    check_each(texts, json, |file, text| {
+        let policy = workflow::Policy::parse(file, text)?;
+        let (digest, permits) = (policy.digest.to_hex(), &policy.permits);
+        let (purposes, caps, quiet, rules) = (permits.purposes.len(), permits.caps.len(), permits.quiet.len(), policy.approvals.len());
+        let line = format!("{purposes} purposes, {caps} caps, {quiet} quiet times, {rules} approval rules, digest {}", &digest[..12]);
+        let json = json!({"digest": digest, "purposes": purposes, "caps": caps, "quiet": quiet, "approval_rules": rules});
+        Ok(Passed { line, json })
+    })
 }
 
 async fn publish(config: &Config, owner: &Owner, file: &PathBuf, json: bool) -> anyhow::Result<()> {

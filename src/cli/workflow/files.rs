@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::json;
 
+use super::super::check::{Passed, Text, check_each};
 use super::super::exit::Exit;
 use super::super::output::{note, out, outln, print_json};
 use super::super::run;
@@ -14,12 +15,6 @@ use crate::domain::{Digest, Namespace};
 use crate::engine::effects::{self, Templates};
 use crate::stream::{self, Topics};
 use crate::workflow::{self, Definition, SHIPPED};
-
-/// A workflow's text and what problems call it.
-struct Text {
-    file: String,
-    text: String,
-}
 
 /// Everything that is meant by names and paths; all shipped ones if nothing is named.
 fn texts(named: &[String]) -> anyhow::Result<Vec<Text>> {
@@ -67,30 +62,15 @@ fn texts_of(named: &str) -> anyhow::Result<Vec<Text>> {
 
 pub fn check(config: &Config, named: &[String], json: bool) -> anyhow::Result<()> {
     let templates = Templates::load(&config.channels.templates.0).map_err(|error| Exit::check_failed(error.to_string()))?;
-    let (mut problems, mut told) = (Vec::new(), Vec::new());
-    for Text { file, text } in texts(named)? {
-        let parsed = Definition::parse(&file, &text);
-        match parsed.and_then(|definition| effects::check(&file, &text, &definition, &templates).map(|()| definition)) {
-            Ok(definition) => {
-                let digest = definition.digest.to_hex();
-                let (nodes, goals, tests) = (definition.nodes.len(), definition.goals.len(), definition.tests.len());
-                if !json {
-                    outln!("{file}: ok: {} of {nodes} nodes, {goals} goals, {tests} tests, digest {}", definition.name, &digest[..12]);
-                }
-                told.push(json!({"file": file, "workflow": definition.name, "digest": digest, "nodes": nodes, "goals": goals,
-                                 "tests": tests, "problems": []}));
-            }
-            Err(found) => {
-                let problem = |problem: &crate::segments::Problem| json!({"line": problem.line, "column": problem.column, "reason": problem.message, "hint": problem.hint});
-                told.push(json!({"file": file, "problems": found.0.iter().map(problem).collect::<Vec<_>>()}));
-                problems.extend(found.0);
-            }
-        }
-    }
-    if json {
-        print_json(&json!(told));
-    }
-    if problems.is_empty() { Ok(()) } else { Err(Exit::check_failed(crate::segments::Problems(problems).to_string())) }
+    check_each(texts(named)?.into_iter().map(Ok), json, |file, text| {
+        let definition = Definition::parse(file, text)?;
+        effects::check(file, text, &definition, &templates)?;
+        let digest = definition.digest.to_hex();
+        let (nodes, goals, tests) = (definition.nodes.len(), definition.goals.len(), definition.tests.len());
+        let line = format!("{} of {nodes} nodes, {goals} goals, {tests} tests, digest {}", definition.name, &digest[..12]);
+        let json = json!({"workflow": definition.name, "digest": digest, "nodes": nodes, "goals": goals, "tests": tests});
+        Ok(Passed { line, json })
+    })
 }
 
 pub fn show(config: &Config, named: &str, namespace: &str, format: Drawing, json: bool) -> anyhow::Result<()> {
