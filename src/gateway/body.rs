@@ -119,19 +119,10 @@ pub(super) async fn read(mut body: Body, max: usize, reserved: &mut Reserved, wa
     let mut whole: Option<Bytes> = None;
     let mut joined = BytesMut::new();
     let mut len = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(drop).and_then(|frame| frame.into_data().map_err(drop)) else {
-            if body.is_end_stream() {
-                break;
-            }
-            return Err(Refusal::BodyIncomplete);
-        };
+    while let Some(data) = next(&mut body).await? {
         len += data.len();
         let admitted = if len > max { Err(Refusal::BodyTooLarge { max }) } else { reserved.grow(data.len()) };
-        if let Err(refusal) = admitted {
-            drain(&mut body, len).await;
-            return Err(refusal);
-        }
+        or_drain(admitted, &mut body, len).await?;
         // Most bodies are one frame: then nothing is copied.
         match whole.take() {
             None if joined.is_empty() => whole = Some(data),
@@ -150,19 +141,10 @@ pub(super) async fn read(mut body: Body, max: usize, reserved: &mut Reserved, wa
 pub(super) async fn read_start(mut body: Body, max: usize, reserved: &mut Reserved, watched: &Watched) -> Result<Bytes, Refusal> {
     let mut start = BytesMut::new();
     let mut len = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(drop).and_then(|frame| frame.into_data().map_err(drop)) else {
-            if body.is_end_stream() {
-                break;
-            }
-            return Err(Refusal::BodyIncomplete);
-        };
+    while let Some(data) = next(&mut body).await? {
         len += data.len();
         let kept = &data[..data.len().min(max - start.len())];
-        if let Err(refusal) = reserved.grow(kept.len()) {
-            drain(&mut body, len).await;
-            return Err(refusal);
-        }
+        or_drain(reserved.grow(kept.len()), &mut body, len).await?;
         join(&mut start, kept, max);
         if len > DRAIN_BYTES_MAX {
             return Err(Refusal::BodyTooLarge { max: DRAIN_BYTES_MAX });
@@ -170,6 +152,25 @@ pub(super) async fn read_start(mut body: Body, max: usize, reserved: &mut Reserv
     }
     watched.enter(Phase::Serving);
     Ok(start.freeze())
+}
+
+/// What comes next of a body; none at its end.
+async fn next(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
+    let Some(frame) = body.frame().await else { return Ok(None) };
+    match frame.map_err(drop).and_then(|frame| frame.into_data().map_err(drop)) {
+        Ok(data) => Ok(Some(data)),
+        // Trailers.
+        Err(()) if body.is_end_stream() => Ok(None),
+        Err(()) => Err(Refusal::BodyIncomplete),
+    }
+}
+
+/// A refusal leaves nothing unread.
+async fn or_drain(admitted: Result<(), Refusal>, body: &mut Body, seen: usize) -> Result<(), Refusal> {
+    if admitted.is_err() {
+        drain(body, seen).await;
+    }
+    admitted
 }
 
 /// Doubles the room when it is used up, but takes no more than what is announced: memory follows what has come.
