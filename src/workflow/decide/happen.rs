@@ -7,7 +7,7 @@ use super::super::expression::Scope;
 use super::super::fact::{Ending, Visit, What};
 use super::super::ids::RunId;
 use super::super::input::Rejection;
-use super::super::state::Doing;
+use super::super::state::{Doing, Run};
 use super::Turn;
 use super::start::Cause;
 use crate::domain::Millis;
@@ -83,16 +83,7 @@ impl Turn<'_, '_> {
             return;
         }
         let Some(definition) = self.definition(run) else { return };
-        let event = Some(happening.payload);
-        let scope = Scope {
-            run: Some((id, run)),
-            subject: self.context.subject,
-            entry: None,
-            event,
-            profile: happening.profile,
-            shows: None,
-            now: self.at,
-        };
+        let scope = self.scope_of(id, run, happening);
         let mut matched = Vec::new();
         for (visit, step) in &run.steps {
             let Doing::Wait { until } = step.doing else { continue };
@@ -107,6 +98,9 @@ impl Turn<'_, '_> {
             if let Some(at) = fits.and_then(|at| u16::try_from(at).ok()) {
                 matched.push((*visit, step.node.clone(), at));
             }
+        }
+        if matched.is_empty() {
+            return;
         }
         // Only what this workflow reads of it: the command brings what all of them do.
         let reads = |profile: &Json| -> Json {
@@ -128,16 +122,7 @@ impl Turn<'_, '_> {
             return;
         }
         let Some(definition) = self.definition(run) else { return };
-        let event = Some(happening.payload);
-        let scope = Scope {
-            run: Some((id, run)),
-            subject: self.context.subject,
-            entry: None,
-            event,
-            profile: happening.profile,
-            shows: None,
-            now: self.at,
-        };
+        let scope = self.scope_of(id, run, happening);
         let reached = definition.goals.iter().find(|goal| {
             goal.event == happening.name
                 && !run.results.contains_key(&goal.name)
@@ -165,5 +150,15 @@ impl Turn<'_, '_> {
         }
         self.fact(id, What::StartEnded { visit, ending, result: result.clone() });
         Ok(())
+    }
+}
+
+impl<'c> Turn<'_, 'c> {
+    /// What conditions on a happening are held against.
+    fn scope_of<'s>(&self, id: RunId, run: &'s Run, happening: &Happening<'s>) -> Scope<'s>
+    where
+        'c: 's,
+    {
+        Scope { event: Some(happening.payload), profile: happening.profile, ..self.scope(id, run) }
     }
 }
