@@ -76,7 +76,7 @@ impl Turn<'_, '_> {
             passed.filter(|(_, step)| self.silence(run, step) == Silence::Pauses).map(|(v, s)| (*v, s.node.clone())).collect();
         for (visit, node) in passed {
             if let Some((_, node)) = definition.find(&node) {
-                self.arrive(id, &definition, visit, node);
+                self.arrive(id, definition, visit, node);
             }
         }
     }
@@ -194,8 +194,7 @@ impl Turn<'_, '_> {
     }
 
     fn silence(&self, run: &Run, step: &Step) -> Silence {
-        let definition = self.definition(run);
-        match definition.as_ref().and_then(|definition| definition.find(&step.node)).map(|(_, node)| &node.kind) {
+        match self.definition(run).and_then(|definition| definition.find(&step.node)).map(|(_, node)| &node.kind) {
             Some(Kind::Approval(approval)) => approval.silence,
             _ => Silence::Pauses,
         }

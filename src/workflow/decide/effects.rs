@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::super::context::Clock;
-use super::super::definition::{Errors, Kind, OnError, Retry};
+use super::super::definition::{self, Errors, Kind, OnError, Retry};
 use super::super::expression::json_time;
 use super::super::fact::{Category, Settled, What};
 use super::super::ids::{EffectId, RunId, chance};
@@ -60,7 +60,7 @@ impl Turn<'_, '_> {
         match outcome {
             Outcome::Done { result } => match self.as_declared(run, &pending, result) {
                 Ok(result) => {
-                    let result = self.bounded(run, effect, &result);
+                    let result = self.bounded(run, effect, result);
                     let sent = self.sent_event(run, &pending);
                     self.fact(run, What::EffectCompleted { effect, attempt, result, assumed: false });
                     if let Some(sent) = sent {
@@ -126,16 +126,11 @@ impl Turn<'_, '_> {
     /// The result as `returns` declares it, which whatever comes later was checked against. What a channel answers is its own.
     fn as_declared(&self, run: RunId, pending: &Pending, result: &Json) -> Result<Json, String> {
         let mut result = result.clone();
-        let node = || {
-            let run = self.state.runs.get(&run)?;
-            let (visit, _) = run.effect(pending.id)?;
-            self.definition(run)?.find(&run.steps.get(&visit)?.node).map(|(_, node)| node.kind.clone())
-        };
         if pending.is_message() {
             return Ok(result);
         }
-        let Some(Kind::Effect(effect)) = node() else { return Ok(result) };
-        for (name, ty) in &effect.returns {
+        let Some(declared) = self.declared(run, pending.id) else { return Ok(result) };
+        for (name, ty) in &declared.returns {
             let value = result.get_mut(name).filter(|value| !value.is_null());
             let Some(value) = value else { return Err(format!("the result has no `{name}`, which is to be a {}", ty.as_str())) };
             if !take_as(*ty, value) {
@@ -147,20 +142,27 @@ impl Turn<'_, '_> {
 
     /// A result that is too large for the run's life: what the node declares of it, or else a word about it. It was done, and doing it
     /// again would give the same.
-    fn bounded(&self, run: RunId, effect: EffectId, result: &Json) -> Json {
-        let Some(error) = too_large(result) else { return result.clone() };
-        let known = || {
-            let run = self.state.runs.get(&run)?;
-            let node = &run.steps.get(&run.effect(effect)?.0)?.node;
-            let Some(Kind::Effect(effect)) = self.definition(run)?.find(node).map(|(_, node)| node.kind.clone()) else { return None };
-            let declared = effect.returns.keys().filter_map(|name| Some((name.clone(), result.get(name)?.clone())));
-            let kept: serde_json::Map<String, Json> = declared.collect();
-            let kept = Json::Object(kept);
-            (!effect.returns.is_empty() && too_large(&kept).is_none()).then_some(kept)
+    fn bounded(&self, run: RunId, effect: EffectId, mut result: Json) -> Json {
+        let Some(error) = too_large(&result) else { return result };
+        let mut known = || {
+            let declared = self.declared(run, effect).filter(|declared| !declared.returns.is_empty())?;
+            let kept = declared.returns.keys().filter_map(|name| Some((name.clone(), result.get_mut(name)?.take())));
+            let kept = Json::Object(kept.collect());
+            too_large(&kept).is_none().then_some(kept)
         };
         let mut kept = known().unwrap_or_else(|| serde_json::json!({}));
         kept["error"] = Json::String(error);
         kept
+    }
+
+    /// What the node says of the effect that it asked for.
+    fn declared(&self, run: RunId, effect: EffectId) -> Option<&definition::Effect> {
+        let run = self.state.runs.get(&run)?;
+        let (visit, _) = run.effect(effect)?;
+        match &self.definition(run)?.find(&run.steps.get(&visit)?.node)?.1.kind {
+            Kind::Effect(effect) => Some(effect),
+            _ => None,
+        }
     }
 
     /// A result of an effect that completed, was cancelled, or whose run is over: kept with the subject, and moves nothing.
@@ -267,7 +269,7 @@ impl Turn<'_, '_> {
         let Some(run) = self.state.runs.get(&run) else { return (String::new(), once, Errors::default()) };
         let step = run.effect(effect).and_then(|(visit, _)| run.steps.get(&visit));
         let name = step.map(|step| step.node.clone()).unwrap_or_default();
-        match self.definition(run).as_ref().and_then(|definition| definition.find(&name)).map(|(_, node)| &node.kind) {
+        match self.definition(run).and_then(|definition| definition.find(&name)).map(|(_, node)| &node.kind) {
             Some(Kind::Effect(effect)) => (name, effect.retry, effect.errors),
             _ => (name, once, Errors::default()),
         }

@@ -13,8 +13,6 @@ mod permits;
 mod person;
 mod start;
 
-use std::sync::Arc;
-
 use super::context::Context;
 use super::definition::Definition;
 use super::evolve::evolve;
@@ -173,11 +171,6 @@ impl Turn<'_, '_> {
         self.state.runs.get(&id).map(|run| &**run).ok_or(Rejection::NoSuchRun(id))
     }
 
-    /// The definition that a run is on.
-    fn definition(&self, run: &Run) -> Option<Arc<Definition>> {
-        self.context.library.of(&run.digest).cloned()
-    }
-
     /// The time up to which nothing is missing that was done.
     fn heard(&self) -> Millis {
         self.at.min(self.context.heard)
@@ -189,6 +182,11 @@ impl Turn<'_, '_> {
 }
 
 impl<'c> Turn<'_, 'c> {
+    /// The definition that a run is on: the library's, which no decision changes.
+    fn definition(&self, run: &Run) -> Option<&'c Definition> {
+        self.context.library.of(&run.digest).map(|definition| &**definition)
+    }
+
     fn scope<'s>(&self, id: RunId, run: &'s Run) -> Scope<'s>
     where
         'c: 's,

@@ -1,7 +1,5 @@
 //! A run moves as far as it can: arrivals decided, finished steps left, forks joined, goals gone to. Looks at the state alone.
 
-use std::sync::Arc;
-
 use super::super::definition::{Definition, Failing, Kind, Node, NodeIx, OnError};
 use super::super::fact::{Ending, Unknown, Visit, What};
 use super::super::ids::RunId;
@@ -60,10 +58,10 @@ impl Turn<'_, '_> {
             return true;
         }
         if let Some((fork, ok)) = run.forks.iter().rev().find_map(|(visit, fork)| fork.verdict().map(|ok| (*visit, ok))) {
-            return self.join(id, &definition, fork, ok);
+            return self.join(id, definition, fork, ok);
         }
         match next {
-            Some(visit) => self.move_step(id, &definition, visit),
+            Some(visit) => self.move_step(id, definition, visit),
             None if run.steps.is_empty() => {
                 self.end(id, Ending::Failed, String::new(), "it was nowhere any more".to_owned());
                 true
@@ -89,7 +87,7 @@ impl Turn<'_, '_> {
         !waits && pending.retry_at.is_some_and(|retry_at| retry_at <= self.at)
     }
 
-    fn move_step(&mut self, id: RunId, definition: &Arc<Definition>, visit: Visit) -> bool {
+    fn move_step(&mut self, id: RunId, definition: &Definition, visit: Visit) -> bool {
         let Some(step) = self.state.runs.get(&id).and_then(|run| run.steps.get(&visit)) else { return false };
         let Some((_, node)) = definition.find(&step.node) else {
             let reason = format!("its definition has no node `{}`", step.node);

@@ -67,9 +67,8 @@ impl Turn<'_, '_> {
     /// Starts what an event or a segment change is the entry of.
     pub(super) fn entries(&mut self, is_entry: &dyn Fn(&EntryBy) -> bool, cause: &Cause<'_>) {
         let active = self.context.library.active_for(self.context.tenant());
-        let definitions: Vec<_> = active.filter(|known| is_entry(&known.entry.by)).cloned().collect();
-        for definition in definitions {
-            self.enter(&definition, cause);
+        for definition in active.filter(|known| is_entry(&known.entry.by)) {
+            self.enter(definition, cause);
         }
     }
 
