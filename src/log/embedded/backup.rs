@@ -108,7 +108,7 @@ fn copy_segments(fs: &dyn Fs, dir: &Path, to: &Path, manifest: &Manifest, copied
 /// Copies each write-ahead file up to its last frame that belongs to the log; `None` if one went away meanwhile.
 fn copy_wal(fs: &dyn Fs, dir: &Path, to: &Path, manifest: &Manifest) -> Result<Option<(usize, u64)>, Error> {
     let is_live = fs.holder(&dir.join(LOCK_NAME)).map_err(|error| io_error("looking at the lock of", dir, &error))?.is_some();
-    let scanned = match scan::list(fs, dir, manifest.wal_first, false).and_then(|files| scan::scan(fs, files, manifest.sorted_through)) {
+    let scanned = match scan::list(fs, dir, manifest.wal_first, false).and_then(|files| scan::scan(files, manifest.sorted_through)) {
         Ok(scanned) => scanned,
         Err(error) => {
             let is_replaced = Manifest::read(fs, dir)?.is_some_and(|now| now.generation != manifest.generation);

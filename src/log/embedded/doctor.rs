@@ -143,7 +143,7 @@ fn is_well_formed(batch: &RecordBatch) -> bool {
 fn check_wal(fs: &dyn Fs, dir: &Path, manifest: &Manifest, report: &mut Report) -> Result<(), Error> {
     let mut index = Index::from_manifest(manifest)?;
     let files = scan::list(fs, dir, manifest.wal_first, false)?;
-    let scanned = scan::scan(fs, files, manifest.sorted_through)?;
+    let scanned = scan::scan(files, manifest.sorted_through)?;
     let end = recover::end_of(&scanned, manifest.sorted_through);
     let is_live = fs.holder(&dir.join(LOCK_NAME)).map_err(|error| io_error("looking at the lock of", dir, &error))?.is_some();
     let attested = scanned.attested().max(manifest.sorted_through) + 1;

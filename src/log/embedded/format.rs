@@ -213,10 +213,11 @@ impl FrameHead {
         })
     }
 
-    /// The length that a frame's first bytes claim, unchecked.
-    pub(super) fn peek_len(fixed: &[u8]) -> Option<u32> {
+    /// The lengths of the frame and of its head that a frame's first bytes claim, unchecked.
+    pub(super) fn peek_lens(fixed: &[u8]) -> Option<(u32, u32)> {
         let is_frame = fixed.len() >= FRAME_HEAD_BYTES && u32_at(fixed, 0) == FRAME_MAGIC;
-        is_frame.then(|| u32_at(fixed, 8)).filter(|len| *len >= FRAME_HEAD_BYTES as u32)
+        let lens = is_frame.then(|| (u32_at(fixed, 8), u32_at(fixed, 12)));
+        lens.filter(|(frame, head)| *head >= FRAME_HEAD_BYTES as u32 && head <= frame)
     }
 
     /// Each batch with the place of its records, counted from the frame's first byte.

@@ -103,6 +103,7 @@ mod tail;
 mod tests;
 mod view;
 mod wal;
+mod window;
 
 use std::io;
 use std::path::Path;

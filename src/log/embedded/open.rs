@@ -49,7 +49,7 @@ pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options, clock: Arc<dyn
     for file in done {
         fs.remove(&file.path).map_err(|error| io_error("removing", &file.path, &error))?;
     }
-    let scanned = scan::scan(&*fs, wanted, manifest.sorted_through)?;
+    let scanned = scan::scan(wanted, manifest.sorted_through)?;
     let end = recover::end_of(&scanned, manifest.sorted_through);
     let replayed = recover::replay(&mut index, &scanned, manifest.sorted_through, end.sequence);
     for (id, from, to) in &replayed.holes {

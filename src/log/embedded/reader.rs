@@ -114,7 +114,7 @@ impl EmbeddedReader {
             Manifest::read(&*self.fs, &self.dir)?.ok_or_else(|| Error::Corrupt(format!("there is no log in {}", self.dir.display())))?;
         let mut index = Index::from_manifest(&manifest)?;
         let found = scan::list(&*self.fs, &self.dir, manifest.wal_first, false)?;
-        let scanned = scan::scan(&*self.fs, found, manifest.sorted_through)?;
+        let scanned = scan::scan(found, manifest.sorted_through)?;
         let mut until = recover::end_of(&scanned, manifest.sorted_through).sequence;
         if is_live {
             until = until.min(scanned.attested().max(manifest.sorted_through) + 1);

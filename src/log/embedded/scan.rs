@@ -5,10 +5,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{FRAME_ALIGN, FRAME_HEAD_BYTES, FRAMES_AT, FrameHead, NOTE_AT, WalHead, decode_note};
+use super::format::{FRAME_ALIGN, FRAME_HEAD_BYTES, FRAMES_AT, FrameHead, NOTE_AT, NOTE_BYTES, WalHead, decode_note};
 use super::io_error;
-use super::manifest::read_whole;
 use super::wal::{WalFile, number_of};
+use super::window::Window;
 use crate::env::fs::Fs;
 use crate::log::Error;
 
@@ -111,7 +111,7 @@ pub(super) fn list(fs: &dyn Fs, dir: &Path, first: u64, write: bool) -> Result<V
 }
 
 /// Scans `files`; frames up to `sorted_through` are not wanted any more.
-pub(super) fn scan(fs: &dyn Fs, files: Vec<Arc<WalFile>>, sorted_through: u64) -> Result<Scan, Error> {
+pub(super) fn scan(files: Vec<Arc<WalFile>>, sorted_through: u64) -> Result<Scan, Error> {
     let mut scan = Scan::default();
     let mut heads = Vec::new();
     for file in &files {
@@ -121,26 +121,10 @@ pub(super) fn scan(fs: &dyn Fs, files: Vec<Arc<WalFile>>, sorted_through: u64) -
     for (nth, file) in files.iter().enumerate() {
         // A later file's head voids what is here from its first sequence on: a group that failed here was written there.
         let limit = heads[nth + 1..].iter().flatten().map(|head| head.first_sequence).min().unwrap_or(u64::MAX);
-        let bytes = read_whole(fs, &file.path).map_err(|error| io_error("reading", &file.path, &error))?;
-        scan.bytes_read += bytes.len() as u64;
-        let head = heads[nth];
-        let begin = head.map_or(expected, |head| head.first_sequence);
-        let mut scanned = ScannedFile {
-            file: Arc::clone(file),
-            head,
-            note: bytes.get(NOTE_AT as usize..).and_then(|note| decode_note(note, file.number)),
-            items: Vec::new(),
-            end: FRAMES_AT,
-            len: bytes.len() as u64,
-            dirty_end: bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1),
-        };
-        if begin > expected {
-            let bytes_max = MISSING_FILE_BYTES;
-            scanned.items.push(Item::Gap(Gap { first: expected, last: begin - 1, at: FRAMES_AT, bytes_max }));
-        }
-        scan_frames(&mut scanned, &bytes, begin.max(expected), limit);
+        let scanned = scan_file(file, heads[nth], expected, limit).map_err(|error| io_error("reading", &file.path, &error))?;
+        scan.bytes_read += scanned.len;
         let found_frame = scanned.items.iter().any(|item| matches!(item, Item::Frame(_)));
-        if head.is_none() && !found_frame {
+        if scanned.head.is_none() && !found_frame {
             scan.unused.push(Arc::clone(file));
             continue;
         }
@@ -152,6 +136,27 @@ pub(super) fn scan(fs: &dyn Fs, files: Vec<Arc<WalFile>>, sorted_through: u64) -
     }
     scan.add_lost_end(expected);
     Ok(scan)
+}
+
+/// The frames of one file from sequence `expected` on, all before `limit`.
+fn scan_file(file: &Arc<WalFile>, head: Option<WalHead>, expected: u64, limit: u64) -> std::io::Result<ScannedFile> {
+    let begin = head.map_or(expected, |head| head.first_sequence);
+    let mut bytes = Window::new(&*file.file)?;
+    let mut scanned = ScannedFile {
+        file: Arc::clone(file),
+        head,
+        note: bytes.get(NOTE_AT, NOTE_BYTES)?.and_then(|note| decode_note(note, file.number)),
+        items: Vec::new(),
+        end: FRAMES_AT,
+        len: bytes.len(),
+        dirty_end: bytes.dirty_end()?,
+    };
+    if begin > expected {
+        let bytes_max = MISSING_FILE_BYTES;
+        scanned.items.push(Item::Gap(Gap { first: expected, last: begin - 1, at: FRAMES_AT, bytes_max }));
+    }
+    scan_frames(&mut scanned, &mut bytes, begin.max(expected), limit)?;
+    Ok(scanned)
 }
 
 /// What a file that is not there may have held: no write-ahead file is larger without a good reason.
@@ -166,48 +171,39 @@ fn read_head(file: &WalFile) -> Result<Option<WalHead>, Error> {
     }
 }
 
-fn scan_frames(scanned: &mut ScannedFile, bytes: &[u8], begin: u64, limit: u64) {
+fn scan_frames(scanned: &mut ScannedFile, bytes: &mut Window, begin: u64, limit: u64) -> std::io::Result<()> {
     let mut expected = begin;
-    let mut at = FRAMES_AT as usize;
+    let mut at = FRAMES_AT;
     while expected < limit {
-        if let Some(frame) = frame_at(bytes, at, |sequence| sequence == expected) {
-            at += frame.head.frame_len as usize;
+        if let Some(frame) = frame_at(bytes, at, |sequence| sequence == expected)? {
+            at += u64::from(frame.head.frame_len);
             expected += 1;
-            scanned.end = at as u64;
+            scanned.end = at;
             scanned.items.push(Item::Frame(frame));
             continue;
         }
-        let Some(next) = find_frame(bytes, at, |sequence| sequence >= expected && sequence < limit) else { break };
-        let bytes_max = next.at - at as u64;
+        let is_wanted = |sequence| sequence >= expected && sequence < limit;
+        let Some(next) = find_frame(bytes, at, scanned.dirty_end, is_wanted)? else { break };
+        let bytes_max = next.at - at;
         if next.head.sequence > expected {
-            let gap = Gap { first: expected, last: next.head.sequence - 1, at: at as u64, bytes_max };
+            let gap = Gap { first: expected, last: next.head.sequence - 1, at, bytes_max };
             scanned.items.push(Item::Gap(gap));
         }
         expected = next.head.sequence;
-        at = next.at as usize;
+        at = next.at;
     }
     // Sequences stop here but go on in the next file: that file's head says that all of them were durable.
     if limit != u64::MAX && expected < limit {
-        let bytes_max = (bytes.len() as u64).saturating_sub(at as u64).max(MISSING_FILE_BYTES);
-        scanned.items.push(Item::Gap(Gap { first: expected, last: limit - 1, at: at as u64, bytes_max }));
+        let bytes_max = bytes.len().saturating_sub(at).max(MISSING_FILE_BYTES);
+        scanned.items.push(Item::Gap(Gap { first: expected, last: limit - 1, at, bytes_max }));
     }
+    Ok(())
 }
 
 /// The frame `expected` at `at` of a file that is being written to, if it is there whole.
 pub(super) fn read_frame(file: &WalFile, at: u64, expected: u64) -> std::io::Result<Option<ScannedFrame>> {
-    let mut bytes = vec![0; FRAME_HEAD_BYTES];
-    match file.file.read_exact_at(&mut bytes, at) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    }
-    let Some(frame_len) = FrameHead::peek_len(&bytes).filter(|len| at + u64::from(*len) <= file.file.len().unwrap_or(0)) else {
-        return Ok(None);
-    };
-    bytes.resize(frame_len as usize, 0);
-    file.file.read_exact_at(&mut bytes, at)?;
-    let frame = frame_at(&bytes, 0, |sequence| sequence == expected).filter(|frame| frame.damaged.is_empty());
-    Ok(frame.map(|frame| ScannedFrame { at, ..frame }))
+    let frame = frame_at(&mut Window::sized(&*file.file, FRAME_HEAD_BYTES)?, at, |sequence| sequence == expected)?;
+    Ok(frame.filter(|frame| frame.damaged.is_empty()))
 }
 
 /// The note in a file's head, if it has one.
@@ -217,12 +213,12 @@ pub(super) fn read_note(file: &WalFile) -> std::io::Result<Option<u64>> {
     Ok(decode_note(&bytes, file.number))
 }
 
-fn frame_at(bytes: &[u8], at: usize, is_wanted: impl Fn(u64) -> bool) -> Option<ScannedFrame> {
-    let head = FrameHead::decode(bytes.get(at..)?)?;
-    let frame = bytes.get(at..at + head.frame_len as usize)?;
-    if !is_wanted(head.sequence) {
-        return None;
-    }
+fn frame_at(bytes: &mut Window, at: u64, is_wanted: impl Fn(u64) -> bool) -> std::io::Result<Option<ScannedFrame>> {
+    let Some((frame_len, head_len)) = bytes.get(at, FRAME_HEAD_BYTES)?.and_then(FrameHead::peek_lens) else { return Ok(None) };
+    let Some(head) = bytes.get(at, head_len as usize)?.and_then(FrameHead::decode).filter(|head| is_wanted(head.sequence)) else {
+        return Ok(None);
+    };
+    let Some(frame) = bytes.get(at, frame_len as usize)? else { return Ok(None) };
     let mut damaged = Vec::new();
     for (nth, (entry, begin)) in head.placed().enumerate() {
         let is_whole = frame.get(begin..begin + entry.len as usize).is_some_and(|data| crc32c::crc32c(data) == entry.crc);
@@ -230,16 +226,17 @@ fn frame_at(bytes: &[u8], at: usize, is_wanted: impl Fn(u64) -> bool) -> Option<
             damaged.push(nth);
         }
     }
-    Some(ScannedFrame { head, at: at as u64, damaged })
+    Ok(Some(ScannedFrame { head, at, damaged }))
 }
 
-fn find_frame(bytes: &[u8], after: usize, is_wanted: impl Fn(u64) -> bool) -> Option<ScannedFrame> {
-    let mut at = (after + 1).next_multiple_of(FRAME_ALIGN);
-    while at + FRAME_HEAD_BYTES <= bytes.len() {
-        if let Some(frame) = frame_at(bytes, at, &is_wanted) {
-            return Some(frame);
+/// The next frame after `after`. None begins where only zeros follow.
+fn find_frame(bytes: &mut Window, after: u64, dirty_end: u64, is_wanted: impl Fn(u64) -> bool) -> std::io::Result<Option<ScannedFrame>> {
+    let mut at = (after + 1).next_multiple_of(FRAME_ALIGN as u64);
+    while at < dirty_end {
+        if let Some(frame) = frame_at(bytes, at, &is_wanted)? {
+            return Ok(Some(frame));
         }
-        at += FRAME_ALIGN;
+        at += FRAME_ALIGN as u64;
     }
-    None
+    Ok(None)
 }
