@@ -13,16 +13,17 @@ use super::runs::{self, Readers};
 use super::{preferences, preview};
 use crate::domain::{Digest, Millis, Namespace, Offset, PartitionId, Subject, TenantId};
 use crate::engine;
-use crate::engine::effects::Templates;
+use crate::engine::effects::{Known, Templates};
 use crate::env::Clock;
 use crate::gateway::{
     Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, EffectFound, NameTaken, PolicyFound, Preference, Preview, Publishing,
-    ReadError, RunFound, RunsAsked, RunsPage, SuppressionsAsked, SuppressionsPage, WorkflowFound,
+    ReadError, RunFound, RunsAsked, RunsPage, SuppressionsAsked, SuppressionsPage, WorkflowFound, WorkflowText,
 };
 use crate::log::{Group, LogWriter};
 use crate::projections::runs::Stretch;
 use crate::projections::{self, Reader};
 use crate::segments::Problems;
+use crate::stream::topology::Topology;
 use crate::stream::{self, NamespaceClock, Topic, Topics};
 use crate::workflow::{Definition, EffectId, Policy, RunId};
 
@@ -43,6 +44,8 @@ pub struct Runs {
     places: BTreeMap<Namespace, Place>,
     readers: Readers,
     templates: Arc<Templates>,
+    /// Who performs what on this server.
+    performers: Known,
     definitions: Arc<Definitions>,
     /// Stories read the journal: so many at once.
     stories: tokio::sync::Semaphore,
@@ -56,7 +59,7 @@ impl Runs {
         clock: &Arc<dyn Clock>,
         folder: &Folder,
         namespaces: &[(Namespace, NamespaceClock)],
-        templates: Templates,
+        (templates, performers): (Templates, Known),
     ) -> Result<Self, Error> {
         let mut places = BTreeMap::new();
         for (namespace, kind) in namespaces {
@@ -72,6 +75,7 @@ impl Runs {
             places,
             readers,
             templates: Arc::new(templates),
+            performers,
             definitions: Arc::default(),
             stories: tokio::sync::Semaphore::new(STORIES_MAX),
             publishing: Arc::default(),
@@ -97,6 +101,23 @@ impl Runs {
             let done = tokio::task::spawn_blocking(move || work(&*log, place)).await;
             done.map_err(failed)?.map_err(failed)
         })
+    }
+
+    /// What a workflow of this tenant, or of the namespace, may name.
+    fn known(&self, namespace: &Namespace, of: Option<&TenantId>) -> Result<Known, ReadError> {
+        let topics = self.place(namespace)?.topics;
+        let mut known = self.performers.clone();
+        // One that this build does not read says nothing of what there is.
+        if let Ok(policy) = self.definitions.policy(&*self.log, &topics, of).map_err(failed)? {
+            known = known.with_purposes(&policy, "in the policy in force", true);
+        }
+        if let Some(text) = stream::topology_text(&*self.log, &topics).map_err(failed)?
+            && let Ok(topology) = Topology::parse("the topology in force", &text)
+        {
+            let segments = topology.segments.iter().map(|segment| &*segment.name);
+            known = known.with_segments(segments, &format!("in the topology in force, {}", topology.name), true);
+        }
+        Ok(known)
     }
 
     /// From when on what is activated now is in force: in event time from the beginning of what comes next.
@@ -195,14 +216,20 @@ impl Campaigns for Runs {
         })
     }
 
-    fn check(&self, file: &str, text: &str, workflow: &Definition) -> Result<(), Problems> {
-        engine::effects::check(file, text, workflow, &self.templates)
+    fn check(
+        &self,
+        namespace: &Namespace,
+        of: Option<&TenantId>,
+        asked: &WorkflowText<'_>,
+    ) -> Result<Result<Problems, Problems>, ReadError> {
+        let known = self.known(namespace, of).map_err(failed)?;
+        Ok(engine::effects::check(asked.file, asked.text, asked.definition, &self.templates, &known))
     }
 
     fn preferences<'a>(&'a self, of: &'a Access, subject: &'a Subject, said: &'a [Choice]) -> Asking<'a, Vec<Preference>> {
         Box::pin(async move {
             let (definitions, tenant) = (Arc::clone(&self.definitions), of.tenant.clone());
-            let policy = self.blocking(&of.namespace, move |log, place| definitions.policy(log, &place.topics, &tenant));
+            let policy = self.blocking(&of.namespace, move |log, place| definitions.policy(log, &place.topics, Some(&tenant)));
             let policy = policy.await?.map_err(failed)?;
             let profile = self.reader(&of.namespace)?.profile(&of.tenant, subject).await.map_err(runs::failed)?;
             let consent = profile.map(|mut profile| profile["consent"].take()).unwrap_or_default();

@@ -28,10 +28,10 @@ impl Definitions {
         as_of(&self.workflows, log, topics, || stream::workflows(log, topics).map(Arc::new))
     }
 
-    /// The policy in force for a tenant, or why its text cannot be read.
-    pub fn policy(&self, log: &dyn LogReader, topics: &Topics, of: &TenantId) -> Result<Result<Policy, String>, stream::Error> {
+    /// The policy in force for a tenant, or for whoever has none of their own; or why its text cannot be read.
+    pub fn policy(&self, log: &dyn LogReader, topics: &Topics, of: Option<&TenantId>) -> Result<Result<Policy, String>, stream::Error> {
         let policies = as_of(&self.policies, log, topics, || stream::policies(log, topics).map(Arc::new))?;
-        Ok(match policies.of(Some(of)) {
+        Ok(match policies.of(of) {
             Some(found) => Policy::parse("the policy in force", &found.text).map_err(|problems| problems.to_string()),
             None => Ok(Policy::shipped()),
         })

@@ -16,7 +16,7 @@ use super::world::{Plan, Vitals, World};
 use super::{Contact, Error, Folder, admin, plans};
 use crate::config::{Config, DEVELOPMENT_WRITE_KEY};
 use crate::domain::{Namespace, Subject, TenantId};
-use crate::engine::effects::Templates;
+use crate::engine::effects::{Known, Templates};
 use crate::env::fs::RealFs;
 use crate::env::{Clock, SystemClock};
 use crate::gateway::{self, Access, Clocked, ProfileAnswer, ProfileReader, ReadError, Readiness, Reason, Source, Sources};
@@ -194,12 +194,14 @@ impl Edge {
         let contact = Contact { pid: std::process::id(), url: format!("http://{address}"), admin_token: token.clone() };
         folder.write_contact(&contact).map_err(|error| Error::folder(&folder, &error))?;
         let vitals: Arc<OnceLock<Vec<Vitals>>> = Arc::default();
-        let templates = Templates::load(&config.channels.templates.0).map_err(|error| Error::Templates(error.to_string()))?;
+        let templates = Templates::load(&config.channels.templates.0).and_then(Templates::all_sound);
+        let templates = templates.map_err(|error| Error::Templates(error.to_string()))?;
+        let performers = Known::performers(&config.effects, &config.channels, "on this server", true);
         let app = gateway::App {
             log: Arc::clone(&log) as _,
             clock: Arc::clone(&clock),
             profiles: Arc::new(Profiles::of(&folder, namespaces)),
-            campaigns: Arc::new(Runs::of(&log, &clock, &folder, namespaces, templates)?),
+            campaigns: Arc::new(Runs::of(&log, &clock, &folder, namespaces, (templates, performers))?),
             links: links(&config, &folder, &contact.url)?,
             readiness: Arc::new(Health { log: Arc::clone(&log) as _, vitals: Arc::clone(&vitals), clock }),
             metrics,

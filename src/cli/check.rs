@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::exit::Exit;
-use super::output::{outln, print_json};
+use super::output::{note, outln, print_json};
 use crate::segments::{Problem, Problems};
 
 /// A text and what problems call it.
@@ -18,6 +18,8 @@ pub struct Text {
 pub struct Passed {
     pub line: String,
     pub json: Value,
+    /// What is no mistake and yet hardly meant.
+    pub warnings: Problems,
 }
 
 /// Says of each text that it is fine, or what is wrong; fails with all mistakes together if there are any.
@@ -29,16 +31,24 @@ pub fn check_each(
     let (mut problems, mut told) = (Vec::new(), Vec::new());
     for text in texts {
         let Text { file, text } = text?;
-        let (mut said, found) = match check(&file, &text) {
+        let (mut said, found, warnings) = match check(&file, &text) {
             Ok(passed) => {
+                let warnings = passed.warnings.0;
                 if !json {
-                    outln!("{file}: ok: {}", passed.line);
+                    warnings.iter().for_each(|warning| note!("warning: {}", warning.to_string().trim_end()));
+                    let warned = match warnings.len() {
+                        0 => String::new(),
+                        1 => ", 1 warning".to_owned(),
+                        several => format!(", {several} warnings"),
+                    };
+                    outln!("{file}: ok: {}{warned}", passed.line);
                 }
-                (passed.json, Vec::new())
+                (passed.json, Vec::new(), warnings)
             }
-            Err(found) => (json!({}), found.0),
+            Err(found) => (json!({}), found.0, Vec::new()),
         };
         said["file"] = Value::String(file);
+        said["warnings"] = warnings.iter().map(problem).collect();
         said["problems"] = found.iter().map(problem).collect();
         told.push(said);
         problems.extend(found);
@@ -49,6 +59,7 @@ pub fn check_each(
     if problems.is_empty() { Ok(()) } else { Err(Exit::check_failed(Problems(problems).to_string())) }
 }
 
-fn problem(problem: &Problem) -> Value {
+/// A mistake for machines; whoever tells of several files says which it is in.
+pub fn problem(problem: &Problem) -> Value {
     json!({"line": problem.line, "column": problem.column, "reason": problem.message, "hint": problem.hint})
 }

@@ -16,6 +16,7 @@ use super::workflow::act::Owner;
 use super::workflow::api::{told, with_problems};
 use crate::config::Config;
 use crate::domain::{Namespace, TenantId};
+use crate::segments::Problems;
 use crate::stream::{self, Topics};
 use crate::workflow;
 
@@ -63,7 +64,7 @@ fn check(files: &[PathBuf], json: bool) -> anyhow::Result<()> {
         let (purposes, caps, quiet, rules) = (permits.purposes.len(), permits.caps.len(), permits.quiet.len(), policy.approvals.len());
         let line = format!("{purposes} purposes, {caps} caps, {quiet} quiet times, {rules} approval rules, digest {}", &digest[..12]);
         let json = json!({"digest": digest, "purposes": purposes, "caps": caps, "quiet": quiet, "approval_rules": rules});
-        Ok(Passed { line, json })
+        Ok(Passed { line, json, warnings: Problems(Vec::new()) })
     })
 }
 

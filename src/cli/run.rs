@@ -84,7 +84,7 @@ async fn dispatch(cli: &Cli, effective: Effective) -> anyhow::Result<()> {
         Command::Projections(args::Projections::Rebuild { at }) => keep::rebuild(config, &at.namespace, json).await,
         // These wait for a log's own threads, which a runtime's thread may do only when it says so.
         Command::Topology(asked) => block_in_place(|| topologies(asked, json)),
-        Command::Workflow(asked) => workflow::run(config, asked, json).await,
+        Command::Workflow(asked) => workflow::run(config, effective.file.as_deref(), asked, json).await,
         Command::Policy(asked) => policy::run(config, asked, json).await,
         Command::Suppression(asked) => suppression::run(config, asked, json).await,
         Command::Template(asked) => template::run(config, asked, json).await,

@@ -17,6 +17,7 @@ use crate::engine::effects::{Call, Leave, Remote, Request, Surroundings, Templat
 use crate::env::fs::{Fs, RealFs};
 use crate::env::{Clock, SystemClock};
 use crate::permit::{self, AddressKey, Decision, EffectKey, Executor, Ledger, Standing, Suppressions};
+use crate::segments::{Problem, Problems};
 use crate::workflow::{EffectId, Outcome, Performer, Policy, RunId, Unknown};
 
 #[derive(Debug, Subcommand)]
@@ -53,21 +54,38 @@ pub async fn run(config: &Config, asked: &Template, json: bool) -> anyhow::Resul
     }
 }
 
+/// Those that can be used, and those that cannot, marked; exit code 4 if there are any.
 fn list(templates: &Templates, json: bool) -> anyhow::Result<()> {
     let inputs = |name: &str| templates.get(name).map(|template| template.inputs().clone()).unwrap_or_default();
+    let mut problems = Vec::new();
     if json {
-        let found: Vec<Json> = templates.names().map(|name| json!({ "name": name, "inputs": inputs(name) })).collect();
+        let mut found: Vec<Json> =
+            templates.names().map(|name| json!({ "name": name, "inputs": inputs(name), "broken": false, "problems": [] })).collect();
+        let problem =
+            |one: &Problem| json!({"file": one.file, "line": one.line, "column": one.column, "reason": one.message, "hint": one.hint});
+        for (name, broken) in templates.all_broken() {
+            found.push(json!({ "name": name, "inputs": {}, "broken": true, "problems": broken.0.iter().map(problem).collect::<Vec<_>>() }));
+        }
         print_json(&json!(found));
-        return Ok(());
+    } else {
+        for name in templates.names() {
+            outln!("{name:<24} {}", inputs(name).keys().cloned().collect::<Vec<_>>().join(", "));
+        }
     }
-    for name in templates.names() {
-        outln!("{name:<24} {}", inputs(name).keys().cloned().collect::<Vec<_>>().join(", "));
+    for (name, broken) in templates.all_broken() {
+        if !json {
+            outln!("{name:<24} broken");
+        }
+        problems.extend(broken.0.iter().cloned());
     }
-    Ok(())
+    if problems.is_empty() { Ok(()) } else { Err(Exit::check_failed(Problems(problems).to_string())) }
 }
 
 /// The template's examples, with what was given in their place.
 fn inputs(templates: &Templates, name: &str, with: Option<&str>) -> anyhow::Result<Map<String, Json>> {
+    if let Some(problems) = templates.broken(name) {
+        return Err(Exit::check_failed(problems.to_string()));
+    }
     let Some(template) = templates.get(name) else {
         let known = templates.names().collect::<Vec<_>>().join(", ");
         return Err(Exit::not_found(format!("there is no template {name:?}: there are {known}")));

@@ -52,6 +52,8 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Effective {
     pub config: Config,
+    /// The file that was read, if there is one.
+    pub file: Option<PathBuf>,
     pub origins: BTreeMap<String, Origin>,
 }
 
@@ -78,8 +80,8 @@ pub fn load(
     let mut table = Table::try_from(Config::default()).expect("defaults are a table");
     let mut origins = BTreeMap::new();
     let path = file.map(Path::to_owned).or_else(|| Some(PathBuf::from("flywheel.toml")).filter(|path| path.exists()));
-    if let Some(path) = path {
-        merge_file(&mut table, &mut origins, &path)?;
+    if let Some(path) = &path {
+        merge_file(&mut table, &mut origins, path)?;
     }
     for (name, text) in env {
         let Some(key) = key_of_variable(&name)? else { continue };
@@ -90,7 +92,7 @@ pub fn load(
     }
     let config: Config = table.try_into().map_err(|error| Error::Conflict(error.to_string()))?;
     validate(&config)?;
-    Ok(Effective { config, origins })
+    Ok(Effective { config, file: path, origins })
 }
 
 fn merge_file(table: &mut Table, origins: &mut BTreeMap<String, Origin>, path: &Path) -> Result<(), Error> {

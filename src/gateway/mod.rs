@@ -53,6 +53,7 @@ pub use options::{Access, BODY_BYTES_MAX, Clocked, Options, Owner, Source, Sourc
 pub use port::{
     ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, EffectFound, Links, NameTaken, PolicyFound, Preference, Preview,
     Publishing, Question, RunFound, RunsAsked, RunsPage, SuppressionFound, SuppressionsAsked, SuppressionsPage, WorkflowFound,
+    WorkflowText,
 };
 use reply::whole_seconds;
 pub use server::{peer_ip, serve};

@@ -245,6 +245,13 @@ pub struct Choice {
     pub at: Millis,
 }
 
+/// A workflow that was read from a text, and what problems call the text.
+pub struct WorkflowText<'t> {
+    pub file: &'t str,
+    pub text: &'t str,
+    pub definition: &'t Definition,
+}
+
 /// Everything about campaigns that is not in the gateway's hands. Where something is not implemented, there is nothing of it.
 pub trait Campaigns: Send + Sync {
     fn run<'a>(&'a self, _of: &'a Access, _run: RunId) -> Asking<'a, Option<RunFound>> {
@@ -292,9 +299,10 @@ pub trait Campaigns: Send + Sync {
         ready(true)
     }
 
-    /// What stands against publishing a workflow besides itself, such as a template that is not there.
-    fn check(&self, _file: &str, _text: &str, _workflow: &Definition) -> Result<(), Problems> {
-        Ok(())
+    /// What stands against publishing a workflow besides itself, such as a template or a purpose that is not there; or what is no mistake and
+    /// yet hardly meant. Reads, and may wait for that.
+    fn check(&self, _: &Namespace, _of: Option<&TenantId>, _: &WorkflowText<'_>) -> Result<Result<Problems, Problems>, ReadError> {
+        Ok(Ok(Problems(Vec::new())))
     }
 
     /// Stores workflows and has new entries go to them, of all or of none; says of each whether they did not already. Without a tenant

@@ -95,12 +95,12 @@ impl<'s> Source<'s> {
         self.found.push((start, problem));
     }
 
-    /// Notes a problem with an expression that stands as the TOML string at `span`.
     /// Whether nothing was reported so far.
     pub fn is_clean(&self) -> bool {
         self.found.is_empty()
     }
 
+    /// Notes a problem with an expression that stands as the TOML string at `span`.
     pub fn report_expression(&mut self, span: Range<usize>, expression: &str, error: &super::error::Error) {
         let message = error.message.clone();
         let within = match self.inside_string(&span, expression) {
@@ -142,12 +142,17 @@ impl<'s> Source<'s> {
     }
 
     /// `value`, or everything that was found, in the order of the file.
-    pub fn finish<T>(mut self, value: Option<T>) -> Result<T, Problems> {
-        self.found.sort_by_key(|(start, _)| *start);
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
         match value {
             Some(value) if self.found.is_empty() => Ok(value),
-            _ => Err(Problems(self.found.into_iter().map(|(_, problem)| problem).collect())),
+            _ => Err(self.found()),
         }
+    }
+
+    /// Everything that was found, in the order of the file.
+    pub fn found(mut self) -> Problems {
+        self.found.sort_by_key(|(start, _)| *start);
+        Problems(self.found.into_iter().map(|(_, problem)| problem).collect())
     }
 }
 

@@ -295,7 +295,7 @@ fn templates_are_looked_at_and_tried_out_from_the_command_line() {
     let refused = flywheel(dir.path(), &config, &["workflow", "check", &file]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        refused.status.code() == Some(4) && said.contains("letter.toml:8:") && said.contains("there is no template `winbuck`"),
+        refused.status.code() == Some(4) && said.contains("letter.toml:13:26:") && said.contains("there is no template `winbuck`"),
         "{said}"
     );
 }

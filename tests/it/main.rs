@@ -38,6 +38,7 @@ mod topology;
 mod workflow_crash;
 mod workflow_entries;
 mod workflow_logins;
+mod workflow_names;
 mod workflow_rounds;
 mod workflow_rows;
 mod workflow_sim;

@@ -102,9 +102,9 @@ pub async fn show(config: &Config, scene: &Scene, json: bool) -> anyhow::Result<
         let workflow = "winback".to_owned();
         outln!("\nwin-back, node by node");
         let funnel = Funnel { workflow: workflow.clone(), digest: None, from: None, to: None, whose: whose(scene) };
-        workflow::run(config, &Workflow::Funnel(funnel), false).await?;
+        workflow::run(config, None, &Workflow::Funnel(funnel), false).await?;
         outln!("\nwho bought within the campaign, by arm");
-        workflow::run(config, &Workflow::Results { workflow, whose: whose(scene) }, false).await?;
+        workflow::run(config, None, &Workflow::Results { workflow, whose: whose(scene) }, false).await?;
         print_rounds(config, scene).await?;
         print_story(config, scene).await?;
         print_checks(&checks);
@@ -143,7 +143,7 @@ async fn print_story(config: &Config, scene: &Scene) -> anyhow::Result<()> {
     let (run, subject) = (row[0].as_str().unwrap_or_default(), row[1].as_str().unwrap_or_default());
     outln!("\none customer's journal: {subject}");
     let story = Story { of: run.to_owned(), skip: 0, limit: 1_000, whose: whose(scene) };
-    workflow::run(config, &Workflow::Story(story), false).await
+    workflow::run(config, None, &Workflow::Story(story), false).await
 }
 
 fn whose(scene: &Scene) -> Whose {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::args::InNamespace;
 use super::super::output::{Rows, note, outln, print_json};
-use super::api::{Api, told, with_problems};
+use super::api::{Api, problem_line, told, with_problems};
 use crate::config::{self, Config};
 use crate::workflow::{Definition, EntryBy};
 
@@ -352,6 +352,9 @@ async fn publish(config: &Config, owner: &Owner, files: &[PathBuf], json: bool) 
     if json {
         print_json(&answer);
         return Ok(());
+    }
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        note!("warning: {}", problem_line(warning).trim_end());
     }
     for one in answer["workflows"].as_array().into_iter().flatten() {
         let (name, digest) = (one["name"].as_str().unwrap_or_default(), one["digest"].as_str().unwrap_or_default());

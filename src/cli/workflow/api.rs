@@ -79,6 +79,13 @@ impl Api {
     }
 }
 
+/// A problem as the server tells it, with its place and hint.
+pub fn problem_line(problem: &Value) -> String {
+    let text = |name: &str| problem[name].as_str().unwrap_or_default();
+    let hint = problem["hint"].as_str().map_or(String::new(), |hint| format!("  hint: {hint}\n"));
+    format!("{}:{}:{}: {}\n{hint}", text("file"), problem["line"], problem["column"], text("reason"))
+}
+
 /// A refused publication with every mistake on a line of its own.
 pub fn with_problems(error: anyhow::Error) -> anyhow::Error {
     let Some(refused) = error.downcast_ref::<Refused>().filter(|refused| refused.status == 422) else { return error };
@@ -93,10 +100,7 @@ pub fn with_problems(error: anyhow::Error) -> anyhow::Error {
             }
             continue;
         }
-        message.push_str(&format!("{place}:{}: {}\n", problem["column"], text("reason")));
-        if let Some(hint) = problem["hint"].as_str() {
-            message.push_str(&format!("  hint: {hint}\n"));
-        }
+        message.push_str(&problem_line(problem));
     }
     message.push_str(&refused.message);
     Exit::check_failed(message)

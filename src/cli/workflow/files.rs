@@ -12,9 +12,9 @@ use super::super::run;
 use super::Drawing;
 use crate::config::Config;
 use crate::domain::{Digest, Namespace};
-use crate::engine::effects::{self, Templates};
-use crate::stream::{self, Topics};
-use crate::workflow::{self, Definition, SHIPPED};
+use crate::engine::effects::{self, Known, Templates};
+use crate::stream::{self, Topics, topology};
+use crate::workflow::{self, Definition, Policy, SHIPPED};
 
 /// Everything that is meant by names and paths; all shipped ones if nothing is named.
 fn texts(named: &[String]) -> anyhow::Result<Vec<Text>> {
@@ -60,16 +60,51 @@ fn texts_of(named: &str) -> anyhow::Result<Vec<Text>> {
     files.into_iter().map(read).collect()
 }
 
-pub fn check(config: &Config, named: &[String], json: bool) -> anyhow::Result<()> {
+/// What workflows may name, as far as the configuration says it. Where it does not, or there is none, what is shipped stands in, and a name
+/// that is not there is no mistake yet: publishing asks the server.
+fn known(config: &Config, is_configured: bool, namespace: &str) -> Known {
+    let performers = if is_configured { "in the configuration" } else { "among the shipped ones, and no configuration says more" };
+    let known = Known::performers(&config.effects, &config.channels, performers, is_configured);
+    let own = config.namespaces.iter().find(|own| own.name.as_str() == namespace);
+    let (policy, topology) = (own.and_then(|own| own.policy.as_deref()), own.and_then(|own| own.topology.as_deref()));
+    let (policy, topology) = (policy.unwrap_or(&config.policy.default), topology.unwrap_or(&config.topology.default));
+    let known = match policy {
+        "" => known.with_purposes(&Policy::shipped(), "in the shipped policy; another may be in force on the server", false),
+        file => {
+            let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+            match text.and_then(|text| Policy::parse(file, &text).map_err(|problems| problems.to_string())) {
+                Ok(policy) => known.with_purposes(&policy, &format!("in the policy {file}"), true),
+                Err(error) => {
+                    note!("warning: no purpose could be held against the policy {file}: {error}");
+                    known
+                }
+            }
+        }
+    };
+    match topology::load(topology) {
+        Ok(topology) => {
+            let of = if is_configured { "in the topology" } else { "in the shipped topology" };
+            let segments: Vec<&str> = topology.segments.iter().map(|segment| &*segment.name).collect();
+            known.with_segments(segments, &format!("{of} {}", topology.name), is_configured)
+        }
+        Err(error) => {
+            note!("warning: no segment could be held against the topology {topology}: {error}");
+            known
+        }
+    }
+}
+
+pub fn check((config, file): (&Config, Option<&Path>), named: &[String], namespace: &str, json: bool) -> anyhow::Result<()> {
     let templates = Templates::load(&config.channels.templates.0).map_err(|error| Exit::check_failed(error.to_string()))?;
+    let known = known(config, file.is_some(), namespace);
     check_each(texts(named)?.into_iter().map(Ok), json, |file, text| {
         let definition = Definition::parse(file, text)?;
-        effects::check(file, text, &definition, &templates)?;
+        let warnings = effects::check(file, text, &definition, &templates, &known)?;
         let digest = definition.digest.to_hex();
         let (nodes, goals, tests) = (definition.nodes.len(), definition.goals.len(), definition.tests.len());
         let line = format!("{} of {nodes} nodes, {goals} goals, {tests} tests, digest {}", definition.name, &digest[..12]);
         let json = json!({"workflow": definition.name, "digest": digest, "nodes": nodes, "goals": goals, "tests": tests});
-        Ok(Passed { line, json })
+        Ok(Passed { line, json, warnings })
     })
 }
 

@@ -8,6 +8,8 @@ mod files;
 mod runs;
 mod verify;
 
+use std::path::Path;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::args::InNamespace;
@@ -120,10 +122,14 @@ pub enum Workflow {
     },
     #[command(flatten)]
     Act(act::Act),
-    /// Refuse mistakes, with file, line, reason and a hint.
+    /// Refuse mistakes, with file, line, reason and a hint, and say what is hardly meant. Agents, channels, webhooks, purposes and segments
+    /// are held against the configuration, its policy file and its topology; without a configuration file, or where it names no policy,
+    /// one that is not a shipped one is a warning.
     Check {
         /// Files, folders of them, or names of shipped ones; all shipped ones if absent.
         files: Vec<String>,
+        #[command(flatten)]
+        at: InNamespace,
     },
     /// Draw a workflow: a file, a shipped one, or one that was published to the namespace.
     Show {
@@ -146,7 +152,8 @@ pub enum Workflow {
     },
 }
 
-pub async fn run(config: &Config, asked: &Workflow, json: bool) -> anyhow::Result<()> {
+/// `file` is the configuration's, if there is one.
+pub async fn run(config: &Config, file: Option<&Path>, asked: &Workflow, json: bool) -> anyhow::Result<()> {
     match asked {
         Workflow::Act(asked) => act::run(config, asked, json).await,
         Workflow::Verify(asked) => verify::run(config, asked, json),
@@ -157,7 +164,7 @@ pub async fn run(config: &Config, asked: &Workflow, json: bool) -> anyhow::Resul
         Workflow::Funnel(asked) => figures::funnel(config, asked, json).await,
         Workflow::Results { workflow, whose } => figures::results(config, workflow, whose, json).await,
         Workflow::Timers { until, limit, whose } => figures::timers(config, until.as_deref(), *limit, whose, json).await,
-        Workflow::Check { files } => files::check(config, files, json),
+        Workflow::Check { files, at } => files::check((config, file), files, &at.namespace, json),
         Workflow::Show { file, at, format, mermaid } => {
             let format = if *mermaid { Drawing::Mermaid } else { *format };
             files::show(config, file, &at.namespace, format, json)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::named::LOG;
 use super::performers::{self, Email, Links, Messages, Outgoing, WebhookPort, Worker};
 use super::registry::Registry;
 use super::templates::Templates;
@@ -209,7 +210,7 @@ impl Options {
 
     /// Everyone who performs something: the scripted agents, workers in their place where there are any, and the channels.
     pub fn registry(&self, channels: &ChannelOptions, around: Surroundings<'_>) -> Result<Registry, Error> {
-        let mut registry = Registry::default().inline(Performer::Webhook, "log", performers::log_line);
+        let mut registry = Registry::default().inline(Performer::Webhook, LOG, performers::log_line);
         for (name, agent) in crate::agents::AGENTS {
             registry = registry.inline(Performer::Agent, name, performers::agent(agent));
         }
@@ -240,7 +241,8 @@ impl ChannelOptions {
         let at = |key: &str| format!("channels.email.{key}");
         let sender = Sender::new(&options.from, options.reply_to.as_deref(), options.bounces.as_deref());
         let sender = sender.map_err(|error| wrong(at("from"), error.to_string()))?;
-        let templates = Templates::load(&self.templates.0).map_err(|error| wrong("channels.templates".to_owned(), error.to_string()))?;
+        let templates = Templates::load(&self.templates.0).and_then(Templates::all_sound);
+        let templates = templates.map_err(|error| wrong("channels.templates".to_owned(), error.to_string()))?;
         let domain = options.from.rsplit_once('@').map_or("localhost", |(_, domain)| domain.trim_end_matches('>')).to_owned();
         let outgoing = match &options.smtp {
             Some(server) => {

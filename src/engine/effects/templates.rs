@@ -4,13 +4,16 @@
 //! when it is read, and whatever a workflow asks of one that it does not give, when the workflow is checked.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::{Map, Value as Json};
+use toml::Spanned;
 
-use crate::channels::template::{Rendered, Source as TemplateSource, Template};
-use crate::segments::{Problems, Source};
-use crate::workflow::{Definition, Kind, Performer};
+use super::named::{self, Findings, Known};
+use crate::channels::template::{Problem, Rendered, Source as TemplateSource, Template};
+use crate::segments::{Problems, Source, did_you_mean};
+use crate::workflow::{Definition, Effect, Kind, Performer, Places, warnings};
 
 /// The templates of the shipped workflows.
 const SHIPPED: [(&str, &str); 2] = [
@@ -27,14 +30,33 @@ const OWN_LINK: &str = "(a link of the recipient's own)";
 #[derive(Debug, Default)]
 pub struct Templates {
     by_name: BTreeMap<String, Template>,
+    /// What is wrong with those that cannot be used, by name. One that is broken hides a shipped one all the same.
+    broken: BTreeMap<String, Problems>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{path}: {message}")]
     File { path: String, message: String },
-    #[error("{path}: {problems}")]
-    Template { path: String, problems: String },
+    /// Every mistake of every broken one, each with its file.
+    #[error("{0}")]
+    Broken(Problems),
+}
+
+/// A template's file: TOML, and what stands beside it.
+struct File<'f> {
+    path: &'f str,
+    text: &'f str,
+    /// Parts in files of their own: which, the file and what it says.
+    beside: Vec<(&'static str, PathBuf, String)>,
+}
+
+/// Where the parts stand in a template's file.
+#[derive(Deserialize)]
+struct Parts {
+    subject: Option<Spanned<String>>,
+    text: Option<Spanned<String>>,
+    html: Option<Spanned<String>>,
 }
 
 impl Templates {
@@ -42,12 +64,12 @@ impl Templates {
         let mut templates = Self::default();
         for (name, text) in SHIPPED {
             let path = format!("topologies/templates/{name}.toml");
-            templates.add(name, &path, text, None, None).expect("a test reads it");
+            templates.add(name, &File { path: &path, text, beside: Vec::new() });
         }
         templates
     }
 
-    /// The shipped ones and those of the folder; one that is not there has none.
+    /// The shipped ones and those of the folder, broken ones marked; a folder that is not there has none.
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let mut templates = Self::shipped();
         let files = match std::fs::read_dir(folder) {
@@ -59,29 +81,42 @@ impl Templates {
         paths.sort();
         for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
             let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
-            let beside = |extension: &str| std::fs::read_to_string(path.with_extension(extension)).ok();
+            let beside = [("html", "html"), ("text", "txt")].into_iter().filter_map(|(part, extension)| {
+                let file = path.with_extension(extension);
+                let text = std::fs::read_to_string(&file).ok()?;
+                Some((part, file, text))
+            });
             let text = std::fs::read_to_string(path)
                 .map_err(|error| Error::File { path: path.display().to_string(), message: error.to_string() })?;
-            templates.add(name, &path.display().to_string(), &text, beside("html"), beside("txt"))?;
+            templates.add(name, &File { path: &path.display().to_string(), text: &text, beside: beside.collect() });
         }
         Ok(templates)
     }
 
-    fn add(&mut self, name: &str, path: &str, text: &str, html: Option<String>, plain: Option<String>) -> Result<(), Error> {
-        let file = |message: String| Error::File { path: path.to_owned(), message };
-        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| file(error.to_string()))?;
-        for (key, beside) in [("html", html), ("text", plain)] {
-            if let Some(beside) = beside.filter(|_| !table.contains_key(key)) {
-                table.insert(key.to_owned(), toml::Value::String(beside));
-            }
+    /// These, if none is broken: who sends has to have all of them.
+    pub fn all_sound(self) -> Result<Self, Error> {
+        if self.broken.is_empty() {
+            return Ok(self);
         }
-        let source: TemplateSource = table.try_into().map_err(|error: toml::de::Error| file(error.to_string()))?;
-        let template = Template::compile(&source).map_err(|problems| {
-            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            Error::Template { path: path.to_owned(), problems: problems.join("\n") }
-        })?;
-        self.by_name.insert(name.to_owned(), template);
-        Ok(())
+        Err(Error::Broken(Problems(self.broken.into_values().flat_map(|problems| problems.0).collect())))
+    }
+
+    fn add(&mut self, name: &str, file: &File<'_>) {
+        self.by_name.remove(name);
+        match file.compile() {
+            Ok(template) => drop(self.by_name.insert(name.to_owned(), template)),
+            Err(problems) => drop(self.broken.insert(name.to_owned(), problems)),
+        }
+    }
+
+    /// What is wrong with a template that is there and cannot be used.
+    pub fn broken(&self, name: &str) -> Option<&Problems> {
+        self.broken.get(name)
+    }
+
+    /// Every broken one.
+    pub fn all_broken(&self) -> impl Iterator<Item = (&str, &Problems)> {
+        self.broken.iter().map(|(name, problems)| (name.as_str(), problems))
     }
 
     pub fn get(&self, name: &str) -> Option<&Template> {
@@ -101,7 +136,11 @@ impl Templates {
     pub(super) fn fill(&self, mut input: Map<String, Json>) -> Result<Rendered, String> {
         match input.remove(TEMPLATE) {
             Some(Json::String(name)) => {
-                let template = self.get(&name).ok_or_else(|| format!("there is no template {name:?}"))?;
+                let missing = || match self.broken(&name) {
+                    Some(problems) => format!("the template {name:?} is broken: {problems}"),
+                    None => format!("there is no template {name:?}"),
+                };
+                let template = self.get(&name).ok_or_else(missing)?;
                 template.render(&input).map_err(|problem| format!("template {name}: {problem}"))
             }
             Some(other) => Err(format!("a template is named by a text, not by {other}")),
@@ -124,44 +163,126 @@ fn plain(input: &Map<String, Json>) -> Result<Rendered, String> {
     }
 }
 
-/// Whether every message that a workflow sends has a template, and gives it what it needs. `file` and `text` are what the definition was
-/// parsed from.
-pub fn check(file: &str, text: &str, definition: &Definition, templates: &Templates) -> Result<(), Problems> {
-    let mut source = Source::new(file, text);
-    for node in definition.nodes.iter() {
-        let Kind::Effect(effect) = &node.kind else { continue };
-        if effect.by != Performer::Channel || effect.target != "email" {
-            continue;
+impl File<'_> {
+    fn compile(&self) -> Result<Template, Problems> {
+        let mut source = Source::new(self.path, self.text);
+        let read = self.text.parse::<toml::Table>().and_then(|mut table| {
+            for (part, _, text) in &self.beside {
+                table.entry(*part).or_insert_with(|| toml::Value::String(text.clone()));
+            }
+            TemplateSource::deserialize(table)
+        });
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => {
+                // Read once more as it stands: what was put in beside has no place in the text.
+                let placed = toml::from_str::<TemplateSource>(self.text).err().filter(|placed| placed.message() == error.message());
+                source.report_toml(placed.as_ref().unwrap_or(&error));
+                return Err(source.found());
+            }
+        };
+        Template::compile(&read).map_err(|problems| {
+            let parts: Option<Parts> = toml::from_str(self.text).ok();
+            Problems(problems.iter().flat_map(|problem| self.placed(problem, parts.as_ref()).0).collect())
+        })
+    }
+
+    /// A problem of a part as one of the file that the part stands in.
+    fn placed(&self, problem: &Problem, parts: Option<&Parts>) -> Problems {
+        let part = parts.and_then(|parts| match problem.part {
+            "subject" => parts.subject.as_ref(),
+            "text" => parts.text.as_ref(),
+            _ => parts.html.as_ref(),
+        });
+        let message = format!("{}: {}", problem.part, problem.reason);
+        let report = |path: &str, text: &str, begins: usize| {
+            let mut source = Source::new(path, text);
+            let lines = text[begins..].split_inclusive('\n').take(problem.line.saturating_sub(1));
+            let at = begins + lines.map(str::len).sum::<usize>();
+            let line = text[at..].lines().next().unwrap_or_default();
+            let indent = line.len() - line.trim_start().len();
+            source.report(at + indent..at + line.len(), message.clone(), Some(problem.hint.clone()));
+            source.found()
+        };
+        let Some(part) = part else {
+            return match self.beside.iter().find(|(name, ..)| *name == problem.part) {
+                Some((_, path, text)) => report(&path.display().to_string(), text, 0),
+                None => report(self.path, self.text, 0),
+            };
+        };
+        let place = part.span();
+        let written = &self.text[place.clone()];
+        // A text of several lines begins behind its quotes, and behind the line's end that follows them; one of a single line has them as \n.
+        let is_long = written.starts_with("\"\"\"") || written.starts_with("'''");
+        if !is_long {
+            let mut source = Source::new(self.path, self.text);
+            source.report(place, message, Some(problem.hint.clone()));
+            return source.found();
         }
-        let given = |name: &str| effect.input.iter().find(|(known, _)| known == name).map(|(_, value)| value);
-        let place = place(text, &node.name);
-        match given(TEMPLATE).map(|value| literal(value.text())) {
-            Some(None) => {
-                let hint = "write its name as it is, for example `template = \"'winback'\"`, so that it can be checked here".to_owned();
-                source.report(place, format!("the template of `{}` is known only when it runs", node.name), Some(hint));
+        let line_end = match &written[3..] {
+            rest if rest.starts_with("\r\n") => 2,
+            rest if rest.starts_with('\n') => 1,
+            _ => 0,
+        };
+        report(self.path, self.text, place.start + 3 + line_end)
+    }
+}
+
+/// Whether what a workflow names is there, and every message that it sends has a template and gives it what it needs: all mistakes, or what
+/// is no mistake and yet hardly meant. `file` and `text` are what the definition was parsed from.
+pub fn check(file: &str, text: &str, definition: &Definition, templates: &Templates, known: &Known) -> Result<Problems, Problems> {
+    let places = Places::of(text);
+    let mut found = Findings { wrong: Source::new(file, text), told: Source::new(file, text) };
+    named::check(definition, &places, known, &mut found);
+    for node in &definition.nodes {
+        match &node.kind {
+            Kind::Effect(effect) if effect.by == Performer::Channel && effect.target == "email" => {
+                message(&node.name, effect, &places, templates, &mut found);
             }
-            Some(Some(name)) => match templates.get(name) {
-                None => {
-                    let known: Vec<&str> = templates.names().collect();
-                    let hint = format!("there are {}; others are files of the folder channels.templates", known.join(", "));
-                    source.report(place, format!("there is no template `{name}`"), Some(hint));
-                }
-                Some(template) => {
-                    let missing: Vec<&str> = template.inputs().keys().map(String::as_str).filter(|name| given(name).is_none()).collect();
-                    if !missing.is_empty() {
-                        let message = format!("`{}` does not give the template `{name}` its {}", node.name, missing.join(", "));
-                        source.report(place, message, Some("add it to the node's `input`".to_owned()));
-                    }
-                }
-            },
-            None if given("subject").is_some() && (given("text").is_some() || given("body").is_some()) => {}
-            None => {
-                let hint = "give it `template`, or `subject` and `text`".to_owned();
-                source.report(place, format!("nothing says what `{}` sends", node.name), Some(hint));
-            }
+            _ => {}
         }
     }
-    source.finish(Some(()))
+    warnings(definition, &places, &mut found.told);
+    found.wrong.finish(Some(()))?;
+    Ok(found.told.found())
+}
+
+/// Whether a message can be written.
+fn message(node: &str, effect: &Effect, places: &Places, templates: &Templates, found: &mut Findings<'_>) {
+    let given = |name: &str| effect.input.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+    let place = places.input(node, TEMPLATE);
+    let Some(name) = given(TEMPLATE).map(|value| literal(value.text())) else {
+        if given("subject").is_none() || (given("text").is_none() && given("body").is_none()) {
+            let hint = "give it `template`, or `subject` and `text`".to_owned();
+            found.wrong.report(place, format!("nothing says what `{node}` sends"), Some(hint));
+        }
+        return;
+    };
+    let Some(name) = name else {
+        let hint = "write its name as it is, for example `template = \"'winback'\"`, so that it can be checked here".to_owned();
+        return found.wrong.report(place, format!("the template of `{node}` is known only when it runs"), Some(hint));
+    };
+    if let Some(problems) = templates.broken(name) {
+        let first = problems.0.first().map(|first| format!("{}:{}: {}", first.file, first.line, first.message)).unwrap_or_default();
+        let hint = "`flywheel template list` says all that is wrong with it".to_owned();
+        return found.wrong.report(place, format!("the template `{name}` is broken: {first}"), Some(hint));
+    }
+    let Some(template) = templates.get(name) else {
+        let near = did_you_mean(name, templates.names()).map_or(String::new(), |near| format!("did you mean `{near}`? "));
+        let names: Vec<&str> = templates.names().collect();
+        let hint = format!("{near}there are {}; others are files of the folder channels.templates", names.join(", "));
+        return found.wrong.report(place, format!("there is no template `{name}`"), Some(hint));
+    };
+    let missing: Vec<&str> = template.inputs().keys().map(String::as_str).filter(|name| given(name).is_none()).collect();
+    if !missing.is_empty() {
+        let message = format!("`{node}` does not give the template `{name}` its {}", missing.join(", "));
+        found.wrong.report(place, message, Some("add it to the node's `input`".to_owned()));
+    }
+    for (unused, _) in effect.input.iter().filter(|(given, _)| given != TEMPLATE && !template.inputs().contains_key(given)) {
+        let message = format!("the template `{name}` does not use `{unused}`");
+        let hint = format!("it takes {}", template.inputs().keys().cloned().collect::<Vec<_>>().join(", "));
+        found.told.report(places.input(node, unused), message, Some(hint));
+    }
 }
 
 /// The text of an expression that is nothing but a text.
@@ -171,53 +292,92 @@ pub fn literal(expression: &str) -> Option<&str> {
     inside.filter(|inside| !inside.contains(['\'', '"', '\\']))
 }
 
-/// Where a node says its name.
-fn place(text: &str, node: &str) -> std::ops::Range<usize> {
-    let quoted = format!("\"{node}\"");
-    let names = text.match_indices(&quoted).map(|(at, _)| at);
-    let is_name = |at: &usize| text[..*at].trim_end().strip_suffix('=').is_some_and(|before| before.trim_end().ends_with("name"));
-    let at = names.into_iter().find(is_name).unwrap_or(0);
-    at..at + quoted.len()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::workflow::SHIPPED as WORKFLOWS;
 
-    #[track_caller]
-    fn checked(text: &str) -> Vec<String> {
-        let definition = Definition::parse("w.toml", text).unwrap_or_else(|problems| panic!("{problems}"));
-        let problems = check("w.toml", text, &definition, &Templates::shipped()).err();
-        problems
-            .map(|problems| problems.0.into_iter().map(|problem| format!("{}: {}", problem.line, problem.message)).collect())
-            .unwrap_or_default()
+    fn known() -> Known {
+        Known::performers(&Default::default(), &Default::default(), "here", true)
     }
 
-    #[test]
-    fn the_shipped_workflows_have_their_templates() {
-        for (name, text) in WORKFLOWS {
-            assert_eq!(checked(text), Vec::<String>::new(), "{name}");
+    /// What is wrong, then what is only told.
+    #[track_caller]
+    fn checked(text: &str, templates: &Templates) -> (Vec<String>, Vec<String>) {
+        let definition = Definition::parse("w.toml", text).unwrap_or_else(|problems| panic!("{problems}"));
+        let lines =
+            |problems: Problems| problems.0.into_iter().map(|one| format!("{}:{}: {}", one.line, one.column, one.message)).collect();
+        match check("w.toml", text, &definition, templates, &known()) {
+            Ok(told) => (vec![], lines(told)),
+            Err(wrong) => (lines(wrong), vec![]),
         }
     }
 
     #[test]
-    fn a_missing_template_or_variable_is_found_at_check_with_its_line() {
+    fn the_shipped_workflows_have_their_templates_and_nothing_to_look_at_again() {
+        for (name, text) in WORKFLOWS {
+            assert_eq!(checked(text, &Templates::shipped()), (vec![], vec![]), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_missing_template_or_variable_is_found_at_the_nodes_own_template() {
+        // An arm of the same name as the node stands before it.
         let (_, winback) = WORKFLOWS[0];
-        let line = winback.lines().position(|line| line == "name = \"send\"").unwrap() + 1;
+        let text = &winback.replacen("name = \"treatment\"", "name = \"send\"", 1);
+        assert!(text != winback);
+        let line = text.lines().position(|line| line.contains("template = \"'winback'\"")).unwrap() + 1;
         let cases = [
-            ("template = \"'winback'\"", "template = \"'winbuck'\"", "there is no template `winbuck`"),
-            (", body = \"results.write.body\" }\nunknown", " }\nunknown", "`send` does not give the template `winback` its body"),
-            ("template = \"'winback'\"", "template = \"vars.offer\"", "the template of `send` is known only when it runs"),
-            ("template = \"'winback'\", subject", "subject", ""),
-            ("template = \"'winback'\", subject", "title", "nothing says what `send` sends"),
+            ("template = \"'winback'\"", "template = \"'winbuck'\"", "22: there is no template `winbuck`"),
+            (", body = \"results.write.body\" }\nunknown", " }\nunknown", "22: `send` does not give the template `winback` its body"),
+            ("template = \"'winback'\"", "template = \"vars.offer\"", "22: the template of `send` is known only when it runs"),
+            ("template = \"'winback'\", subject", "title", "9: nothing says what `send` sends"),
         ];
         for (from, to, expected) in cases {
-            let text = winback.replacen(from, to, 1);
-            assert_ne!(text, winback, "{from}");
-            let expected: Vec<String> = if expected.is_empty() { vec![] } else { vec![format!("{line}: {expected}")] };
-            assert_eq!(checked(&text), expected, "{to}");
+            let text = text.replacen(from, to, 1);
+            let (wrong, _) = checked(&text, &Templates::shipped());
+            assert_eq!(wrong, [format!("{line}:{expected}")], "{to}");
         }
+        let words = text.replacen("template = \"'winback'\", subject", "subject", 1);
+        assert_eq!(checked(&words, &Templates::shipped()).0, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_hardly_meant_is_told_with_its_line_and_refused_by_nobody() {
+        let text = r#"
+[workflow]
+name = "w"
+[workflow.entry]
+command = true
+[[node]]
+name = "gave"
+kind = "split"
+arms = [{ name = "mail", weight = 1, next = "wait" }, { name = "none", weight = 0, next = "over" }]
+[[node]]
+name = "wait"
+kind = "wait_for"
+any = [{ signal = "stop" }]
+timeout = "1d"
+next = "send"
+[[node]]
+name = "send"
+kind = "effect"
+channel = "email"
+input = { template = "'winback'", subject = "'Hi'", body = "'You'", name = "'Ada'" }
+timeout = "1m"
+next = "over"
+[[node]]
+name = "over"
+kind = "exit"
+"#;
+        let told = [
+            "3:8: it has no tests: nothing says what it is to do",
+            "3:8: it has no goal: nothing tells whether its messages and arms do any good",
+            "9:81: nobody is given the arm `none`: its weight is 0",
+            "14:11: `wait` goes the same way whether what it waits for comes or not",
+            "20:76: the template `winback` does not use `name`",
+        ];
+        assert_eq!(checked(text, &Templates::shipped()), (vec![], told.map(str::to_owned).to_vec()));
     }
 
     #[test]
@@ -230,8 +390,37 @@ mod tests {
         let words = templates.get("winback").unwrap().preview().unwrap();
         assert_eq!((words.subject.as_str(), words.text.as_str(), words.html.as_deref()), ("Hi x", "y", Some("<p>y</p>")));
         assert!(templates.get("winback_reminder").is_some());
-        std::fs::write(dir.path().join("bad.toml"), "subject = 'Hi {{ nobody }}'\ntext = 't'").unwrap();
-        let error = Templates::load(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("bad.toml: subject, line 1: nobody gives \"nobody\""), "{error}");
+    }
+
+    #[test]
+    fn a_broken_template_is_told_with_its_files_line_and_fails_only_who_uses_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        let templates = || Templates::load(dir.path()).unwrap();
+        let found = |name: &str| {
+            let problems = templates().broken(name).cloned().map(|problems| problems.0).unwrap_or_default();
+            let file = |file: &str| file.rsplit('/').next().unwrap_or_default().to_owned();
+            problems.iter().map(|one| format!("{}:{}:{}: {}", file(&one.file), one.line, one.column, one.message)).collect::<Vec<_>>()
+        };
+        write("winback_reminder.toml", "subject = 'Hi'\n\ntext = \"\"\"\none\n  two {{ nobody }}\n\"\"\"\n[inputs]\n");
+        assert_eq!(found("winback_reminder"), ["winback_reminder.toml:5:3: text: nobody gives \"nobody\""]);
+        write("winback_reminder.toml", "text = 't'\nsubject = 'Hi {{ nobody }}'");
+        assert_eq!(found("winback_reminder"), ["winback_reminder.toml:2:11: subject: nobody gives \"nobody\""]);
+        write("winback_reminder.toml", "subject = 'Hi'\ntext = 't'\ninput = 1");
+        assert_eq!(found("winback_reminder"), ["winback_reminder.toml:3:1: unknown field `input`"]);
+        write("winback_reminder.toml", "subject = 'Hi'\n\ntext = 't");
+        assert!(found("winback_reminder")[0].starts_with("winback_reminder.toml:3:"), "{:?}", found("winback_reminder"));
+        write("winback_reminder.toml", "subject = 'Hi'\ntext = 't'");
+        write("winback_reminder.html", "<p>\n<b>{{ nobody }}</b>");
+        assert_eq!(found("winback_reminder"), ["winback_reminder.html:2:1: html: nobody gives \"nobody\""]);
+
+        let uses =
+            |template: &str| WORKFLOWS[0].1.replacen("template = \"'winback_reminder'\"", &format!("template = \"'{template}'\""), 1);
+        let (wrong, _) = checked(&uses("winback_reminder"), &templates());
+        assert!(wrong.len() == 1 && wrong[0].contains("the template `winback_reminder` is broken: "), "{wrong:?}");
+        assert!(wrong[0].contains("winback_reminder.html:2: html: nobody gives"), "{wrong:?}");
+        write("fine.toml", "subject = '{{ subject }}'\ntext = 't'\n[inputs]\nsubject = 'x'");
+        assert_eq!(checked(&uses("fine"), &templates()).0, Vec::<String>::new(), "another is none the worse for it");
+        assert!(templates().all_sound().unwrap_err().to_string().contains("winback_reminder.html:2:1: html: nobody gives"));
     }
 }

@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 use super::command::Published;
 use super::{Gateway, read_failed, shown};
 use crate::domain::{Namespace, TenantId};
-use crate::gateway::port::{Campaigns, NameTaken};
+use crate::gateway::ReadError;
+use crate::gateway::port::{Campaigns, NameTaken, WorkflowText};
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
 use crate::segments::Problems;
@@ -102,13 +103,14 @@ impl Gateway {
         if files.is_empty() || files.len() > FILES_MAX {
             return Err(Refusal::InvalidRequest(format!("`text` or 1 to {FILES_MAX} `files` are to be published")));
         }
-        let campaigns = self.app.campaigns.clone();
+        let (campaigns, namespace, whose) = (self.app.campaigns.clone(), access.namespace.clone(), of.clone());
         // Tests may run for a while: not on a thread that serves.
-        let checked = tokio::task::spawn_blocking(move || check(&files, &*campaigns))
+        let checked = tokio::task::spawn_blocking(move || check(&files, &*campaigns, &namespace, whose.as_ref()))
             .await
-            .map_err(|error| Refusal::ReadFailed(error.to_string()))?;
-        let definitions = match checked {
-            Ok(definitions) => definitions,
+            .map_err(|error| Refusal::ReadFailed(error.to_string()))?
+            .map_err(read_failed)?;
+        let (definitions, warnings) = match checked {
+            Ok(checked) => checked,
             Err(body) => return Ok(json(StatusCode::UNPROCESSABLE_ENTITY, &body)),
         };
         let ends = self.journal_ends(&access.namespace)?;
@@ -124,7 +126,7 @@ impl Gateway {
             published,
             tests: definition.tests.len(),
         });
-        Ok(json(StatusCode::OK, &value!({ "workflows": published.collect::<Vec<_>>(), "in_force": in_force })))
+        Ok(json(StatusCode::OK, &value!({ "workflows": published.collect::<Vec<_>>(), "in_force": in_force, "warnings": warnings })))
     }
 
     /// Why a workflow was not retired: there is none, or it is somebody else's to retire.
@@ -163,19 +165,36 @@ fn heard(of: &Option<TenantId>, name: &str, digest: String) -> Published {
     Published { kind: "workflow", of: of.clone(), name: name.to_owned(), digest }
 }
 
+/// What is to be published, and what its author may want to look at again.
+type Checked = (Vec<Arc<Definition>>, Vec<Mistake>);
+
 /// Checks every file and runs its tests; all mistakes of all files at once.
-fn check(files: &[FileBody], campaigns: &dyn Campaigns) -> Result<Vec<Arc<Definition>>, serde_json::Value> {
-    let (mut definitions, mut mistakes) = (Vec::new(), Vec::new());
+fn check(
+    files: &[FileBody],
+    campaigns: &dyn Campaigns,
+    namespace: &Namespace,
+    of: Option<&TenantId>,
+) -> Result<Result<Checked, serde_json::Value>, ReadError> {
+    let (mut definitions, mut mistakes, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     for file in files {
-        let parsed = Definition::parse(&file.file, &file.text);
-        match parsed.and_then(|definition| campaigns.check(&file.file, &file.text, &definition).map(|()| definition)) {
-            Ok(definition) => definitions.push((file, Arc::new(definition))),
+        let definition = match Definition::parse(&file.file, &file.text) {
+            Ok(definition) => definition,
+            Err(problems) => {
+                mistakes.extend(mistakes_of(problems));
+                continue;
+            }
+        };
+        match campaigns.check(namespace, of, &WorkflowText { file: &file.file, text: &file.text, definition: &definition })? {
+            Ok(told) => {
+                warnings.extend(mistakes_of(told));
+                definitions.push((file, Arc::new(definition)));
+            }
             Err(problems) => mistakes.extend(mistakes_of(problems)),
         }
     }
     if !mistakes.is_empty() {
-        let message = format!("{} mistakes; nothing was published", mistakes.len());
-        return Err(value!({"code": "invalid_workflow", "message": message, "problems": mistakes}));
+        let message = format!("{} mistake{}; nothing was published", mistakes.len(), if mistakes.len() == 1 { "" } else { "s" });
+        return Ok(Err(value!({"code": "invalid_workflow", "message": message, "problems": mistakes})));
     }
     let mut failures = Vec::new();
     for (file, definition) in &definitions {
@@ -185,9 +204,9 @@ fn check(files: &[FileBody], campaigns: &dyn Campaigns) -> Result<Vec<Arc<Defini
     }
     if !failures.is_empty() {
         let message = format!("{} tests failed; nothing was published", failures.len());
-        return Err(value!({"code": "tests_failed", "message": message, "problems": failures}));
+        return Ok(Err(value!({"code": "tests_failed", "message": message, "problems": failures})));
     }
-    Ok(definitions.into_iter().map(|(_, definition)| definition).collect())
+    Ok(Ok((definitions.into_iter().map(|(_, definition)| definition).collect(), warnings)))
 }
 
 pub(super) fn mistakes_of(problems: Problems) -> impl Iterator<Item = Mistake> {

@@ -6,6 +6,7 @@
 mod entry;
 mod graph;
 mod node;
+mod warnings;
 mod words;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 use toml::Spanned;
 
+pub use self::warnings::warnings;
 use self::words::Words;
 use super::cases;
 use super::definition::{Definition, Goal, Kind, Node, NodeIx};
