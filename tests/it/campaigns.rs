@@ -1,8 +1,5 @@
 //! A campaign on a real process, by its command line and the page that people get: published, started, asked about, decided once.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
 use flywheel::channels::link::{Keys, Kind, Link};
 use flywheel::domain::Millis;
 use flywheel::permit::EffectKey;
@@ -10,57 +7,16 @@ use serde_json::{Value, json};
 
 use crate::http_campaigns::ASKS;
 use crate::http_mailed::hidden_in;
-use crate::running::{Server, flywheel, output_of};
+use crate::place::{Place, until};
 
-/// Longer than any read model takes, on any machine that runs tests.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Place {
-    dir: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        std::fs::write(dir.path().join("flywheel.toml"), "").expect("the folder is writable");
-        Self { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        std::fs::write(self.path(name), text).expect("the folder is writable");
-        self.path(name).to_str().expect("a path of text").to_owned()
-    }
-
-    fn run(&self, args: &[&str]) -> (i32, String) {
-        let output = flywheel(&self.path("data"), &self.path("flywheel.toml"), args);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.code().expect("no signal"), text)
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        let all: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
-        let text = output_of(&self.path("data"), &self.path("flywheel.toml"), &all);
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed {text:?}: {error}"))
-    }
-
-    /// The open approvals, once there are so many in the read model.
-    fn approvals(&self, count: usize) -> Vec<Value> {
-        let begun = Instant::now();
-        loop {
-            let (code, text) = self.run(&["workflow", "approvals", "--json"]);
-            let open = if code == 0 { serde_json::from_str::<Value>(&text).unwrap_or_default() } else { Value::Null };
-            let open = open["approvals"].as_array().cloned().unwrap_or_default();
-            if open.len() == count {
-                return open;
-            }
-            assert!(begun.elapsed() < PATIENCE, "there are no {count} approvals: {text}");
-            std::thread::yield_now();
-        }
-    }
+/// The open approvals, once there are so many in the read model.
+fn approvals(place: &Place, count: usize) -> Vec<Value> {
+    until(|| {
+        let (code, text) = place.run(&["workflow", "approvals", "--json"]);
+        let open = if code == 0 { serde_json::from_str::<Value>(&text).unwrap_or_default() } else { Value::Null };
+        let open = open["approvals"].as_array().cloned().unwrap_or_default();
+        if open.len() == count { Ok(open) } else { Err(format!("there are no {count} approvals: {text}")) }
+    })
 }
 
 async fn page(method: &str, url: &str, body: &str) -> (u16, String) {
@@ -74,7 +30,7 @@ async fn page(method: &str, url: &str, body: &str) -> (u16, String) {
 fn a_campaign_is_published_started_decided_once_and_held_against_a_change_of_it() {
     let place = Place::new();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let server = Server::start(&place.path("data"), &place.path("flywheel.toml"));
+    let server = place.start();
     let file = place.file("asks.toml", ASKS);
     let (code, text) = place.run(&["workflow", "publish", &file]);
     assert!(code == 0 && text.contains("asks published, 1 tests passed"), "{code} {text}");
@@ -89,7 +45,7 @@ fn a_campaign_is_published_started_decided_once_and_held_against_a_change_of_it(
     };
     let (ann, bob) = (start("ann"), start("bob"));
     assert_eq!((ann["status"].as_str(), start("ann")["status"].as_str()), (Some("started"), Some("already_started")));
-    let open = place.approvals(2);
+    let open = approvals(&place, 2);
     let link_of = |run: &Value| {
         let one = open.iter().find(|one| one["run"] == run["run"]).expect("asked");
         one["link"].as_str().expect("a link").to_owned()
@@ -103,7 +59,7 @@ fn a_campaign_is_published_started_decided_once_and_held_against_a_change_of_it(
     let form = hidden_in(&shown);
     let (status, said) = runtime.block_on(page("POST", &link, &format!("{form}&decision=approve&by=Bo")));
     assert!(status == 200 && said.contains("You approved it"), "{status} {said}");
-    place.approvals(1);
+    approvals(&place, 1);
     let (status, said) = runtime.block_on(page("POST", &link, &format!("{form}&decision=reject&by=Al")));
     assert!(status == 409 && said.contains("Bo (by the link of marketing) approved it"), "{status} {said}");
     let run = ann["run"].as_str().expect("an id");
@@ -115,15 +71,11 @@ fn a_campaign_is_published_started_decided_once_and_held_against_a_change_of_it(
     assert!(code == 0 && text.contains("rejected"), "{code} {text}");
     let (code, text) = place.run(&["workflow", "signal", run, "go", "--with", "{\"n\":1}"]);
     assert!(code == 0 && text.contains("matched") && text.contains("run ended completed"), "{code} {text}");
-    place.approvals(0);
-    let begun = Instant::now();
-    loop {
+    approvals(&place, 0);
+    until(|| {
         let (code, text) = place.run(&["workflow", "cancel", run]);
-        if code == 1 && text.contains("the run has ended: completed") {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{code} {text}");
-    }
+        if code == 1 && text.contains("the run has ended: completed") { Ok(()) } else { Err(format!("{code} {text}")) }
+    });
     assert_eq!(place.run(&["workflow", "cancel", &"7".repeat(32)]).0, 3);
 
     // What happened, held against the same and against another definition; from the folder and from a file.
@@ -173,7 +125,7 @@ kind = "exit"
 fn a_run_knows_the_same_of_the_person_by_whichever_road_it_begins() {
     let place = Place::new();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let server = Server::start(&place.path("data"), &place.path("flywheel.toml"));
+    let server = place.start();
     let file = place.file("regulars.toml", REGULARS);
     let (code, text) = place.run(&["workflow", "publish", &file]);
     assert!(code == 0 && text.contains("regulars published"), "{code} {text}");
@@ -203,12 +155,12 @@ fn a_run_knows_the_same_of_the_person_by_whichever_road_it_begins() {
 fn pages_go_by_what_was_decided_and_said() {
     let place = Place::new();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let server = Server::start(&place.path("data"), &place.path("flywheel.toml"));
+    let server = place.start();
     let file = place.file("asks.toml", ASKS);
     assert_eq!(place.run(&["workflow", "publish", &file]).0, 0);
     let begun = place.json(&["workflow", "start", "asks", "--user", "ann", "--input", r#"{"subject":"Hi","body":"x"}"#]);
     let run = begun["run"].as_str().expect("an id");
-    let open = place.approvals(1);
+    let open = approvals(&place, 1);
     let link = open[0]["link"].as_str().expect("a link");
     let (status, asked) = runtime.block_on(page("GET", link, ""));
     assert!(status == 200 && asked.contains("Your approval is asked for"), "{status} {asked}");
@@ -216,7 +168,7 @@ fn pages_go_by_what_was_decided_and_said() {
     let (code, text) = place.run(&["workflow", "approve", run, "--question", &format!("1.{}", "0".repeat(32))]);
     assert!(code == 1 && text.contains("asked anew"), "{code} {text}");
     assert_eq!(place.run(&["workflow", "cancel", run, "--by", "kim"]).0, 0);
-    place.approvals(0);
+    approvals(&place, 0);
     let (status, over) = runtime.block_on(page("GET", link, ""));
     assert!(status == 200 && over.contains("This is no longer asked") && !over.contains("<form"), "{status} {over}");
     let (status, over) = runtime.block_on(page("POST", link, &format!("{}&decision=approve", hidden_in(&asked))));
@@ -227,7 +179,7 @@ fn pages_go_by_what_was_decided_and_said() {
     let sent = reqwest::Client::new().post(format!("{}/v1/identify", server.url)).basic_auth("development", Some("")).body(body).send();
     assert!(runtime.block_on(sent).expect("answers").status().is_success());
     assert_eq!(place.run(&["wait"]).0, 0);
-    let key = std::fs::read_to_string(place.path("data").join("link.key")).expect("the folder's own key");
+    let key = std::fs::read_to_string(place.data().join("link.key")).expect("the folder's own key");
     let keys = Keys::new("own", [("own".to_owned(), key.trim().as_bytes().to_vec())]).expect("a key");
     let link = Link {
         kind: Kind::Preferences,
@@ -260,9 +212,9 @@ fn a_tenants_workflow_is_not_the_other_tenants_on_a_real_server_either() {
              [[api_keys]]\napi_key = \"k-{tenant}\"\ntenant = \"{tenant}\"\nnamespace = \"main\"\n"
         )
     };
-    place.file("flywheel.toml", &(key("acme") + &key("other")));
+    place.configure(&(key("acme") + &key("other")));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let server = Server::start(&place.path("data"), &place.path("flywheel.toml"));
+    let server = place.start();
     let names = |key: &'static str| {
         let request = reqwest::Client::new().get(format!("{}/api/v1/workflows", server.url)).bearer_auth(key);
         let listed: Value = runtime.block_on(async { request.send().await.expect("answers").json().await.expect("JSON") });

@@ -1,42 +1,9 @@
 //! The command line on a real process: what changes the log works with a server and without, and every way to fail has its exit code.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::place::Place;
 use crate::running::{Server, flywheel, output_of, query_one, unread};
-
-struct Place {
-    dir: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        std::fs::write(dir.path().join("flywheel.toml"), "").expect("the folder is writable");
-        Self { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn config(&self) -> PathBuf {
-        self.path("flywheel.toml")
-    }
-
-    fn run(&self, data: &Path, args: &[&str]) -> (i32, String) {
-        let output = flywheel(data, &self.config(), args);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.code().expect("no signal"), text)
-    }
-
-    /// Sends lines of NDJSON to the server on `data` and waits until they are in the read models.
-    fn send(&self, data: &Path, lines: &str) {
-        let file = self.path("events.ndjson");
-        std::fs::write(&file, lines).expect("the folder is writable");
-        output_of(data, &self.config(), &["send", file.to_str().expect("a path of text")]);
-        output_of(data, &self.config(), &["wait"]);
-    }
-}
 
 const GOOD: &str = r#"{"type":"track","messageId":"good","userId":"ada","event":"Order Completed","properties":{"total":5}}"#;
 const BAD: &str = r#"{"type":"track","messageId":"bad","userId":"ada"}"#;
@@ -44,29 +11,28 @@ const BAD: &str = r#"{"type":"track","messageId":"bad","userId":"ada"}"#;
 #[test]
 fn the_log_is_changed_through_a_server_and_without_one() {
     let place = Place::new();
-    let data = place.path("data");
-    let server = Server::start(&data, &place.config());
-    place.send(&data, &format!("{GOOD}\n{GOOD}\n{BAD}\n"));
+    let server = place.start();
+    place.send(&format!("{GOOD}\n{GOOD}\n{BAD}\n"));
     for (message, said) in [("good", "duplicate"), ("good", "applied"), ("bad", "missing_field")] {
-        let (code, trace) = place.run(&data, &["trace", message]);
+        let (code, trace) = place.run(&["trace", message]);
         assert!(code == 0 && trace.contains(said), "{trace}");
     }
     // Through the server: sent once, and not again.
-    let redriven = output_of(&data, &place.config(), &["dead-letter", "redrive", "--json"]);
+    let redriven = place.done(&["dead-letter", "redrive", "--json"]);
     assert!(redriven.contains("\"sent\": 1"), "{redriven}");
-    output_of(&data, &place.config(), &["wait"]);
-    let letters = query_one(&data, &place.config(), "main", "SELECT count(*) FROM dead_letters WHERE message_id = 'bad'");
+    place.done(&["wait"]);
+    let letters = place.query_one("SELECT count(*) FROM dead_letters WHERE message_id = 'bad'");
     assert_eq!(letters, 2, "refused for the same reason a second time");
     let export = place.path("intake.ndjson");
     let export = export.to_str().expect("a path of text");
-    output_of(&data, &place.config(), &["topic", "export", "main.intake", "-o", export]);
-    output_of(&data, &place.config(), &["topic", "import", "main.intake", export]);
-    output_of(&data, &place.config(), &["wait"]);
-    assert_eq!(query_one(&data, &place.config(), "main", "SELECT count(*) FROM events"), 1, "intake recognises what it had");
+    place.done(&["topic", "export", "main.intake", "-o", export]);
+    place.done(&["topic", "import", "main.intake", export]);
+    place.done(&["wait"]);
+    assert_eq!(place.query_one("SELECT count(*) FROM events"), 1, "intake recognises what it had");
     server.stop();
     // And directly, when none runs.
     let place_of = |column: &str| {
-        let listed = output_of(&data, &place.config(), &["dead-letter", "list", "--json", "--limit", "1"]);
+        let listed = place.done(&["dead-letter", "list", "--json", "--limit", "1"]);
         let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
         listed[0][column].as_str().expect("a place").to_owned()
     };
@@ -80,35 +46,35 @@ fn the_log_is_changed_through_a_server_and_without_one() {
         (["--at", position.as_str()], 1),
         (["--at", "intake/0/999999"], 0),
     ] {
-        let said = output_of(&data, &place.config(), &[&["dead-letter", "redrive", "--dry-run", "--json"], &chosen[..]].concat());
+        let said = place.done(&[&["dead-letter", "redrive", "--dry-run", "--json"], &chosen[..]].concat());
         assert!(said.contains(&format!("\"sent\": {sent}")), "{chosen:?}: {said}");
     }
-    assert!(place.run(&data, &["dead-letter", "redrive", "--at", "somewhere"]).1.contains("is no place"));
-    let (code, said) = place.run(&data, &["dead-letter", "redrive"]);
+    assert!(place.run(&["dead-letter", "redrive", "--at", "somewhere"]).1.contains("is no place"));
+    let (code, said) = place.run(&["dead-letter", "redrive"]);
     assert!(code == 0, "{said}");
-    let (code, said) = place.run(&data, &["topic", "import", "main.intake", export]);
+    let (code, said) = place.run(&["topic", "import", "main.intake", export]);
     assert!(code == 0 && said.contains("records appended"), "{said}");
-    let (code, said) = place.run(&data, &["trace", "good"]);
+    let (code, said) = place.run(&["trace", "good"]);
     assert!(code == 0 && said.contains("waiting to be folded") && said.contains("in the profile of u:ada"), "{said}");
 }
 
 #[test]
 fn what_is_acknowledged_and_not_folded_yet_is_waiting_and_not_missing() {
     let place = Place::new();
-    let (data, other) = (place.path("data"), place.path("other"));
-    let server = Server::start(&data, &place.config());
-    place.send(&data, &format!("{GOOD}\n"));
+    let other = place.path("other");
+    let server = place.start();
+    place.send(&format!("{GOOD}\n"));
     let export = place.path("intake.ndjson");
     let export = export.to_str().expect("a path of text");
-    output_of(&data, &place.config(), &["topic", "export", "main.intake", "-o", export]);
+    place.done(&["topic", "export", "main.intake", "-o", export]);
     server.stop();
     Server::start(&other, &place.config()).stop();
     output_of(&other, &place.config(), &["topic", "import", "main.intake", export]);
     for what in ["good", "ada", "u:ada"] {
-        let (code, said) = place.run(&other, &["trace", what]);
+        let (code, said) = place.run_on(&other, &["trace", what]);
         assert!(code == 0 && said.contains("waiting to be folded") && said.contains("intake/"), "{what}: {said}");
     }
-    assert_eq!(place.run(&other, &["trace", "good", "--tenant", "other"]).0, 3);
+    assert_eq!(place.run_on(&other, &["trace", "good", "--tenant", "other"]).0, 3);
     let server = Server::start(&other, &place.config());
     output_of(&other, &place.config(), &["wait"]);
     let said = output_of(&other, &place.config(), &["trace", "good"]);
@@ -120,7 +86,7 @@ fn what_is_acknowledged_and_not_folded_yet_is_waiting_and_not_missing() {
 fn the_admin_api_asks_for_the_token_before_it_reads() {
     use std::io::{Read, Write};
     let place = Place::new();
-    let server = Server::start(&place.path("data"), &place.config());
+    let server = place.start();
     let address = server.url.trim_start_matches("http://").to_owned();
     for token in ["", "Authorization: Bearer wrong\r\n"] {
         let mut stream = std::net::TcpStream::connect(&address).expect("listens");
@@ -139,18 +105,16 @@ fn event_time_is_not_overridden_by_a_slip() {
     let place = Place::new();
     let namespace = "[[namespaces]]\nname = \"past\"\nclock = \"event\"\n";
     let source = "[[sources]]\nname = \"s\"\nwrite_key = \"wk\"\ntenant = \"default\"\nnamespace = \"past\"\n";
-    std::fs::write(place.config(), format!("{namespace}{source}")).expect("the folder is writable");
-    let data = place.path("data");
-    let server = Server::start(&data, &place.config());
-    let state = |to: &str, more: &[&str]| {
-        place.run(&data, &[&["time", "override", "--namespace", "past", "--partition", "0", "--to", to], more].concat())
-    };
+    place.configure(&format!("{namespace}{source}"));
+    let server = place.start();
+    let state =
+        |to: &str, more: &[&str]| place.run(&[&["time", "override", "--namespace", "past", "--partition", "0", "--to", to], more].concat());
     assert!(state("2024-05-01T00:00:00Z", &[]).1.contains("there is no event"));
     let file = place.path("events.ndjson");
     let event = GOOD.replacen('{', r#"{"timestamp":"2024-04-20T00:00:00Z","#, 1);
     std::fs::write(&file, event + "\n").expect("the folder is writable");
-    output_of(&data, &place.config(), &["send", file.to_str().expect("a path of text"), "--write-key", "wk"]);
-    output_of(&data, &place.config(), &["wait", "--namespace", "past"]);
+    place.done(&["send", file.to_str().expect("a path of text"), "--write-key", "wk"]);
+    place.done(&["wait", "--namespace", "past"]);
     assert_eq!(state("2024-05-01T00:00:00Z", &[]).0, 0);
     let (code, said) = state("9999-01-01T00:00:00Z", &[]);
     assert!(code == 1 && said.contains("2024-04-20"), "{said}");
@@ -161,11 +125,11 @@ fn event_time_is_not_overridden_by_a_slip() {
 #[test]
 fn a_restored_folder_is_waited_for_and_says_the_same() {
     let place = Place::new();
-    let data = place.path("data");
-    let server = Server::start(&data, &place.config());
-    place.send(&data, &format!("{GOOD}\n"));
+    let data = place.data();
+    let server = place.start();
+    place.send(&format!("{GOOD}\n"));
     let copy = place.path("copy");
-    output_of(&data, &place.config(), &["backup", copy.to_str().expect("a path of text")]);
+    place.done(&["backup", copy.to_str().expect("a path of text")]);
     let digest = |data: &Path| output_of(data, &place.config(), &["replay", "--digest", "--json"]);
     let before = digest(&data);
     server.stop();
@@ -180,21 +144,20 @@ fn a_restored_folder_is_waited_for_and_says_the_same() {
     assert!(release().contains(r#""main""#), "a copy's time is held");
     assert!(!release().contains(r#""main""#), "but once");
     server.stop();
-    assert!(!output_of(&data, &place.config(), &["time", "release", "--json"]).contains(r#""main""#), "the original's never was");
+    assert!(!place.done(&["time", "release", "--json"]).contains(r#""main""#), "the original's never was");
 }
 
 #[test]
 fn an_operator_can_state_the_time_of_an_intake_partition_that_has_stopped() {
     let place = Place::new();
-    let data = place.path("data");
-    let server = Server::start(&data, &place.config());
-    place.send(&data, &format!("{GOOD}\n"));
-    let state = |partition: &str, to: &str| place.run(&data, &["time", "override", "--partition", partition, "--to", to]);
+    let server = place.start();
+    place.send(&format!("{GOOD}\n"));
+    let state = |partition: &str, to: &str| place.run(&["time", "override", "--partition", partition, "--to", to]);
     assert_eq!(state("0", "2024-05-01T00:00:00Z").0, 0);
     assert_eq!(state("99", "2024-05-01T00:00:00Z").0, 3);
     assert!(state("0", "2999-05-01T00:00:00Z").1.contains("has not come yet"));
     assert!(state("0", "yesterday").1.contains("RFC 3339"));
-    let told = output_of(&data, &place.config(), &["topic", "export", "main.events"]);
+    let told = place.done(&["topic", "export", "main.events"]);
     assert_eq!(told.matches("\"by_operator\":true").count(), 4, "one to every partition of events: {told}");
     server.stop();
 }
@@ -221,31 +184,31 @@ fn damage(data: &Path, what: &[u8]) -> usize {
 #[test]
 fn a_person_whose_profile_lay_in_a_declared_hole_is_in_sql_again_without_doing_anything() {
     let place = Place::new();
-    let data = place.path("data");
-    let server = Server::start(&data, &place.config());
-    place.send(&data, &format!("{GOOD}\n"));
+    let data = place.data();
+    let server = place.start();
+    place.send(&format!("{GOOD}\n"));
     server.stop();
     // Only profiles name a score's model.
     assert!(damage(&data, b"churn-own-pauses") > 0);
-    assert_eq!(place.run(&data, &["doctor"]).0, 4);
-    let (code, said) = place.run(&data, &["doctor", "--declare-holes"]);
+    assert_eq!(place.run(&["doctor"]).0, 4);
+    let (code, said) = place.run(&["doctor", "--declare-holes"]);
     assert!(code == 0 && said.contains("incarnation 2"), "{said}");
-    let server = Server::start(&data, &place.config());
+    let server = place.start();
     let people = || {
-        output_of(&data, &place.config(), &["wait"]);
-        query_one(&data, &place.config(), "main", "SELECT count(*) FROM profiles WHERE user_id = 'ada' AND orders = 1")
+        place.done(&["wait"]);
+        place.query_one("SELECT count(*) FROM profiles WHERE user_id = 'ada' AND orders = 1")
     };
     // Waiting ends when the folds are done; the profile is written just after.
-    assert!((0..100).any(|_| people() == 1), "{}", crate::running::stderr_of(&data));
+    assert!((0..100).any(|_| people() == 1), "{}", place.said());
     server.stop();
 }
 
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let place = Place::new();
-    let data = place.path("data");
-    let server = Server::start(&data, &place.config());
-    place.send(&data, &format!("{GOOD}\n"));
+    let data = place.data();
+    let server = place.start();
+    place.send(&format!("{GOOD}\n"));
     let cases: &[&[&str]] = &[
         &["profile", "ada"],
         &["profile", "ada", "--json"],
@@ -273,18 +236,18 @@ fn the_only_tenant_is_meant_and_several_are_named() {
     let place = Place::new();
     let source =
         |tenant: &str| format!("[[sources]]\nname = \"{tenant}\"\nwrite_key = \"{tenant}\"\ntenant = \"{tenant}\"\nnamespace = \"main\"\n");
-    std::fs::write(place.config(), source("acme")).expect("the folder is writable");
-    let data = place.path("data");
-    let server = Server::start(&data, &place.config());
+    place.configure(&source("acme"));
+    let data = place.data();
+    let server = place.start();
     let file = place.path("events.ndjson");
     let tied = r#"{"type":"identify","messageId":"tie","userId":"ada","anonymousId":"dev-1"}"#;
     let device = r#"{"type":"page","messageId":"lone","anonymousId":"dev-2"}"#;
     std::fs::write(&file, format!("{GOOD}\n{tied}\n{device}\n")).expect("the folder is writable");
-    output_of(&data, &place.config(), &["send", file.to_str().expect("a path of text"), "--write-key", "acme"]);
-    output_of(&data, &place.config(), &["wait"]);
+    place.done(&["send", file.to_str().expect("a path of text"), "--write-key", "acme"]);
+    place.done(&["wait"]);
     let check = |cases: &[(&[&str], i32, &str)]| {
         for (args, code, said) in cases {
-            let (got, text) = place.run(&data, args);
+            let (got, text) = place.run(args);
             assert!(got == *code && text.contains(said), "{args:?}: {got}: {text}");
         }
     };
@@ -302,7 +265,7 @@ fn the_only_tenant_is_meant_and_several_are_named() {
     let said = flywheel(&data, &place.config(), &["query", "SELECT 1"]).stderr;
     assert!(said.is_empty(), "a server at work is not behind: {}", String::from_utf8_lossy(&said));
     server.stop();
-    std::fs::write(place.config(), source("acme") + &source("other")).expect("the folder is writable");
+    place.configure(&(source("acme") + &source("other")));
     check(&[
         (&["profile", "ada"], 2, "acme, other"),
         (&["profile", "ada", "--tenant", "acme"], 0, "Order Completed"),
@@ -314,14 +277,13 @@ fn the_only_tenant_is_meant_and_several_are_named() {
 #[test]
 fn equal_rows_are_kept_and_a_file_sent_again_is_recognised() {
     let place = Place::new();
-    let data = place.path("data");
-    let server = Server::start(&data, &place.config());
+    let server = place.start();
     let file = place.path("orders.csv");
     let send = || {
         let args = ["send", file.to_str().expect("a path of text"), "--map", "userId=who", "--map", "event='Order Completed'"];
-        let done = place.run(&data, &args);
-        output_of(&data, &place.config(), &["wait"]);
-        (done, query_one(&data, &place.config(), "main", "SELECT count(*) FROM events"))
+        let done = place.run(&args);
+        place.done(&["wait"]);
+        (done, place.query_one("SELECT count(*) FROM events"))
     };
     // The third row is of nobody: what came before it is sent all the same, and the message says so.
     std::fs::write(&file, "who,total\nada,5\nada,5\n,7\n").expect("the folder is writable");
@@ -340,14 +302,13 @@ fn equal_rows_are_kept_and_a_file_sent_again_is_recognised() {
 #[test]
 fn exit_codes_say_what_kind_of_failure_it_was() {
     let place = Place::new();
-    let data = place.path("data");
-    assert_eq!(place.run(&data, &["topic", "list"]).0, 3, "no folder yet");
-    let server = Server::start(&data, &place.config());
-    place.send(&data, &format!("{GOOD}\n"));
+    assert_eq!(place.run(&["topic", "list"]).0, 3, "no folder yet");
+    let server = place.start();
+    place.send(&format!("{GOOD}\n"));
     let (broken, copy, taken) = (place.path("broken.toml"), place.path("copy"), server.url.trim_start_matches("http://"));
     std::fs::write(&broken, "[topology]\nname = 1\n").expect("the folder is writable");
     let (broken, copy) = (broken.to_str().expect("a path of text"), copy.to_str().expect("a path of text"));
-    output_of(&data, &place.config(), &["backup", copy]);
+    place.done(&["backup", copy]);
     let cases: &[(&[&str], i32, &str)] = &[
         (&["topology", "test"], 0, "spine"),
         (&["nosuch"], 2, "unrecognized"),
@@ -376,7 +337,7 @@ fn exit_codes_say_what_kind_of_failure_it_was() {
         (&["backup", copy], 1, "does not exist yet"),
     ];
     for (args, code, said) in cases {
-        let (got, text) = place.run(&data, args);
+        let (got, text) = place.run(args);
         assert!(got == *code && text.contains(said), "{args:?}: {got}: {text}");
     }
     let elsewhere = place.path("elsewhere");
@@ -387,7 +348,7 @@ fn exit_codes_say_what_kind_of_failure_it_was() {
         (&["up", "--listen", taken], 1, "--listen"),
     ];
     for (args, code, said) in cases {
-        let (got, text) = place.run(&elsewhere, args);
+        let (got, text) = place.run_on(&elsewhere, args);
         assert!(got == *code && text.contains(said), "{args:?}: {got}: {text}");
     }
     server.stop();

@@ -2,20 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flywheel::app::{Engine, Plan};
 use flywheel::config::Config;
 use flywheel::domain::{Millis, Namespace, Offset, Subject, TenantId, partition_of};
 use flywheel::engine::effects::WorkerOptions;
-use flywheel::log::{BatchBuilder, LogReader, LogWriter, TopicPartition, Transaction};
+use flywheel::log::{BatchBuilder, LogReader, LogWriter, Record, TopicPartition, Transaction};
 use flywheel::schema;
 use flywheel::schema::records::{Command, CommandsRecord, JournalRecord};
 use flywheel::stream::{NamespaceClock, Partitions, Topic, Topics, topology};
 use flywheel::workflow::{Definition, Fact, Input, What};
 use serde_json::json;
 
+use crate::place::until;
 use crate::running::{flywheel, output_of};
 
 /// Five agents, one after the other.
@@ -126,21 +127,39 @@ fn key(id: &str) -> Bytes {
 impl Shop {
     /// Until new entries go to the workflow, in every partition.
     fn wait_in_force(&self) {
-        for id in self.topics.partitions(Topic::Journal) {
-            let (mut from, begun) = (Offset(0), Instant::now());
-            loop {
-                assert!(begun.elapsed() < Duration::from_secs(30), "the workflow is not in force");
-                let fetched = self.engine.log.fetch(id, from, 1 << 20).unwrap();
-                let is_it = |value: Option<&[u8]>| {
-                    let decoded = schema::decode::<JournalRecord<'_>>(value.unwrap()).unwrap();
-                    matches!(decoded, JournalRecord::Activated(activated) if activated.kind == "workflow")
-                };
-                if fetched.records().any(|record| is_it(record.value)) {
-                    break;
-                }
-                from = fetched.next;
-                self.engine.log.wait(&[(id, from)], Duration::from_millis(100)).unwrap();
+        let is_it = |record: &Record| {
+            let decoded = schema::decode::<JournalRecord<'_>>(record.value.as_deref().unwrap()).unwrap();
+            matches!(decoded, JournalRecord::Activated(activated) if activated.kind == "workflow")
+        };
+        self.until_journal(|| {
+            let everywhere = self.topics.partitions(Topic::Journal).all(|id| self.records(id).iter().any(is_it));
+            if everywhere { Ok(()) } else { Err("the workflow is not in force".to_owned()) }
+        });
+    }
+
+    /// Looks again whenever the journal has grown.
+    #[track_caller]
+    fn until_journal<T>(&self, look: impl Fn() -> Result<T, String>) -> T {
+        until(|| {
+            let ends: Vec<(TopicPartition, Offset)> =
+                self.topics.partitions(Topic::Journal).map(|id| (id, self.engine.log.watermarks(id).unwrap().end)).collect();
+            let looked = look();
+            if looked.is_err() {
+                self.engine.log.wait(&ends, Duration::from_millis(100)).unwrap();
             }
+            looked
+        })
+    }
+
+    fn records(&self, id: TopicPartition) -> Vec<Record> {
+        let (mut records, mut from) = (Vec::new(), Offset(0));
+        loop {
+            let fetched = self.engine.log.fetch(id, from, 1 << 20).unwrap();
+            if fetched.next == from {
+                return records;
+            }
+            records.extend(fetched.records().map(|record| record.to_owned()));
+            from = fetched.next;
         }
     }
 
@@ -160,40 +179,22 @@ impl Shop {
     }
 
     fn facts(&self) -> Vec<(Bytes, Fact)> {
-        let mut facts = Vec::new();
-        for id in self.topics.partitions(Topic::Journal) {
-            let mut from = Offset(0);
-            loop {
-                let fetched = self.engine.log.fetch(id, from, 1 << 20).unwrap();
-                if fetched.next == from {
-                    break;
-                }
-                for record in fetched.records() {
-                    if let JournalRecord::Fact(fact) = schema::decode(record.value.unwrap()).unwrap() {
-                        let key = Bytes::copy_from_slice(record.key);
-                        facts.push((key, Fact::from_parts(Millis(fact.at), fact.run, fact.body).unwrap()));
-                    }
-                }
-                from = fetched.next;
-            }
-        }
-        facts
+        let records = self.topics.partitions(Topic::Journal).flat_map(|id| self.records(id));
+        let fact = |record: Record| match schema::decode(record.value.as_deref().unwrap()).unwrap() {
+            JournalRecord::Fact(fact) => Some((record.key.clone(), Fact::from_parts(Millis(fact.at), fact.run, fact.body).unwrap())),
+            _ => None,
+        };
+        records.filter_map(fact).collect()
     }
 
     /// Waits until so many facts are such.
     #[track_caller]
     fn until(&self, count: usize, is: impl Fn(&What) -> bool) -> Vec<(Bytes, Fact)> {
-        let begun = Instant::now();
-        loop {
-            let ends: Vec<(TopicPartition, Offset)> =
-                self.topics.partitions(Topic::Journal).map(|id| (id, self.engine.log.watermarks(id).unwrap().end)).collect();
+        self.until_journal(|| {
             let facts = self.facts();
-            if facts.iter().filter(|(_, fact)| is(&fact.what)).count() >= count {
-                return facts;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(30), "{count} such facts, have {facts:#?}");
-            self.engine.log.wait(&ends, Duration::from_millis(100)).unwrap();
-        }
+            let such = facts.iter().filter(|(_, fact)| is(&fact.what)).count();
+            if such >= count { Ok(facts) } else { Err(format!("{count} such facts, have {facts:#?}")) }
+        })
     }
 }
 

@@ -20,6 +20,7 @@ mod late;
 mod log_contract;
 mod log_model;
 mod log_sim;
+mod place;
 mod policies;
 mod running;
 mod spine;

@@ -20,6 +20,7 @@ use flywheel::workflow::{Input, Outcome};
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Value as Json, json};
 
+use crate::place::until;
 use crate::running::{Server, output_of, query_one, stderr_of};
 
 const KILLS: usize = 20;
@@ -168,15 +169,11 @@ fn twenty_kills_lose_no_run_and_repeat_only_what_had_no_result_on_record() {
     }
     outside.wait_for(started * CALLS, &data);
     let ended = "SELECT count(*) FROM workflow_runs WHERE status = 'completed' AND outcome = 'done'";
-    let until = Instant::now() + AT_MOST;
-    loop {
+    until(|| {
         output_of(&data, &config, &["wait"]);
         let count = query_one(&data, &config, "main", ended);
-        if count == started {
-            break;
-        }
-        assert!(Instant::now() < until, "{count} of {started} runs have ended: {}", stderr_of(&data));
-    }
+        if count == started { Ok(()) } else { Err(format!("{count} of {started} runs have ended: {}", stderr_of(&data))) }
+    });
     let count = |sql: &str| query_one(&data, &config, "main", sql).as_u64().expect("a count") as usize;
     assert_eq!(count("SELECT count(*) FROM workflow_runs"), started, "each start is one run");
     assert_eq!(count("SELECT count(*) FROM workflow_effects WHERE status = 'done'"), started * EFFECTS);

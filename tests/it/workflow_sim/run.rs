@@ -373,15 +373,12 @@ impl Life {
     fn send(&mut self, who: &str, mut body: serde_json::Value) {
         self.sent += 1;
         let id = format!("m{}", self.sent);
-        let subject = match who.strip_prefix("a:") {
-            Some(anonymous) => Who::anonymous(anonymous),
-            None => Who::user(who),
-        };
+        let subject = Who::person(who);
         body["messageId"] = json!(id);
         body["timestamp"] = json!(self.now().to_rfc3339());
-        match who.strip_prefix("a:") {
-            Some(anonymous) => body["anonymousId"] = json!(anonymous),
-            None => body["userId"] = json!(who),
+        match &subject {
+            Who::Anonymous(id) => body["anonymousId"] = json!(id),
+            Who::User(id) | Who::Address(id) => body["userId"] = json!(id),
         }
         let topics = self.topics.clone().expect("open");
         let key = subject.key(&tenant());
