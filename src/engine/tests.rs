@@ -105,12 +105,18 @@ impl World {
             .collect()
     }
 
+    fn facts(&self) -> Vec<(Bytes, Fact)> {
+        let fact = |(key, value): (Bytes, Bytes)| match schema::decode(&value).unwrap() {
+            JournalRecord::Fact(fact) => Some((key, Fact::from_parts(Millis(fact.at), fact.run, fact.body).unwrap())),
+            _ => None,
+        };
+        self.values(Topic::Journal).into_iter().filter_map(fact).collect()
+    }
+
     /// Who was paused by isolation, and how many runs have ended.
     fn outcome(&self) -> (Vec<String>, usize) {
         let (mut paused, mut ended) = (Vec::new(), 0);
-        for (key, value) in self.values(Topic::Journal) {
-            let JournalRecord::Fact(fact) = schema::decode(&value).unwrap() else { continue };
-            let fact = Fact::from_parts(Millis(fact.at), fact.run, fact.body).unwrap();
+        for (key, fact) in self.facts() {
             match fact.what {
                 What::RunPaused { by, .. } if by == "isolation" => paused.push(String::from_utf8_lossy(&key[7..]).into_owned()),
                 What::RunEnded { .. } => ended += 1,
@@ -319,9 +325,8 @@ impl World {
     /// Everyone's state, as the journal tells it.
     fn states(&self) -> std::collections::BTreeMap<Bytes, Subject> {
         let mut states = std::collections::BTreeMap::<Bytes, Subject>::new();
-        for (key, value) in self.values(Topic::Journal) {
-            let JournalRecord::Fact(fact) = schema::decode(&value).unwrap() else { continue };
-            evolve(states.entry(key).or_default(), &Fact::from_parts(Millis(fact.at), fact.run, fact.body).unwrap());
+        for (key, fact) in self.facts() {
+            evolve(states.entry(key).or_default(), &fact);
         }
         states
     }

@@ -1,5 +1,6 @@
 //! A running executor on a log in memory, with facts written by hand.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -265,11 +266,7 @@ fn what_waits_is_on_disk_and_is_read_when_its_turn_comes() {
     for other in &others {
         world.facts(*other, &[other.requested(), other.minted(1)]);
     }
-    let begun = Instant::now();
-    while executor.status().pending < 41 || executor.status().request_bytes > 1_000 {
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", executor.status());
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
+    until(|| executor.status().pending >= 41 && executor.status().request_bytes <= 1_000, || executor.status());
     let commands = world.until(41);
     let done = |effect: &Effect| {
         let is_it =
@@ -290,11 +287,7 @@ fn after_a_restart_what_was_only_on_disk_is_performed() {
     world.facts(stuck, &[stuck.requested(), stuck.minted(1)]);
     world.facts(waiting, &[waiting.requested(), waiting.minted(1)]);
     world.facts(mail, &[mail.requested(), mail.minted(1), mail.started(1, &gone), mail.granted(1, &gone)]);
-    let begun = Instant::now();
-    while executor.status().pending < 3 {
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", executor.status());
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
+    until(|| executor.status().pending >= 3, || executor.status());
     drop(executor);
     world.facts(stuck, &[stuck.cancelled()]);
     let before = world.commands().len();
@@ -319,24 +312,26 @@ fn what_nobody_performs_says_so() {
     executor.stop().unwrap();
 }
 
+/// Looks again and again until it is so; what there was instead is said when it takes too long.
+#[track_caller]
+fn until<T: Debug>(is: impl Fn() -> bool, instead: impl Fn() -> T) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", instead());
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
 /// Waits until what was asked for before the start is known.
 fn begun(executor: &Handle) {
-    let since = Instant::now();
-    while !executor.status().caught_up {
-        assert!(since.elapsed() < Duration::from_secs(10), "{:?}", executor.status());
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
+    until(|| executor.status().caught_up, || executor.status());
 }
 
 impl World {
     /// Waits until so many calls were made to tell of what was given up.
     #[track_caller]
     fn until_told(&self, count: usize) -> Vec<(EffectId, Json)> {
-        let begun = Instant::now();
-        while self.told.lock().len() < count {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{count} calls, there were {:?}", self.told.lock());
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
+        until(|| self.told.lock().len() >= count, || self.told.lock().clone());
         self.told.lock().clone()
     }
 }
