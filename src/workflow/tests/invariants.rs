@@ -96,6 +96,10 @@ fn no_timer_early(journal: &[Fact]) {
             What::AttemptFailed { effect, retry_at: Some(at), .. } | What::PermitRefused { effect, retry_at: Some(at), .. } => {
                 retry.insert(*effect, *at);
             }
+            // What a look-up in vain was to wait for need not be looked up any more: what was in doubt did nothing.
+            What::AttemptVoid { effect, retry_at: at, .. } => {
+                retry.entry(*effect).and_modify(|known| *known = (*known).min(*at));
+            }
             What::AttemptMinted { effect, by_hand: false, .. } => {
                 assert!(retry.remove(effect).is_none_or(|at| at <= fact.at), "{fact:?}");
             }
