@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::state::is_mailbox;
 use crate::domain::{DAY_MS, Millis, Subject as Who};
 use crate::permit::{AddressKey, attribute_of};
 
@@ -81,4 +80,12 @@ impl HeldBy {
     pub(super) fn failed_lately(&self, at: Millis) -> usize {
         self.soft.iter().filter(|(_, said)| *said + SOFT_BOUNCES_WITHIN_MS > at).count()
     }
+}
+
+/// Whether it could be an addr-spec of RFC 5322, section 3.4.1: something, one `@` that counts, a domain. Whether anyone has it is another matter.
+pub(super) fn is_mailbox(text: &str) -> bool {
+    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    let is_domain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '[' | ']' | ':');
+    let plain = !local.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '@' | '<' | '>' | ',' | ';'));
+    !local.is_empty() && plain && !domain.is_empty() && domain.chars().all(is_domain) && !domain.starts_with('.') && !domain.ends_with('.')
 }

@@ -5,8 +5,8 @@ use toml::Spanned;
 
 use super::definition::{Definition, Kind};
 use super::document::{EffectTable, GivenTable, TestTable, Text};
-use super::fact::Category;
 use super::policy::Policy;
+use super::vocabulary::Category;
 use crate::consent::{self, Said, Stated};
 use crate::domain::{DAY_MS, Millis};
 use crate::segments::{Source, duration_ms};

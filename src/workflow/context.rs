@@ -1,6 +1,6 @@
 //! Under which definitions, policy and clock something is decided.
 
-use super::definition::Library;
+use super::library::Library;
 use super::policy::Policy;
 use crate::domain::Millis;
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::calendar::LocalTime;
 use super::definition::{Definition, Effect, EntryBy, Kind, NodeIx, Reenter, Silence, Until};
-use super::fact::Performer;
+use super::vocabulary::Performer;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drawing {

@@ -276,7 +276,7 @@ fn missing_of(run: RunId, paused: bool, step: &Step) -> Option<Wanted> {
 
 /// The start, and for a message its permit, is decided before anything later.
 fn needs_start(pending: &Pending) -> bool {
-    let announced = pending.is_message() || pending.unknown != super::fact::Unknown::Retry;
+    let announced = pending.is_message() || pending.unknown != super::vocabulary::Unknown::Retry;
     pending.open.as_ref().is_some_and(|open| announced && !open.look_up && open.started.is_none())
 }
 

@@ -1,7 +1,7 @@
 //! What a journal keeps: everything that was decided about a subject, in the past tense, with nothing left to look up when it is read.
 //!
 //! A fact carries names and times instead of places in a definition, so that a journal can be read, drawn and queried without one.
-//! Wire: JSON behind a version byte; variants and fields may be added, never renamed or given another meaning.
+//! Wire: JSON, which `codec` writes and reads; variants and fields may be added, never renamed or given another meaning.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -9,12 +9,11 @@ use serde_json::{Map, Value as Json};
 use super::carry::Carry;
 use super::ids::{EffectId, RunId};
 use super::input::Input;
+use super::question::Provenance;
+use super::vocabulary::{Category, Ending, Performer, Settled, Severity, Skipped, Unknown};
 use crate::consent::Stated;
 use crate::domain::{Digest, Millis};
 use crate::permit::{self, AddressKey, Grant, Priority};
-
-/// Hexadecimal digits of a question's digest: enough that no two are the same by chance.
-const SHOWN_CHARS: usize = 32;
 
 /// The number of a step within its run, from 1: each arrival at a node is one.
 pub type Visit = u64;
@@ -28,162 +27,6 @@ pub struct Fact {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
     pub what: What,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Performer {
-    Agent,
-    Channel,
-    Webhook,
-}
-
-impl Performer {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Performer::Agent => "agent",
-            Performer::Channel => "channel",
-            Performer::Webhook => "webhook",
-        }
-    }
-}
-
-/// What it means that nobody knows whether an attempt was performed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unknown {
-    /// Try again: the other side honours the idempotency key.
-    Retry,
-    /// Ask the other side, by the key.
-    LookUp,
-    /// Count it as done: twice would be worse than never.
-    AssumeDone,
-    /// Pause and have someone find out.
-    AskAPerson,
-}
-
-/// What kind of thing went wrong, as the performer says; it decides between retrying and not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Category {
-    Api,
-    Agent,
-    Integration,
-    /// The input is at fault: trying again gives the same.
-    Data,
-    System,
-}
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// This one run.
-    Warning,
-    /// Nothing of the kind works until someone acts: credentials, a request that is refused, a system that stays down.
-    Critical,
-}
-
-impl Category {
-    pub fn severity(self) -> Severity {
-        match self {
-            Category::Api | Category::System => Severity::Critical,
-            Category::Agent | Category::Integration | Category::Data => Severity::Warning,
-        }
-    }
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ending {
-    Completed,
-    Goal,
-    Failed,
-    Cancelled,
-    Terminated,
-    /// The anonymous subject became a known user.
-    Merged,
-}
-
-impl Ending {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Ending::Completed => "completed",
-            Ending::Goal => "goal",
-            Ending::Failed => "failed",
-            Ending::Cancelled => "cancelled",
-            Ending::Terminated => "terminated",
-            Ending::Merged => "merged",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Skipped {
-    /// The same cause has started this run before.
-    AlreadyStarted,
-    /// The re-entry policy says no.
-    Reentry,
-    /// An earlier run of the same key goes on.
-    StillRunning,
-    /// The key's expression gave nothing.
-    NoKey,
-    /// What the person did before a login is still coming in.
-    Merging,
-    /// The subject has [`super::state::RUNS_MAX`] runs.
-    TooMany,
-    /// It would be the [`super::decide::DEPTH_MAX`]th run in a row that begins by what the one before emitted.
-    TooDeep,
-    /// The entry's condition does not hold. Said to who waits for the run.
-    Condition,
-    /// No workflow of this name takes new entries. Said to who waits for the run.
-    NoSuchWorkflow,
-}
-
-/// How a person's decision came. Nothing of it is known of silence, of rules, and of decisions of before it was kept.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Provenance {
-    /// The click or call that it came by, which no other has: whoever made it is told that it was theirs.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub cause: String,
-    /// Whom the link was for that it came by; empty if it came by none. `by` is what its giver wrote.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub link: String,
-    /// The digest of the question that its giver saw ([`shown_digest`]).
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub shown: String,
-    /// The digest of the message that its giver saw: no other may go.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub message: String,
-}
-
-impl Provenance {
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Whom it is told as coming from: `by`, and whose link it was if that is another.
-    pub fn told(&self, by: &str) -> String {
-        if self.link.is_empty() || self.link == by { by.to_owned() } else { format!("{by} (by the link of {})", self.link) }
-    }
-}
-
-/// What a question to people is recognised by, beside its step: a digest of everything that they see of it.
-pub fn shown_digest(node: &str, who: &str, shows: &Json, until: Millis) -> String {
-    let text = serde_json::json!([node, who, shows, until]).to_string();
-    digest_text(&Digest::of(text.as_bytes()))[..SHOWN_CHARS].to_owned()
-}
-
-/// A result that came when nothing waited for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Settled {
-    Done,
-    NotDone,
-    Unknown,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -412,7 +255,7 @@ pub enum What {
         who: String,
         shows: Json,
         until: Millis,
-        /// The digest of the question ([`shown_digest`]); empty in journals of before it was kept.
+        /// The digest of the question ([`shown_digest`](super::question::shown_digest)); empty in journals of before it was kept.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         shown: String,
     },
@@ -626,49 +469,6 @@ pub struct Parent {
     pub subject: String,
     pub run: RunId,
     pub visit: Visit,
-}
-
-/// The version byte ahead of a fact's JSON.
-const FACT_VERSION: u8 = 1;
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CodecError {
-    #[error("{what} of version {version}, this build reads {known}")]
-    Version { what: &'static str, version: u8, known: u8 },
-    #[error("not a {what}: {why}")]
-    Broken { what: &'static str, why: String },
-}
-
-impl Fact {
-    /// As a journal record carries it: the run's id (empty for the subject's own) and what happened, as JSON.
-    pub fn parts(&self) -> (String, String) {
-        let run = self.run.map(|run| run.to_string()).unwrap_or_default();
-        (run, serde_json::to_string(&self.what).expect("facts are plain data"))
-    }
-
-    pub fn from_parts(at: Millis, run: &str, body: &str) -> Result<Fact, CodecError> {
-        let broken = |why: String| CodecError::Broken { what: "fact", why };
-        let run = match run {
-            "" => None,
-            run => Some(RunId::parse(run).ok_or_else(|| broken(format!("{run:?} is no run id")))?),
-        };
-        Ok(Fact { at, run, what: serde_json::from_str(body).map_err(|error| broken(error.to_string()))? })
-    }
-
-    pub fn encode(&self, into: &mut Vec<u8>) {
-        into.push(FACT_VERSION);
-        serde_json::to_writer(into, self).expect("facts are plain data, and a vector takes all bytes");
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Fact, CodecError> {
-        match bytes.split_first() {
-            None => Err(CodecError::Broken { what: "fact", why: "it is empty".to_owned() }),
-            Some((&FACT_VERSION, body)) => {
-                serde_json::from_slice(body).map_err(|error| CodecError::Broken { what: "fact", why: error.to_string() })
-            }
-            Some((&version, _)) => Err(CodecError::Version { what: "fact", version, known: FACT_VERSION }),
-        }
-    }
 }
 
 /// The digest as facts carry it.

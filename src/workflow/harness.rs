@@ -8,13 +8,16 @@ use serde_json::{Value as Json, json};
 
 use super::cases::{Answer, AnswerWhat, Case, Given, GivenWhat, Line};
 use super::context::{Clock, Context};
-use super::definition::{Definition, EntryBy, Library};
+use super::definition::{Definition, EntryBy};
 use super::drive::drive;
-use super::fact::{Fact, Performer, Provenance, Unknown, What};
+use super::fact::{Fact, What};
 use super::ids::{EffectId, RunId};
 use super::input::{Input, Outcome};
+use super::library::Library;
+use super::question::Provenance;
 use super::state::Subject;
 use super::story::Story;
+use super::vocabulary::{Performer, Unknown};
 use crate::domain::Millis;
 use crate::permit::{AddressKey, Cause};
 

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::carry::Carry;
-use super::fact::{Category, Ending, Parent, Provenance, Visit};
+use super::fact::{Parent, Visit};
 use super::ids::{EffectId, RunId};
+use super::question::Provenance;
+use super::vocabulary::{Category, Ending};
 use crate::consent::Stated;
 use crate::domain::Millis;
 use crate::permit::{self, AddressKey};

@@ -11,6 +11,7 @@ mod calendar;
 mod carry;
 mod cases;
 mod check;
+mod codec;
 mod context;
 mod decide;
 mod definition;
@@ -25,14 +26,17 @@ mod hears;
 mod ids;
 mod input;
 mod isolate;
+mod library;
 mod packed;
 mod places;
 mod policy;
+mod question;
 mod schedule;
 mod snapshot;
 mod state;
 mod story;
 mod verify;
+mod vocabulary;
 
 #[cfg(test)]
 mod tests;
@@ -44,24 +48,28 @@ pub use calendar::LocalTime;
 pub use carry::Carry;
 pub use cases::Case;
 pub use check::warnings;
+pub use codec::CodecError;
 pub use context::{Clock, Context};
 pub use decide::{DEPTH_MAX, RESULT_BYTES_MAX, apply, decide};
-pub use definition::{AwaitedWhat, Definition, Effect, Entry, EntryBy, Errors, Kind, Library, Node, OnError, Reenter};
+pub use definition::{AwaitedWhat, Definition, Effect, Entry, EntryBy, Errors, Kind, Node, OnError, Reenter};
 pub use draw::{Drawing, draw};
 pub use drive::{Driven, drive, drive_due};
 pub use evolve::evolve;
-pub use fact::{Category, CodecError, Ending, Fact, Parent, Performer, Provenance, Settled, Severity, Skipped, Unknown, Visit, What};
+pub use fact::{Fact, Parent, Visit, What};
 pub use harness::{Verdict, run, test};
 pub use ids::{CAMPAIGN, EMITTED, EffectId, RunId, chance};
 pub use input::{Input, Outcome, Rejection};
 pub use isolate::{ISOLATION, isolate};
+pub use library::Library;
 pub use places::Places;
 pub use policy::{Policy, Rule, SHIPPED_POLICY};
+pub use question::Provenance;
 pub use schedule::{next_time, schedule_cause, stagger};
 pub use snapshot::SNAPSHOT_VERSION;
 pub use state::{Doing, HELD_MAX, Kept, Mark, Pending, Run, Step, Subject, Way};
 pub use story::Story;
 pub use verify::{Divergence, Verified};
+pub use vocabulary::{Category, Ending, Performer, Settled, Severity, Skipped, Unknown};
 
 /// The workflows that the binary carries, by name.
 pub const SHIPPED: [(&str, &str); 2] = [

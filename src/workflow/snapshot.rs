@@ -4,7 +4,7 @@
 //! recovers like one of ten. The bytes are postcard's, in which fields and variants are places and not names: whoever adds, moves or
 //! removes one raises [`SNAPSHOT_VERSION`], and states are built again from the journal.
 
-use super::fact::CodecError;
+use super::codec::CodecError;
 use super::state::Subject;
 
 pub const SNAPSHOT_VERSION: u8 = 7;

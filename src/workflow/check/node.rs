@@ -9,7 +9,7 @@ use super::super::definition::{
 };
 use super::super::document::{AwaitedTable, NodeTable, RetryTable, Text};
 use super::super::expression::type_named;
-use super::super::fact::{Category, Performer, Unknown};
+use super::super::vocabulary::{Category, Performer, Unknown};
 use super::words::Words;
 use crate::domain::{HOUR_MS, SECOND_MS};
 use crate::permit::Priority;

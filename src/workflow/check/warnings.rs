@@ -1,8 +1,8 @@
 //! What is no mistake and yet hardly meant: told by `workflow check` and by publishing, and refused by neither.
 
 use super::super::definition::{Definition, Kind};
-use super::super::fact::Performer;
 use super::super::places::Places;
+use super::super::vocabulary::Performer;
 use crate::segments::Source;
 
 /// Notes in `source` what of a checked workflow its author may want to look at again.

@@ -1,10 +1,12 @@
 //! What people do with runs: pause, resume, cancel, terminate, retry, approve; and time.
 
 use super::super::definition::{Kind, Silence};
-use super::super::fact::{Category, Ending, Provenance, Unknown, Visit, What};
+use super::super::fact::{Visit, What};
 use super::super::ids::RunId;
 use super::super::input::Rejection;
+use super::super::question::Provenance;
 use super::super::state::{Doing, Run, Step, Stuck};
+use super::super::vocabulary::{Category, Ending, Unknown};
 use super::Turn;
 
 /// Why a decision is not taken that its giver gave to another question.

@@ -5,10 +5,11 @@ use serde_json::Value as Json;
 use super::super::context::Clock;
 use super::super::definition::{self, Errors, Kind, OnError, Retry};
 use super::super::expression::json_time;
-use super::super::fact::{Category, Settled, What};
+use super::super::fact::What;
 use super::super::ids::{EffectId, RunId, chance};
 use super::super::input::{Outcome, Rejection};
 use super::super::state::Pending;
+use super::super::vocabulary::{Category, Settled};
 use super::moves::WORKFLOW;
 use super::{RESULT_BYTES_MAX, Turn};
 use crate::domain::{HOUR_MS, Millis, SECOND_MS};
@@ -233,7 +234,7 @@ impl Turn<'_, '_> {
 
     /// Whether it was done is not known: what that means, the node has said.
     pub(super) fn unknown(&mut self, run: RunId, pending: &Pending, attempt: u32, error: &str) {
-        if pending.unknown == super::super::fact::Unknown::Retry || pending.looking {
+        if pending.unknown == super::super::vocabulary::Unknown::Retry || pending.looking {
             let failure =
                 Failure { category: Category::System, error: cut(error), permanent: false, retry_after_ms: None, timed_out: true };
             return self.failed(run, pending, attempt, &failure);

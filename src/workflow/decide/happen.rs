@@ -4,10 +4,11 @@ use serde_json::Value as Json;
 
 use super::super::definition::{AwaitedWhat, EntryBy, Kind};
 use super::super::expression::Scope;
-use super::super::fact::{Ending, Visit, What};
+use super::super::fact::{Visit, What};
 use super::super::ids::RunId;
 use super::super::input::Rejection;
 use super::super::state::{Doing, Run};
+use super::super::vocabulary::Ending;
 use super::Turn;
 use super::start::Cause;
 use crate::domain::Millis;

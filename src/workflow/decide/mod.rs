@@ -106,8 +106,8 @@ impl Turn<'_, '_> {
             }
             Input::Pause { run, by, reason } => self.pause(*run, by, reason),
             Input::Resume { run, by } => self.resume(*run, by),
-            Input::Cancel { run, by, reason } => self.stop(*run, super::fact::Ending::Cancelled, by, reason),
-            Input::Terminate { run, by, reason } => self.stop(*run, super::fact::Ending::Terminated, by, reason),
+            Input::Cancel { run, by, reason } => self.stop(*run, super::vocabulary::Ending::Cancelled, by, reason),
+            Input::Terminate { run, by, reason } => self.stop(*run, super::vocabulary::Ending::Terminated, by, reason),
             Input::Retry { run, by } => self.retry(*run, by),
             Input::Resolve { effect, done, by } => self.resolve(*effect, done.as_ref(), by),
             Input::Answer { run, profile } => self.answer(*run, profile),

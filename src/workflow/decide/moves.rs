@@ -1,9 +1,10 @@
 //! A run moves as far as it can: arrivals decided, finished steps left, forks joined, goals gone to. Looks at the state alone.
 
 use super::super::definition::{Definition, Failing, Kind, Node, NodeIx, OnError};
-use super::super::fact::{Ending, Unknown, Visit, What};
+use super::super::fact::{Visit, What};
 use super::super::ids::RunId;
 use super::super::state::{Doing, Pending, Run, Step, Stuck, Way};
+use super::super::vocabulary::{Ending, Unknown};
 use super::Turn;
 
 /// Moves of one run in one decision. A run that moves on without waiting for anything is paused instead of holding up everyone.

@@ -4,9 +4,11 @@ use serde_json::{Map, Value as Json};
 
 use super::super::definition::{Definition, Effect, Inputs, Kind, Needs, Node, Until};
 use super::super::expression::Scope;
-use super::super::fact::{Ending, Performer, Provenance, Visit, What, shown_digest};
+use super::super::fact::{Visit, What};
 use super::super::ids::{EffectId, RunId, chance};
+use super::super::question::{Provenance, shown_digest};
 use super::super::state::{Run, Subject, Way};
+use super::super::vocabulary::{Ending, Performer};
 use super::effects::bytes;
 use super::moves::way_out;
 use super::{DEPTH_MAX, RESULT_BYTES_MAX, Turn};

@@ -124,7 +124,7 @@ impl Turn<'_, '_> {
     pub(super) fn merged(&mut self, user: &str) {
         for id in self.run_ids() {
             // The run is there: nothing else ends runs in between.
-            let _ = self.stop(id, super::super::fact::Ending::Merged, "identity", "the subject became a known user");
+            let _ = self.stop(id, super::super::vocabulary::Ending::Merged, "identity", "the subject became a known user");
         }
         let carry = Box::new(self.state.carry(self.context.id()));
         self.note(What::MergedInto { user: user.to_owned(), carry });

@@ -4,10 +4,11 @@ use serde_json::{Map, Value as Json};
 
 use super::super::definition::{Definition, EntryBy, Reenter};
 use super::super::expression::Scope;
-use super::super::fact::{Parent, Skipped, What, digest_text};
+use super::super::fact::{Parent, What, digest_text};
 use super::super::ids::{CAMPAIGN, RunId};
 use super::super::input::Rejection;
 use super::super::state::{RUNS_MAX, Subject};
+use super::super::vocabulary::Skipped;
 use super::{DEPTH_MAX, Turn};
 
 /// What would start a run.

@@ -1,16 +1,17 @@
 //! Facts to state: total and infallible. A fact about a run or step that is not there changes nothing but the count.
+//!
+//! Subjects, runs and steps are here; what a step's effect goes through is in `effects`.
+
+mod effects;
 
 use serde_json::{Map, Value as Json, json};
 
 use super::address::address_key;
-use super::fact::{Fact, Settled, Visit, What};
-use super::ids::{EffectId, RunId};
-use super::state::{
-    ARMS_MAX, Doing, Fork, GoalHit, Mark, OUTSTANDING_MAX, Open, Paused, Pending, RECENT_MAX, Run, SETTLING_MAX, Settling, Step, Stuck,
-    Subject, Way,
-};
+use super::fact::{Fact, Visit, What};
+use super::ids::RunId;
+use super::state::{ARMS_MAX, Doing, Fork, GoalHit, Mark, Paused, RECENT_MAX, Run, Step, Subject, Way};
+use super::vocabulary::Ending;
 use crate::domain::Millis;
-use crate::permit::EffectKey;
 
 pub fn evolve(subject: &mut Subject, fact: &Fact) {
     subject.facts = subject.facts.saturating_add(1);
@@ -24,12 +25,15 @@ pub fn evolve(subject: &mut Subject, fact: &Fact) {
                     subject.suppressions.forget(address);
                 }
             }
-            What::EffectSettled { effect, attempt, outcome, .. } => settle(subject, *effect, *attempt, *outcome, fact.at),
+            What::EffectSettled { effect, attempt, outcome, .. } => effects::settle(subject, *effect, *attempt, *outcome, fact.at),
             other => evolve_subject(subject, other, fact.at),
         }
         return;
     };
-    count(subject, id, fact);
+    effects::count(subject, id, fact);
+    if let What::ArmAssigned { node, arm, .. } = &fact.what {
+        keep_arm(subject, id, node, arm);
+    }
     match &fact.what {
         What::RunStarted { .. } => start(subject, id, fact),
         What::RunEnded { .. } => end(subject, id, fact.at),
@@ -37,10 +41,10 @@ pub fn evolve(subject: &mut Subject, fact: &Fact) {
         What::Redirected { to } => redirect(subject, id, to, fact.at),
         What::EffectCompleted { effect, attempt, result, assumed } => {
             // What was only assumed to be done may still answer.
-            complete(subject, id, *effect, (!assumed).then_some(*attempt), result);
+            effects::complete(subject, id, *effect, (!assumed).then_some(*attempt), result);
         }
-        What::PermitRefused { effect, attempt, retry_at: None, .. } => refuse(subject, id, *effect, *attempt),
-        What::EffectFailed { effect, error } => fail(subject, id, *effect, error),
+        What::PermitRefused { effect, attempt, retry_at: None, .. } => effects::refuse(subject, id, *effect, *attempt),
+        What::EffectFailed { effect, error } => effects::fail(subject, id, *effect, error),
         _ => {
             if let Some(run) = subject.runs.get_mut(&id) {
                 evolve_run(run, fact);
@@ -94,56 +98,13 @@ fn evolve_subject(subject: &mut Subject, what: &What, at: Millis) {
     }
 }
 
-/// What a fact about a message means to the caps: granted counts, used counts, known unused does not.
-fn count(subject: &mut Subject, id: RunId, fact: &Fact) {
-    let key = |effect: &EffectId| EffectKey(effect.0.to_be_bytes());
-    match &fact.what {
-        What::PermitGranted { effect, attempt, grant, .. } => {
-            subject.ledger.granted(grant);
-            if let Some(pending) = pending(subject, id, *effect) {
-                pending.granted.push(*attempt);
-                if let Some(open) = pending.open.as_mut().filter(|open| open.attempt == *attempt) {
-                    // By whoever asked it is counted from then, which where partition time is behind is later.
-                    let counted = open.appended.map(|asked| asked + grant.until().since_ms(grant.at()));
-                    open.permit = Some(grant.until().max(counted.unwrap_or_default()));
-                }
-            }
-        }
-        What::EffectCompleted { effect, .. } => {
-            if let Some(message) = pending(subject, id, *effect).and_then(|pending| pending.message()) {
-                subject.ledger.used(key(effect), &message.channel, &message.purpose, fact.at);
-            }
-        }
-        What::AttemptFailed { effect, attempt, timed_out: false, .. } | What::AttemptVoid { effect, attempt, .. } => {
-            let Some(pending) = pending(subject, id, *effect).filter(|pending| pending.granted.contains(attempt)) else { return };
-            pending.granted.retain(|other| other != attempt);
-            if pending.granted.is_empty() {
-                subject.ledger.unused(key(effect));
-            }
-        }
-        What::LookedUp { effect, .. } => {
-            if let Some(pending) = pending(subject, id, *effect) {
-                pending.granted.clear();
-                subject.ledger.unused(key(effect));
-            }
-        }
-        What::ArmAssigned { node, arm, .. } => {
-            let Some(run) = subject.runs.get(&id) else { return };
-            let split = Subject::mark_key(&run.workflow, Some(node));
-            if subject.arms.len() < ARMS_MAX || subject.arms.contains_key(&split) {
-                subject.arms.insert(split, arm.clone());
-            }
-        }
-        _ => {}
+/// Whoever was drawn once stays where they were drawn, in whatever run.
+fn keep_arm(subject: &mut Subject, id: RunId, node: &str, arm: &str) {
+    let Some(run) = subject.runs.get(&id) else { return };
+    let split = Subject::mark_key(&run.workflow, Some(node));
+    if subject.arms.len() < ARMS_MAX || subject.arms.contains_key(&split) {
+        subject.arms.insert(split, arm.to_owned());
     }
-}
-
-fn pending(subject: &mut Subject, id: RunId, effect: EffectId) -> Option<&mut Pending> {
-    let steps = subject.runs.get_mut(&id)?.steps.values_mut();
-    steps.into_iter().find_map(|step| match &mut step.doing {
-        Doing::Effect(pending) if pending.id == effect => Some(&mut **pending),
-        _ => None,
-    })
 }
 
 fn start(subject: &mut Subject, id: RunId, fact: &Fact) {
@@ -187,7 +148,7 @@ fn end(subject: &mut Subject, id: RunId, at: Millis) {
     let Some(run) = subject.runs.remove(&id) else { return };
     for step in run.steps.into_values() {
         if let Doing::Effect(pending) = step.doing {
-            let_go(subject, id, *pending);
+            effects::let_go(subject, id, *pending);
         }
     }
     if let Some(mark) = subject.marks.get_mut(&Subject::mark_key(&run.workflow, run.key.as_deref()))
@@ -206,55 +167,10 @@ fn remember(subject: &mut Subject, id: RunId) {
     }
 }
 
-/// Nobody waits for the effect any more; its attempts may still answer.
-fn let_go(subject: &mut Subject, run: RunId, pending: Pending) {
-    let message = pending.message();
-    let (effect, outstanding) = (pending.id, pending.outstanding);
-    if outstanding.is_empty() {
-        return;
-    }
-    subject.settling.push_back(Settling { effect, run, outstanding, message });
-    if subject.settling.len() > SETTLING_MAX {
-        subject.settling.pop_front();
-    }
-}
-
-/// Takes the effect from its step, leaving the step as `doing`.
-fn take_effect(subject: &mut Subject, id: RunId, effect: EffectId, doing: Doing) -> Option<Pending> {
-    let run = subject.runs.get_mut(&id)?;
-    let visit = run.effect(effect)?.0;
-    let step = run.steps.get_mut(&visit)?;
-    match std::mem::replace(&mut step.doing, doing) {
-        Doing::Effect(pending) => Some(*pending),
-        _ => None,
-    }
-}
-
-fn complete(subject: &mut Subject, id: RunId, effect: EffectId, attempt: Option<u32>, result: &Json) {
-    let node = subject.runs.get(&id).and_then(|run| Some(run.steps.get(&run.effect(effect)?.0)?.node.clone()));
-    let Some(mut pending) = take_effect(subject, id, effect, Doing::Ready(Way::Done)) else { return };
-    pending.outstanding.retain(|other| Some(*other) != attempt);
-    let_go(subject, id, pending);
-    if let (Some(run), Some(node)) = (subject.runs.get_mut(&id), node) {
-        run.results.insert(node, result.clone());
-    }
-}
-
-fn refuse(subject: &mut Subject, id: RunId, effect: EffectId, attempt: u32) {
-    let Some(mut pending) = take_effect(subject, id, effect, Doing::Ready(Way::Refused)) else { return };
-    pending.outstanding.retain(|other| *other != attempt);
-    let_go(subject, id, pending);
-}
-
-fn fail(subject: &mut Subject, id: RunId, effect: EffectId, error: &str) {
-    let Some(pending) = take_effect(subject, id, effect, Doing::Ready(Way::Failed(error.to_owned()))) else { return };
-    let_go(subject, id, pending);
-}
-
 fn cancel(subject: &mut Subject, id: RunId, visit: Visit) {
     let Some(step) = subject.runs.get_mut(&id).and_then(|run| run.steps.remove(&visit)) else { return };
     if let Doing::Effect(pending) = step.doing {
-        let_go(subject, id, *pending);
+        effects::let_go(subject, id, *pending);
     }
 }
 
@@ -269,26 +185,6 @@ fn redirect(subject: &mut Subject, id: RunId, to: &str, at: Millis) {
         run.has_failed |= run.goal.take().is_none();
         arrive(run, to, None, Default::default(), at);
     }
-}
-
-fn settle(subject: &mut Subject, effect: EffectId, attempt: u32, outcome: Settled, at: Millis) {
-    let key = EffectKey(effect.0.to_be_bytes());
-    for settling in subject.settling.iter_mut().filter(|settling| settling.effect == effect) {
-        settling.outstanding.retain(|other| *other != attempt);
-        let Some(message) = &mut settling.message else { continue };
-        match outcome {
-            Settled::Done => subject.ledger.used(key, &message.channel, &message.purpose, at),
-            Settled::NotDone => {
-                message.granted.retain(|other| *other != attempt);
-                // Another attempt, or one that nobody knows of, may still have used its permit.
-                if message.granted.is_empty() {
-                    subject.ledger.unused(key);
-                }
-            }
-            Settled::Unknown => {}
-        }
-    }
-    subject.settling.retain(|settling| !settling.outstanding.is_empty());
 }
 
 fn evolve_run(run: &mut Run, fact: &Fact) {
@@ -353,7 +249,7 @@ fn evolve_run(run: &mut Run, fact: &Fact) {
         },
         What::StartEnded { visit, ending, result } => {
             let way = match ending {
-                super::fact::Ending::Completed | super::fact::Ending::Goal => Way::Done,
+                Ending::Completed | Ending::Goal => Way::Done,
                 other => Way::Failed(match result.get("skipped").and_then(Json::as_str) {
                     Some(reason) => format!("the run that it waited for did not begin: {}", reason.replace('_', " ")),
                     None => format!("the run that it waited for ended {}", other.as_str()),
@@ -406,7 +302,7 @@ fn evolve_run(run: &mut Run, fact: &Fact) {
             run.paused = Some(Paused { reason: reason.clone(), by: by.clone(), since: fact.at });
         }
         What::RunResumed { .. } => run.paused = None,
-        _ => evolve_effect(run, fact),
+        _ => effects::evolve(run, fact),
     }
 }
 
@@ -442,132 +338,5 @@ fn see(run: &mut Run, profile: &Json) {
         if step.doing == Doing::Asking {
             step.doing = Doing::Ready(Way::Seen);
         }
-    }
-}
-
-fn evolve_effect(run: &mut Run, fact: &Fact) {
-    if let What::EffectRequested { visit, effect, by, target, timeout_ms, unknown, purpose, priority, not_after, takes_ms, .. } = &fact.what
-    {
-        let pending = Pending {
-            id: *effect,
-            by: *by,
-            target: target.clone(),
-            purpose: purpose.clone(),
-            priority: *priority,
-            not_after: *not_after,
-            takes_ms: *takes_ms,
-            granted: Vec::new(),
-            timeout_ms: *timeout_ms,
-            unknown: *unknown,
-            attempts: 0,
-            failures: 0,
-            open: None,
-            retry_at: Some(fact.at),
-            last_error: None,
-            last_category: None,
-            stuck: None,
-            looking: false,
-            doubt: None,
-            outstanding: Vec::new(),
-        };
-        if let Some(step) = run.steps.get_mut(visit) {
-            // It is the message, or another effect comes before the message.
-            step.approved.clear();
-        }
-        return doing(run, *visit, Doing::Effect(Box::new(pending)));
-    }
-    let (What::AttemptMinted { effect, .. }
-    | What::EffectStarted { effect, .. }
-    | What::PermitRefused { effect, .. }
-    | What::LookedUp { effect, .. }
-    | What::AttemptVoid { effect, .. }
-    | What::AttemptFailed { effect, .. }
-    | What::AttemptUnknown { effect, .. }) = &fact.what
-    else {
-        return;
-    };
-    let step = run.steps.values_mut().find(|step| matches!(&step.doing, Doing::Effect(pending) if pending.id == *effect));
-    let Some(Doing::Effect(pending)) = step.map(|step| &mut step.doing) else { return };
-    match &fact.what {
-        What::AttemptMinted { attempt, look_up, by_hand, .. } => {
-            pending.attempts = *attempt;
-            pending.retry_at = None;
-            pending.stuck = None;
-            pending.looking = *look_up;
-            if !*look_up {
-                pending.doubt = None;
-            }
-            if *by_hand {
-                pending.failures = 0;
-            }
-            let (attempt, look_up) = (*attempt, *look_up);
-            let open = Open { attempt, minted: fact.at, look_up, started: None, executor: None, appended: None, permit: None };
-            pending.open = Some(open);
-            if pending.outstanding.len() == OUTSTANDING_MAX {
-                pending.outstanding.remove(0);
-            }
-            pending.outstanding.push(attempt);
-        }
-        What::EffectStarted { attempt, executor, appended, .. } => {
-            if let Some(open) = pending.open.as_mut().filter(|open| open.attempt == *attempt) {
-                open.started = Some(fact.at);
-                open.executor = Some(executor.clone());
-                open.appended = Some(*appended);
-            }
-        }
-        What::PermitRefused { attempt, reason, retry_at, .. } => {
-            pending.last_error = Some(reason.clone());
-            close(pending, *attempt);
-            pending.outstanding.retain(|other| other != attempt);
-            pending.retry_at = *retry_at;
-        }
-        What::AttemptVoid { attempt, why, retry_at, .. } => {
-            pending.outstanding.retain(|other| other != attempt);
-            pending.last_error = Some(why.clone());
-            let is_open = pending.open.as_ref().is_some_and(|open| open.attempt == *attempt);
-            if is_open || pending.doubt == Some(*attempt) {
-                pending.open = None;
-                pending.stuck = None;
-                pending.retry_at = Some(*retry_at);
-            }
-            // Nothing is left to look up.
-            if pending.doubt.take_if(|doubt| doubt == attempt).is_some() {
-                pending.looking = false;
-            }
-        }
-        What::LookedUp { attempt, retry_at, .. } => {
-            pending.looking = false;
-            pending.doubt = None;
-            pending.outstanding.retain(|other| other != attempt);
-            close(pending, *attempt);
-            pending.retry_at = *retry_at;
-            pending.stuck = retry_at.is_none().then_some(Stuck::Failed);
-        }
-        What::AttemptFailed { attempt, category, error, timed_out, retry_at, .. } => {
-            pending.last_category = Some(*category);
-            if !timed_out {
-                pending.outstanding.retain(|other| other != attempt);
-            }
-            pending.last_error = Some(error.clone());
-            pending.failures = pending.failures.saturating_add(1);
-            close(pending, *attempt);
-            pending.retry_at = *retry_at;
-            pending.stuck = retry_at.is_none().then_some(Stuck::Failed);
-        }
-        What::AttemptUnknown { attempt, error, .. } => {
-            pending.last_error = Some(error.clone());
-            pending.failures = pending.failures.saturating_add(1);
-            close(pending, *attempt);
-            pending.retry_at = None;
-            pending.stuck = Some(Stuck::Unknown);
-            pending.doubt = Some(*attempt);
-        }
-        _ => {}
-    }
-}
-
-fn close(pending: &mut Pending, attempt: u32) {
-    if pending.open.as_ref().is_some_and(|open| open.attempt == attempt) {
-        pending.open = None;
     }
 }

@@ -14,6 +14,7 @@ mod questions;
 mod refusals;
 mod scene;
 mod scenes;
+mod verify;
 mod world;
 
 use super::{Definition, Drawing, SHIPPED, draw, test};
