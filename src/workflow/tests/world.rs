@@ -233,6 +233,12 @@ impl World {
             }
             other => other,
         };
+        // Whoever has said that nothing was sent sends nothing any more.
+        match outcome {
+            Outcome::Failed { .. } | Outcome::NotBegun { .. } => drop(self.permits.remove(&(effect, attempt))),
+            Outcome::NotDone => self.permits.retain(|(of, _), _| *of != effect),
+            _ => {}
+        }
         if which.is_multiple_of(3) {
             self.out.remove(at);
         }
