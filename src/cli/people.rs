@@ -44,8 +44,35 @@ async fn tenants(config: &Config, reader: &Reader, namespace: &str) -> anyhow::R
     Ok(tenants)
 }
 
-/// The tenant that is meant: the one that was named, else the only one there is, else `default`.
+/// The tenant that is meant, for whoever reads: one that is named and that nobody has heard of is not there.
 pub async fn tenant(config: &Config, reader: &Reader, namespace: &str, named: Option<&str>) -> anyhow::Result<TenantId> {
+    let tenant = tenant_to_be(config, reader, namespace, named).await?;
+    if named.is_none() || is_configured(config, namespace, &tenant) {
+        return Ok(tenant);
+    }
+    match reader.knows(&tenant).await {
+        Ok(true) | Err(projections::Error::Missing(_)) => Ok(tenant),
+        Ok(false) => {
+            let others = other_tenants(config, reader, namespace, &tenant).await?;
+            Err(Exit::not_found(format!("there is no tenant {tenant} in namespace {namespace}{others}")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether something may be sent or asked in the tenant's name.
+fn is_configured(config: &Config, namespace: &str, tenant: &TenantId) -> bool {
+    let sources = config.sources_or_development();
+    let sending = sources.iter().map(|source| (&source.tenant, &source.namespace));
+    let reading = config.api_keys.iter().map(|key| (&key.tenant, &key.namespace));
+    // Without keys the development one speaks for `default`, wherever.
+    let is_default = config.sources.is_empty() && tenant.as_str() == DEFAULT_TENANT;
+    is_default || sending.chain(reading).any(|(of, at)| of == tenant && at.as_str() == namespace)
+}
+
+/// The tenant that is meant, for whoever says something: the one that was named, which may come into being by it, else the only one there is,
+/// else `default`.
+pub async fn tenant_to_be(config: &Config, reader: &Reader, namespace: &str, named: Option<&str>) -> anyhow::Result<TenantId> {
     if let Some(named) = named {
         return Ok(TenantId::new(named)?);
     }

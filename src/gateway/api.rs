@@ -124,6 +124,7 @@ impl Gateway {
 
     async fn read_profile(&self, head: &Parts, id: &str) -> Result<String, Refusal> {
         let mut access = self.keys.reader(&head.headers, Peer::of(head).ip)?;
+        auth::only(head, &[])?;
         if self.keys.is_open() {
             let bad = |error: crate::domain::IdError| Refusal::InvalidRequest(error.to_string());
             if let Some(namespace) = auth::query(head.uri.query(), "namespace") {

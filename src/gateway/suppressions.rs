@@ -107,7 +107,7 @@ pub(super) async fn remove(State(gateway): State<Shared>, request: Request) -> R
 impl Gateway {
     async fn suppressions(&self, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, _) = request.into_parts();
-        let access = self.access(&head)?;
+        let access = self.access(&head, &["address", "channel", "after", "limit"])?;
         let asked = |name| query(head.uri.query(), name).map(|value| value.into_owned());
         let channel = channel_of(asked("channel"))?;
         let address = asked("address").map(|address| key_of(&channel, &address)).transpose()?;
@@ -125,7 +125,7 @@ impl Gateway {
 
     async fn suppress(&self, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, sent) = request.into_parts();
-        let (access, wait) = (self.access(&head)?, wait_of(&head)?);
+        let (access, wait) = (self.access(&head, &["wait"])?, wait_of(&head)?);
         let body: SuppressBody = self.json_body(&head, sent).await?;
         let (channel, by, at) = (channel_of(body.channel)?, by_of(body.by)?, self.app.clock.now());
         let reason = match body.reason {
@@ -147,7 +147,7 @@ impl Gateway {
 
     async fn unsuppress(&self, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, sent) = request.into_parts();
-        let (access, wait) = (self.access(&head)?, wait_of(&head)?);
+        let (access, wait) = (self.access(&head, &["wait"])?, wait_of(&head)?);
         let body: UnsuppressBody = self.json_body(&head, sent).await?;
         let (channel, by) = (channel_of(body.channel)?, by_of(body.by)?);
         // Of one time a suppression stands: what was said a moment ago is meant too.

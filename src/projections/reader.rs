@@ -194,6 +194,18 @@ impl Reader {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
+    /// Whether there is anything of this tenant: events, runs, workflows of its own, suppressed addresses.
+    pub async fn knows(&self, tenant: &TenantId) -> Result<bool, Error> {
+        let of = |table: &str| format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE tenant_id = ?1)");
+        for table in ["daily_totals", "wf_funnel", "wf_active", "wf_suppressions"] {
+            let found = self.rows(of(table), &[tenant.as_str()]).await?;
+            if found.first().is_some_and(|row| row.get::<i64, _>(0) == 1) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Whose a device has become, the last tie; none if nobody said.
     pub async fn user_of(&self, tenant: &TenantId, device: &str) -> Result<Option<String>, Error> {
         let sql = "SELECT user_id FROM identities WHERE tenant_id = ? AND anonymous_id = ? ORDER BY since DESC, ordinal DESC LIMIT 1";

@@ -106,6 +106,13 @@ async fn runs_are_listed_page_by_page_read_and_told() {
     let refused = [
         ("/api/v1/campaigns?limit=0", 400),
         ("/api/v1/campaigns?limit=many", 400),
+        ("/api/v1/campaigns?status=pausd", 400),
+        ("/api/v1/campaigns?statuss=paused", 400),
+        ("/api/v1/approvals?all=true", 400),
+        ("/api/v1/workflows?name=asks", 400),
+        ("/api/v1/policy?of=acme", 400),
+        ("/api/v1/suppressions?adress=a@b.example", 400),
+        ("/api/v1/users/ann/profile?fields=orders", 400),
         ("/api/v1/campaigns/xyz", 400),
         ("/api/v1/campaigns/00000000000000000000000000000007", 404),
         ("/api/v1/campaigns/00000000000000000000000000000007/story", 404),
@@ -115,6 +122,14 @@ async fn runs_are_listed_page_by_page_read_and_told() {
         let answer = running.send(&get(path)).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
     }
+    let said = |path: &'static str| {
+        let running = &running;
+        async move { running.send(&get(path)).await.json()["message"].as_str().unwrap().to_owned() }
+    };
+    let unknown = "there is no parameter \"statuss\" here; did you mean status? there are workflow, status, subject, error, limit, after, namespace, tenant";
+    assert_eq!(said("/api/v1/campaigns?statuss=paused").await, unknown);
+    let known = "there are open, running, waiting, paused, completed, goal, failed, cancelled, terminated, merged";
+    assert_eq!(said("/api/v1/campaigns?status=pausd").await, format!("there is no status \"pausd\"; did you mean paused? {known}"));
 }
 
 #[tokio::test]
@@ -230,6 +245,8 @@ async fn everything_paused_is_resumed_by_one_request() {
         (json!({"action": "terminate", "workflow": "asks"}), 400),
         (json!({"action": "dance", "workflow": "asks"}), 404),
         (json!({"action": "pause"}), 400),
+        (json!({"action": "resume", "workflow": "asks", "status": "pausd"}), 400),
+        (json!({"action": "resume", "workflow": "asks", "status": "completed"}), 400),
     ] {
         assert_eq!(bulk(body.clone()).await.status, status, "{body}");
     }

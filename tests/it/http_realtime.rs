@@ -178,6 +178,9 @@ async fn only_who_may_read_watches_and_only_its_own() {
         ("?token=secret-a&from=j9:0-0-0.p9:0-0-0.s9:0-0-0", 400),
         ("?token=secret-a&topics=intake", 400),
         ("?token=secret-a&subject=u:", 400),
+        ("?token=secret-a&subject=mia", 400),
+        ("?token=secret-a&workflow=nosuch", 400),
+        ("?token=secret-a&topic=journal", 400),
     ] {
         let refused = open(&running, query).await.expect_err("refused");
         let tungstenite::Error::Http(response) = refused else { panic!("{query}: {refused}") };

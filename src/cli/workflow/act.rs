@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -55,8 +56,8 @@ pub struct Which {
     /// All runs of this workflow in progress.
     #[arg(long)]
     pub workflow: Option<String>,
-    /// Of them those in this state, such as `paused`.
-    #[arg(long, requires = "workflow")]
+    /// Of them those in this state.
+    #[arg(long, requires = "workflow", value_parser = PossibleValuesParser::new(["open", "running", "waiting", "paused"]))]
     pub status: Option<String>,
     /// Of them those whose pause has this in its reason.
     #[arg(long, requires = "workflow")]
@@ -207,6 +208,11 @@ async fn api(config: &Config, whose: &Whose) -> anyhow::Result<Api> {
     Api::of(config, &whose.at.namespace, whose.tenant.as_deref()).await
 }
 
+/// For what is asked of all that a tenant has. One run is there or not, and says more than whether its tenant is.
+async fn api_of_known(config: &Config, whose: &Whose) -> anyhow::Result<Api> {
+    Api::of_known(config, &whose.at.namespace, whose.tenant.as_deref()).await
+}
+
 pub fn by(whose: &Whose) -> String {
     whose.by.clone().or_else(config::user).unwrap_or_else(|| "command line".to_owned())
 }
@@ -273,7 +279,7 @@ async fn many(config: &Config, which: &Which, action: &str, json: bool) -> anyho
     if let Some(run) = &which.run {
         return act(config, &which.whose, run, action, json!({ "reason": which.reason }), json).await;
     }
-    let api = api(config, &which.whose).await?;
+    let api = api_of_known(config, &which.whose).await?;
     let mut body = json!({
         "action": action, "workflow": which.workflow, "status": which.status, "error": which.error,
         "by": by(&which.whose), "reason": which.reason, "dry_run": which.dry_run,
@@ -300,7 +306,7 @@ async fn many(config: &Config, which: &Which, action: &str, json: bool) -> anyho
 async fn approvals(config: &Config, whose: &Whose, all: bool, workflow: Option<&str>, json: bool) -> anyhow::Result<()> {
     let mut query = vec![("status", if all { "all" } else { "open" }.to_owned()), ("limit", "1000".to_owned())];
     query.extend(workflow.map(|workflow| ("workflow", workflow.to_owned())));
-    let answer = api(config, whose).await?.get("/api/v1/approvals", &query).await?;
+    let answer = api_of_known(config, whose).await?.get("/api/v1/approvals", &query).await?;
     if json {
         print_json(&answer);
         return Ok(());

@@ -10,6 +10,7 @@ mod verify;
 
 use std::path::Path;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::args::InNamespace;
@@ -17,6 +18,7 @@ use super::people;
 use crate::config::Config;
 use crate::domain::{Namespace, TenantId};
 use crate::projections::Reader;
+use crate::projections::runs::STATUSES;
 
 #[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
 pub enum Drawing {
@@ -38,8 +40,8 @@ pub struct Whose {
 pub struct List {
     #[arg(long, short)]
     pub workflow: Option<String>,
-    /// open, running, waiting, paused, completed, goal, failed, cancelled, terminated or merged.
-    #[arg(long, short)]
+    /// Those in progress (open, or more closely running, waiting or paused), or those that ended so.
+    #[arg(long, short, value_parser = PossibleValuesParser::new(STATUSES))]
     pub status: Option<String>,
     /// A user id, or `u:ID` / `a:ID`.
     #[arg(long)]

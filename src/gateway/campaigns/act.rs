@@ -140,7 +140,7 @@ impl Action {
 impl Gateway {
     async fn act(&self, run: &str, action: &str, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, sent) = request.into_parts();
-        let access = self.access(&head)?;
+        let access = self.access(&head, &["wait"])?;
         let (run, action, wait) = (run_id(run)?, Action::named(action)?, wait_of(&head)?);
         let body: ActBody = self.json_body(&head, sent).await?;
         let subject = match &body.subject {
@@ -284,7 +284,7 @@ impl Gateway {
 
     async fn resolve(&self, effect: &str, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, sent) = request.into_parts();
-        let access = self.access(&head)?;
+        let access = self.access(&head, &["wait"])?;
         let wait = wait_of(&head)?;
         let effect = EffectId::parse(effect)
             .ok_or_else(|| Refusal::InvalidRequest(format!("{} is no effect id: 32 hexadecimal digits", shown(effect))))?;

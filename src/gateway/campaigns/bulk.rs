@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::act::{Action, simple};
 use super::{Gateway, TAKEN, by_of, read_failed, text_of};
+use crate::gateway::auth::one_of;
 use crate::gateway::port::{RunFound, RunsAsked};
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
@@ -15,6 +16,8 @@ use crate::gateway::{Shared, openapi};
 /// Runs of one request. More is said to be left, and the same request goes on with them.
 const RUNS_MAX: u64 = 10_000;
 const PAGE: u32 = 500;
+/// What has ended is told nothing any more.
+const IN_PROGRESS: [&str; 4] = ["open", "running", "waiting", "paused"];
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -64,13 +67,16 @@ pub(in crate::gateway) async fn bulk(State(gateway): State<Shared>, request: Req
 impl Gateway {
     async fn bulk(&self, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, sent) = request.into_parts();
-        let access = self.access(&head)?;
+        let access = self.access(&head, &[])?;
         let body: BulkBody = self.json_body(&head, sent).await?;
         let action = Action::named(&body.action)?;
         if !matches!(action, Action::Pause | Action::Resume | Action::Retry | Action::Cancel) {
             return Err(Refusal::InvalidRequest("pause, resume, retry and cancel go to many runs at once".to_owned()));
         }
         // What an action cannot change is not told: a paused run is not paused again, one that has ended is not ended.
+        if let Some(status) = &body.status {
+            one_of("status of a run in progress", status, &IN_PROGRESS)?;
+        }
         let statuses = match (&body.status, action) {
             (Some(status), _) => vec![status.as_str()],
             (None, Action::Resume) => vec!["paused"],

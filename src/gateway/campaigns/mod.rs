@@ -29,7 +29,7 @@ pub(super) use read::{__path_approvals, __path_get, __path_list, __path_story, a
 pub(super) use start::{__path_create, create};
 pub(super) use workflows::{__path_list as __path_workflows, __path_publish, __path_retire, list as workflows, publish, retire};
 
-use super::auth::{self, query};
+use super::auth::{self, only, query};
 use super::body;
 use super::options::Access;
 use super::port::RunFound;
@@ -43,9 +43,11 @@ use crate::workflow::RunId;
 const TEXT_BYTES_MAX: usize = 2_048;
 
 impl Gateway {
-    /// Whose campaigns a request is about, within the tenant's request rate.
-    pub(super) fn access(&self, head: &Parts) -> Result<Access, Refusal> {
-        self.access_by(head, auth::api_key(&head.headers).as_deref())
+    /// Whose campaigns a request is about, within the tenant's request rate. `known` is what may be asked besides whose.
+    pub(super) fn access(&self, head: &Parts, known: &[&str]) -> Result<Access, Refusal> {
+        let access = self.access_by(head, auth::api_key(&head.headers).as_deref())?;
+        only(head, known)?;
+        Ok(access)
     }
 
     pub(super) fn access_by(&self, head: &Parts, key: Option<&str>) -> Result<Access, Refusal> {
@@ -69,7 +71,7 @@ impl Gateway {
 
     /// Whose definitions a request is about: its key's tenant's; the whole namespace's where the machine's own user names no tenant.
     fn owner_of(&self, head: &Parts) -> Result<(Access, Option<TenantId>), Refusal> {
-        let access = self.access(head)?;
+        let access = self.access(head, &[])?;
         let is_operator = self.keys.is_owner(auth::api_key(&head.headers).as_deref(), Peer::of(head).ip) || self.keys.is_open();
         let is_everyones = is_operator && query(head.uri.query(), "tenant").is_none();
         let of = (!is_everyones).then(|| access.tenant.clone());

@@ -9,12 +9,13 @@ use serde_json::{Value, json as value};
 use super::{Gateway, read_failed, run_id, shown, subject_of};
 use crate::channels::link::{Asked, Kind, Link};
 use crate::domain::{DAY_MS, Namespace, TenantId};
-use crate::gateway::auth::query;
+use crate::gateway::auth::{one_of, query};
 use crate::gateway::options::Access;
 use crate::gateway::port::{ApprovalFound, ApprovalsAsked, RunFound, RunsAsked};
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
 use crate::permit::EffectKey;
+use crate::projections::runs::STATUSES;
 
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;
@@ -57,11 +58,14 @@ pub(in crate::gateway) async fn approvals(State(gateway): State<Shared>, request
 
 impl Gateway {
     async fn list_runs(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
-        let access = self.access(head)?;
+        let access = self.access(head, &["workflow", "status", "subject", "error", "limit", "after"])?;
         let ask = |name| query(head.uri.query(), name).map(|text| text.into_owned());
         let subject = ask("subject").map(|text| subject_of(&text)).transpose()?.map(|subject| subject.to_string());
         let limit = limit_of(head)?;
         let (workflow, status, error, after) = (ask("workflow"), ask("status"), ask("error"), ask("after"));
+        if let Some(status) = &status {
+            one_of("status", status, &STATUSES)?;
+        }
         let asked = RunsAsked { workflow, status, subject, error, is_stuck: false, after, limit };
         let page = self.app.campaigns.runs(&access, &asked).await.map_err(read_failed)?;
         let runs: Vec<&Value> = page.runs.iter().map(|run| &run.json).collect();
@@ -69,7 +73,7 @@ impl Gateway {
     }
 
     async fn one_run(&self, head: &Parts, run: &str) -> Result<Response<Body>, Refusal> {
-        let found = self.found(&self.access(head)?, run).await?;
+        let found = self.found(&self.access(head, &[])?, run).await?;
         Ok(json(StatusCode::OK, &found.json))
     }
 
@@ -79,7 +83,7 @@ impl Gateway {
     }
 
     async fn story_of(&self, head: &Parts, run: &str) -> Result<Response<Body>, Refusal> {
-        let access = self.access(head)?;
+        let access = self.access(head, &["from", "limit"])?;
         let found = self.found(&access, run).await?;
         let limit = limit_of(head)?;
         let from = match query(head.uri.query(), "from") {
@@ -95,7 +99,7 @@ impl Gateway {
     }
 
     async fn list_approvals(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
-        let access = self.access(head)?;
+        let access = self.access(head, &["status", "workflow", "run", "limit"])?;
         let ask = |name| query(head.uri.query(), name).map(|text| text.into_owned());
         let open_only = match ask("status").as_deref() {
             None | Some("open") => true,

@@ -63,7 +63,7 @@ pub(in crate::gateway) async fn create(State(gateway): State<Shared>, request: R
 impl Gateway {
     async fn start(&self, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, sent) = request.into_parts();
-        let access = self.access(&head)?;
+        let access = self.access(&head, &["wait"])?;
         let wait = wait_of(&head)?;
         let body: StartBody = self.json_body(&head, sent).await?;
         let cause = cause_of(&head, body.id)?;

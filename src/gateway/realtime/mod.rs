@@ -8,7 +8,7 @@ mod feed;
 mod position;
 mod pulse;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +25,12 @@ use feed::{Feed, Found, Wanted};
 use position::Position;
 pub(super) use pulse::Pulses;
 
-use super::auth::query;
-use super::campaigns::subject_of;
+use super::auth::{one_of, only, query};
+use super::campaigns::{read_failed, subject_of};
 use super::options::Access;
 use super::reply::Refusal;
 use super::{Gateway, ReadError, Shared};
-use crate::domain::{Offset, PartitionId};
+use crate::domain::{Offset, PartitionId, Subject};
 use crate::workflow::RunId;
 
 /// What a client may say to us, which is nothing that we listen to.
@@ -49,7 +49,7 @@ const UNKNOWN_RUN_WAIT: Duration = Duration::from_secs(30);
     responses((status = 101, description = "a WebSocket of JSON messages: hello, fact, segment_change, profile, position, behind"), super::openapi::Refusals))]
 pub(super) async fn realtime(State(gateway): State<Shared>, request: Request) -> Response<Body> {
     let (mut head, _) = request.into_parts();
-    match gateway.watch(&head) {
+    match gateway.watch(&head).await {
         Ok(watcher) => match WebSocketUpgrade::from_request_parts(&mut head, &()).await {
             Ok(upgrade) => upgrade.max_message_size(HEARD_BYTES_MAX).on_upgrade(move |socket| watcher.run(socket)),
             Err(_) => gateway.refuse(Refusal::InvalidRequest("this is for WebSockets: the request asks for no upgrade".to_owned())),
@@ -59,12 +59,16 @@ pub(super) async fn realtime(State(gateway): State<Shared>, request: Request) ->
 }
 
 impl Gateway {
-    fn watch(self: &Arc<Self>, head: &Parts) -> Result<Watcher, Refusal> {
+    async fn watch(self: &Arc<Self>, head: &Parts) -> Result<Watcher, Refusal> {
         let ask = |name| query(head.uri.query(), name);
         let token = ask("token").map(|token| token.into_owned()).or_else(|| super::auth::api_key(&head.headers));
         let access = self.access_by(head, token.as_deref())?;
+        only(head, &["from", "topics", "subject", "workflow", "token"])?;
         let world = self.world(&access.namespace)?.clone();
         let workflow = ask("workflow").map(|name| name.into_owned());
+        if let Some(name) = &workflow {
+            self.is_workflow(&access, name).await?;
+        }
         let topics = ask("topics").map(|topics| topics.into_owned());
         let topics = match (&topics, &workflow) {
             // Only facts are of a workflow.
@@ -72,7 +76,7 @@ impl Gateway {
             (None, None) => vec!["journal", "profiles", "segment_changes"],
             (Some(topics), _) => topics.split(',').collect(),
         };
-        let subject = ask("subject").map(|subject| subject_of(&subject)).transpose()?.map(|subject| subject.key(&access.tenant));
+        let subject = ask("subject").map(|subject| marked(&subject)).transpose()?.map(|subject| subject.key(&access.tenant));
         let wanted = Wanted::new(&world, access.tenant.clone(), &topics, subject).map_err(Refusal::InvalidRequest)?;
         let position = match ask("from") {
             Some(text) => Position::parse(&text, &world).map_err(Refusal::InvalidRequest)?,
@@ -81,6 +85,27 @@ impl Gateway {
         let place = self.watchers.clone().try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
         let feed = Feed::new(self.app.log.clone(), world, wanted, position)?;
         Ok(Watcher { gateway: self.clone(), access, workflow, feed: Some(feed), runs: HashMap::new(), told: String::new(), _place: place })
+    }
+
+    /// Whether there is, or was, a workflow of that name here: of one that there is not nothing would ever come.
+    async fn is_workflow(&self, access: &Access, name: &str) -> Result<(), Refusal> {
+        let known = self.app.campaigns.workflows(&access.namespace, Some(&access.tenant)).await.map_err(read_failed)?;
+        let names: BTreeSet<&str> = known.iter().map(|workflow| workflow.name.as_str()).collect();
+        one_of("workflow", name, &names.into_iter().collect::<Vec<_>>())
+    }
+}
+
+/// A subject with its mark. Without one a user's id is taken elsewhere, where who is meant and not there is answered with 404; here it would be
+/// silence.
+fn marked(text: &str) -> Result<Subject, Refusal> {
+    match Subject::parse(text) {
+        Some(_) => subject_of(text),
+        None => {
+            let text: String = text.chars().take(80).collect();
+            Err(Refusal::InvalidRequest(format!(
+                "subject={text:?} does not say whose id it is: write u:{text} for a user, a:{text} for a device"
+            )))
+        }
     }
 }
 

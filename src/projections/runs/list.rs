@@ -10,11 +10,15 @@ use crate::projections::tables::place_of;
 use crate::projections::{Error, Reader};
 use crate::workflow::{EffectId, RunId};
 
+/// Every status, and `open` for all that have not ended.
+pub const STATUSES: [&str; 10] =
+    ["open", "running", "waiting", "paused", "completed", "goal", "failed", "cancelled", "terminated", "merged"];
+
 /// Which runs; everything that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunQuery {
     pub workflow: Option<String>,
-    /// As [`Run::status`], or `open` for all that have not ended.
+    /// One of [`STATUSES`].
     pub status: Option<String>,
     /// `u:ID` or `a:ID`.
     pub subject: Option<String>,

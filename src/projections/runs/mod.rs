@@ -13,7 +13,7 @@ mod suppressions;
 pub use approvals::{Approval, ApprovalQuery};
 pub use figures::{ArmResult, Funnel, Timer, Way};
 pub use interval::{Interval, newcombe, wilson};
-pub use list::{Effect, EffectOf, Node, Paused, Run, RunDetail, RunPage, RunQuery, StatusCount};
+pub use list::{Effect, EffectOf, Node, Paused, Run, RunDetail, RunPage, RunQuery, STATUSES, StatusCount};
 pub use story::{Line, Stretch, Teller, story};
 pub use suppressions::{Suppression, SuppressionPage, SuppressionQuery};
 
