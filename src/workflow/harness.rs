@@ -17,7 +17,7 @@ use super::library::Library;
 use super::question::Provenance;
 use super::state::Subject;
 use super::story::Story;
-use super::vocabulary::{Performer, Unknown};
+use super::vocabulary::{Category, Performer, Unknown};
 use crate::domain::Millis;
 use crate::permit::{AddressKey, Cause};
 
@@ -83,7 +83,16 @@ struct World<'w> {
     caused: usize,
     /// How often each node's effect was answered.
     answered: BTreeMap<String, u32>,
-    nodes: BTreeMap<EffectId, (String, Unknown, Performer)>,
+    nodes: BTreeMap<EffectId, Asked>,
+}
+
+/// What a run asked for, as far as its performer is concerned.
+#[derive(Clone)]
+struct Asked {
+    node: String,
+    unknown: Unknown,
+    by: Performer,
+    timeout_ms: i64,
 }
 
 impl<'w> World<'w> {
@@ -192,8 +201,8 @@ impl<'w> World<'w> {
     /// What the world outside does about a fact.
     fn perform(&mut self, fact: &Fact) {
         match &fact.what {
-            What::EffectRequested { effect, node, unknown, by, .. } => {
-                self.nodes.insert(*effect, (node.clone(), *unknown, *by));
+            What::EffectRequested { effect, node, unknown, by, timeout_ms, .. } => {
+                self.nodes.insert(*effect, Asked { node: node.clone(), unknown: *unknown, by: *by, timeout_ms: *timeout_ms });
             }
             What::AttemptMinted { effect, attempt, look_up, .. } => self.begin(*effect, *attempt, *look_up),
             What::PermitGranted { effect, attempt, .. } => self.answer(*effect, *attempt, false),
@@ -212,10 +221,14 @@ impl<'w> World<'w> {
 
     /// What has to be announced is, and a message waits for its permit.
     fn begin(&mut self, effect: EffectId, attempt: u32, look_up: bool) {
-        let Some((node, unknown, by)) = self.nodes.get(&effect) else { return };
-        let is_message = *by == Performer::Channel && !look_up;
-        let (is_announced, is_known) = (is_message || (*unknown != Unknown::Retry && !look_up), self.knows(node));
-        if is_announced && is_known {
+        let Some(Asked { node, unknown, by, timeout_ms }) = self.nodes.get(&effect).cloned() else { return };
+        if !self.knows(&node) {
+            let error = format!("no answer in time: the test's `effects` say nothing of `{node}`");
+            let outcome = Outcome::Failed { category: Category::System, error, permanent: true, retry_after_ms: None };
+            return self.come(timeout_ms, Input::EffectFinished { effect, attempt, outcome });
+        }
+        let is_message = by == Performer::Channel && !look_up;
+        if is_message || (unknown != Unknown::Retry && !look_up) {
             self.come(0, Input::EffectStarted { effect, attempt, executor: EXECUTOR.to_owned(), appended: self.now });
         }
         if !is_message {
@@ -223,13 +236,13 @@ impl<'w> World<'w> {
         }
     }
 
-    /// Whether the test says anything about the node's effect; if not nobody takes it up.
+    /// Whether the test says anything about the node's effect; if not nobody takes it up, and it fails once its time is over.
     fn knows(&self, node: &str) -> bool {
         self.case.answers.iter().any(|answer| answer.node == node)
     }
 
     fn answer(&mut self, effect: EffectId, attempt: u32, look_up: bool) {
-        let Some((node, ..)) = self.nodes.get(&effect).cloned() else { return };
+        let Some(Asked { node, unknown, timeout_ms, .. }) = self.nodes.get(&effect).cloned() else { return };
         let count = self.answered.entry(node.clone()).or_default();
         let Some(answer) = pick(&self.case.answers, &node, *count).cloned() else { return };
         *count += 1;
@@ -237,6 +250,11 @@ impl<'w> World<'w> {
             AnswerWhat::Done(result) => Outcome::Done { result },
             _ if look_up => Outcome::NotDone,
             AnswerWhat::Failed { category, error } => Outcome::Failed { category, error, permanent: false, retry_after_ms: None },
+            // Who was announced is given up by the run itself. Else an executor cuts off what does not answer, and says so.
+            AnswerWhat::Lost if unknown == Unknown::Retry => {
+                let outcome = Outcome::Unknown { error: "no answer in time".to_owned() };
+                return self.come(timeout_ms, Input::EffectFinished { effect, attempt, outcome });
+            }
             AnswerWhat::Lost => return,
         };
         self.come(answer.takes_ms, Input::EffectFinished { effect, attempt, outcome });

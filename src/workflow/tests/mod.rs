@@ -54,6 +54,53 @@ fn a_test_that_does_not_hold_says_what_is_missing_and_tells_the_story() {
 }
 
 #[test]
+fn an_effect_that_a_test_says_nothing_of_fails_at_its_own_timeout() {
+    let text = r#"
+[workflow]
+name = "w"
+[workflow.entry]
+command = true
+[[node]]
+name = "write"
+kind = "effect"
+agent = "content"
+timeout = "1m"
+on_failure = "send"
+next = "over"
+[[node]]
+name = "send"
+kind = "effect"
+channel = "email"
+timeout = "2m"
+next = "over"
+[[node]]
+name = "over"
+kind = "exit"
+[[test]]
+name = "nobody answers"
+given = [{ start = true }]
+expect = [
+  "0s write requested",
+  "1m write attempt 1 failed: no answer in time: the test's `effects` say nothing of `write`",
+  "1m write failed",
+  "1m send requested",
+  "3m send attempt 1 failed: no answer in time: the test's `effects` say nothing of `send`",
+  "3m run paused",
+]
+never = ["write attempt 2", "send begun"]
+[[test]]
+name = "the performer dies"
+given = [{ start = true }]
+effects = [{ node = "write", lost = true }, { node = "write", result = {} }]
+expect = ["1m write attempt 1 failed: no answer in time", "write attempt 2", "write done", "run ended completed"]
+"#;
+    let definition = Definition::parse("w.toml", text).unwrap_or_else(|problems| panic!("{problems}"));
+    for verdict in test(&definition) {
+        assert!(verdict.failures.is_empty(), "{verdict}");
+    }
+}
+
+#[test]
 fn drawings_show_every_node_and_way() {
     for (name, text) in SHIPPED {
         let definition = Definition::parse(name, text).unwrap();
