@@ -38,7 +38,7 @@ pub use rebuild::{Progress, Rebuilt, rebuild};
 use crate::{log, schema};
 
 /// Raised when rows come out differently for the same records: files of another version are rebuilt.
-pub const PROJECTION_VERSION: u32 = 1;
+pub const PROJECTION_VERSION: u32 = 2;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -167,6 +167,7 @@ DROP VIEW IF EXISTS workflow_conversions;
 CREATE VIEW workflow_conversions AS
 SELECT a.tenant_id,
        d.workflow,
+       d.digest,
        a.node,
        a.arm,
        count(*) AS runs,
@@ -174,7 +175,7 @@ SELECT a.tenant_id,
        round(1.0 * count(a.converted_at) / count(*), 4) AS rate
 FROM wf_arms a
 JOIN wf_definitions d ON d.definition_ref = a.definition_ref
-GROUP BY a.tenant_id, d.workflow, a.node, a.arm;
+GROUP BY a.tenant_id, d.workflow, d.digest, a.node, a.arm;
 
 -- Arrivals at and departures from each node per UTC day; whoever is there now has arrived and not left.
 DROP VIEW IF EXISTS workflow_funnel;

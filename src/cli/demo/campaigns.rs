@@ -15,7 +15,7 @@ use super::{Dataset, Scene};
 use crate::app::{Folder, World};
 use crate::cli::args::InNamespace;
 use crate::cli::output::{Rows, grouped, outln};
-use crate::cli::workflow::{Funnel, Story, Whose, Workflow};
+use crate::cli::workflow::{Funnel, Results, Story, Whose, Workflow};
 use crate::cli::{query, workflow};
 use crate::config::Config;
 use crate::workflow::{Definition, Policy, SHIPPED, SHIPPED_POLICY};
@@ -104,7 +104,13 @@ pub async fn show(config: &Config, scene: &Scene, json: bool) -> anyhow::Result<
         let funnel = Funnel { workflow: workflow.clone(), digest: None, from: None, to: None, whose: whose(scene) };
         workflow::run(config, None, &Workflow::Funnel(funnel), false).await?;
         outln!("\nwho bought within the campaign, by arm");
-        workflow::run(config, None, &Workflow::Results { workflow, whose: whose(scene) }, false).await?;
+        workflow::run(
+            config,
+            None,
+            &Workflow::Results(Results { workflow, digest: None, all_versions: false, whose: whose(scene) }),
+            false,
+        )
+        .await?;
         print_rounds(config, scene).await?;
         print_story(config, scene).await?;
         print_checks(&checks);

@@ -3,14 +3,16 @@
 use serde_json::json;
 
 use super::super::exit::Exit;
-use super::super::output::{Rows, grouped, note, out, print_json};
+use super::super::output::{Rows, grouped, note, out, outln, print_json};
 use super::super::people;
-use super::{Funnel, Whose, files, readable};
+use super::{Funnel, Results, Whose, files, readable};
 use crate::config::Config;
 use crate::domain::{DAY_MS, Millis};
 use crate::projections::runs::{self, ArmResult, Interval};
 
 const BAR_WIDTH: usize = 40;
+/// Of a digest, for people.
+const DIGEST_CHARS: usize = 12;
 /// Ways out of a node that are told beside its bar; more are summed up.
 const WAYS_MAX: usize = 4;
 
@@ -25,6 +27,11 @@ pub async fn funnel(config: &Config, asked: &Funnel, json: bool) -> anyhow::Resu
     let digest = asked.digest.as_deref();
     let mut nodes = reader.funnel(&tenant, &asked.workflow, digest, Some((&days.0, &days.1))).await?;
     if nodes.is_empty() {
+        if (asked.from.is_some() || asked.to.is_some() || digest.is_some())
+            && !reader.funnel(&tenant, &asked.workflow, None, None).await?.is_empty()
+        {
+            return Err(Exit::not_found(format!("no run of {} began then, or on such a version", asked.workflow)));
+        }
         return Err(nothing(config, &reader, asked.whose.at.namespace.as_str(), &tenant, &asked.workflow).await?);
     }
     // As drawn, where the definition is at hand; nodes of other versions follow.
@@ -66,9 +73,11 @@ fn drawn(nodes: &[runs::Funnel]) -> String {
     drawn
 }
 
-pub async fn results(config: &Config, workflow: &str, whose: &Whose, json: bool) -> anyhow::Result<()> {
+pub async fn results(config: &Config, asked: &Results, json: bool) -> anyhow::Result<()> {
+    let Results { workflow, whose, .. } = asked;
     let (reader, tenant) = readable(config, whose).await?;
-    let arms = reader.arms(&tenant, workflow).await?;
+    let versions = reader.arms(&tenant, workflow).await?;
+    let arms = chosen(asked, &versions)?;
     if arms.is_empty() {
         if reader.funnel(&tenant, workflow, None, None).await?.is_empty() {
             return Err(nothing(config, &reader, &whose.at.namespace, &tenant, workflow).await?);
@@ -76,11 +85,43 @@ pub async fn results(config: &Config, workflow: &str, whose: &Whose, json: bool)
         note!("no run of {workflow} came to a split yet: there is nothing to compare");
     }
     if json {
-        print_json(&serde_json::to_value(&arms)?);
+        print_json(&serde_json::to_value(arms.concat())?);
     } else {
-        out!("{}", compared(&arms));
+        for arms in arms {
+            let digest = arms.first().map(|arm| arm.digest.chars().take(DIGEST_CHARS).collect::<String>()).unwrap_or_default();
+            out!("{workflow}, version {digest}\n{}", compared(arms));
+        }
+        if !arms.is_empty() {
+            outln!("Ranges hold the true rate, or the true difference, in 95 of 100 campaigns.");
+        }
+        match versions.len() - arms.len() {
+            0 => {}
+            1 => note!("runs of 1 other version were left out: --all-versions, --digest"),
+            others => note!("runs of {others} other versions were left out: --all-versions, --digest"),
+        }
     }
     Ok(())
+}
+
+/// The versions that are asked for: the newest, if nothing else is said.
+fn chosen<'v>(asked: &Results, versions: &'v [Vec<ArmResult>]) -> anyhow::Result<&'v [Vec<ArmResult>]> {
+    let Some(start) = asked.digest.as_deref() else {
+        return Ok(if asked.all_versions { versions } else { &versions[..versions.len().min(1)] });
+    };
+    let of = |arms: &Vec<ArmResult>| arms.first().map(|arm| arm.digest.clone()).unwrap_or_default();
+    let found: Vec<usize> = (0..versions.len()).filter(|at| of(&versions[*at]).starts_with(start)).collect();
+    match found.as_slice() {
+        [at] => Ok(&versions[*at..=*at]),
+        _ => {
+            let known: Vec<String> = versions.iter().map(|arms| of(arms).chars().take(DIGEST_CHARS).collect()).collect();
+            let known = if known.is_empty() {
+                "there are none with runs that came to a split".to_owned()
+            } else {
+                format!("there are {}", known.join(", "))
+            };
+            Err(Exit::not_found(format!("{} versions of {} begin with {start:?}; {known}", found.len(), asked.workflow)))
+        }
+    }
 }
 
 /// Per split a line for each arm: its rate, its interval drawn to one scale, and how far it is from the baseline.
@@ -112,9 +153,6 @@ fn compared(arms: &[ArmResult]) -> String {
             grouped(arm.runs),
             percent_range(&arm.interval, false),
         ));
-    }
-    if !drawn.is_empty() {
-        drawn.push_str("Ranges hold the true rate, or the true difference, in 95 of 100 campaigns.\n");
     }
     drawn
 }
@@ -234,6 +272,7 @@ mod tests {
     #[test]
     fn results_say_what_may_be_chance() {
         let arm = |arm: &str, runs, converted, difference| ArmResult {
+            digest: "d".to_owned(),
             node: "arm".to_owned(),
             arm: arm.to_owned(),
             runs,

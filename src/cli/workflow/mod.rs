@@ -77,12 +77,26 @@ pub struct Funnel {
     /// Only runs on the definition whose digest begins so.
     #[arg(long)]
     pub digest: Option<String>,
-    /// From this day on (UTC), such as 2024-03-01.
+    /// Only runs that began on this day (UTC) or later, such as 2024-03-01, wherever they went since.
     #[arg(long)]
     pub from: Option<String>,
-    /// Before this day.
+    /// Only runs that began before this day.
     #[arg(long)]
     pub to: Option<String>,
+    #[command(flatten)]
+    pub whose: Whose,
+}
+
+#[derive(Debug, Args)]
+pub struct Results {
+    pub workflow: String,
+    /// Of the version whose digest begins so; of the one that the newest run is on if absent. Versions have weights of their own, and are
+    /// never added up.
+    #[arg(long, conflicts_with = "all_versions")]
+    pub digest: Option<String>,
+    /// Each version by itself, the newest first.
+    #[arg(long)]
+    pub all_versions: bool,
     #[command(flatten)]
     pub whose: Whose,
 }
@@ -107,11 +121,7 @@ pub enum Workflow {
     /// Arrivals at and departures from each node, as bars in the order of the definition.
     Funnel(Funnel),
     /// Conversions by arm of each split, with how sure one may be of them.
-    Results {
-        workflow: String,
-        #[command(flatten)]
-        whose: Whose,
-    },
+    Results(Results),
     /// What fires by itself next.
     Timers {
         /// Until then: an RFC 3339 instant, or a length from now such as `1h` or `3d`.
@@ -164,7 +174,7 @@ pub async fn run(config: &Config, file: Option<&Path>, asked: &Workflow, json: b
         Workflow::Get { run, whose } => runs::get(config, run, whose, json).await,
         Workflow::Story(asked) => runs::story(config, asked, json).await,
         Workflow::Funnel(asked) => figures::funnel(config, asked, json).await,
-        Workflow::Results { workflow, whose } => figures::results(config, workflow, whose, json).await,
+        Workflow::Results(asked) => figures::results(config, asked, json).await,
         Workflow::Timers { until, limit, whose } => figures::timers(config, until.as_deref(), *limit, whose, json).await,
         Workflow::Check { files, at } => files::check((config, file), files, &at.namespace, json),
         Workflow::Show { file, at, format, mermaid } => {

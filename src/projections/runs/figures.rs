@@ -17,7 +17,7 @@ pub struct Funnel {
     pub node: String,
     pub entered: i64,
     pub left: i64,
-    /// Those who are there now: arrived ever, and not left.
+    /// Those who are there now: of those that entered, who has not left.
     pub here: i64,
     pub ways: Vec<Way>,
 }
@@ -31,6 +31,8 @@ pub struct Way {
 /// One arm of a split.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ArmResult {
+    /// Of which version: each has weights of its own, so that arms of several are not added up.
+    pub digest: String,
     pub node: String,
     pub arm: String,
     pub runs: u64,
@@ -61,8 +63,7 @@ const BASELINES: [&str; 3] = ["holdout", "control", "baseline"];
 
 impl Reader {
     /// Every node that a run of the workflow ever came to, the most visited first; of all versions, or of those
-    /// whose digest begins so. `days` (from, before)
-    /// as `2024-03-01` narrows who entered and left, not who is there.
+    /// whose digest begins so. `days` (from, before) as `2024-03-01`: only of runs that began then, wherever they went since.
     pub async fn funnel(
         &self,
         tenant: &TenantId,
@@ -74,8 +75,8 @@ impl Reader {
         let digest = digest.unwrap_or("");
         let of = "tenant_id = ?1 AND definition_ref IN (SELECT definition_ref FROM wf_definitions WHERE workflow = ?2 AND substr(digest, 1, length(?3)) = ?3)";
         let nodes = format!(
-            "SELECT node, sum(iif(day >= ?4 AND day < ?5, entered, 0)) AS entered, sum(iif(day >= ?4 AND day < ?5, left, 0)), \
-             sum(entered - left) FROM wf_funnel WHERE {of} GROUP BY node ORDER BY entered DESC, min(day), node"
+            "SELECT node, sum(entered) AS entered, sum(left), sum(entered - left) FROM wf_funnel \
+             WHERE {of} AND day >= ?4 AND day < ?5 GROUP BY node ORDER BY 2 DESC, min(day), node"
         );
         let values = [tenant.as_str(), workflow, digest, from, before];
         let ways =
@@ -92,13 +93,23 @@ impl Reader {
         Ok(self.rows(nodes, &values).await?.iter().map(&mut funnel).collect())
     }
 
-    /// Conversions by arm of every split of a workflow.
-    pub async fn arms(&self, tenant: &TenantId, workflow: &str) -> Result<Vec<ArmResult>, Error> {
-        let sql = "SELECT node, arm, count(*), count(converted_at) FROM wf_arms WHERE tenant_id = ? \
-                   AND definition_ref IN (SELECT definition_ref FROM wf_definitions WHERE workflow = ?) GROUP BY 1, 2 ORDER BY 1, 2";
+    /// Conversions by arm of every split of a workflow, each version by itself, the one that somebody was given an arm of last before the
+    /// others.
+    pub async fn arms(&self, tenant: &TenantId, workflow: &str) -> Result<Vec<Vec<ArmResult>>, Error> {
+        let sql = "SELECT d.digest, a.node, a.arm, count(*), count(a.converted_at), max(a.run_ref) FROM wf_arms AS a \
+                   JOIN wf_definitions AS d ON d.definition_ref = a.definition_ref \
+                   WHERE a.tenant_id = ? AND d.workflow = ? GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
         let rows = self.rows(sql.to_owned(), &[tenant.as_str(), workflow]).await?;
         let count = |row: &SqliteRow, at: usize| row.get::<i64, _>(at).unsigned_abs();
-        Ok(compared(rows.iter().map(|row| (row.get(0), row.get(1), count(row, 2), count(row, 3))).collect()))
+        let mut versions: BTreeMap<String, (i64, Vec<Counted>)> = BTreeMap::new();
+        for row in &rows {
+            let (newest, counts) = versions.entry(row.get(0)).or_default();
+            *newest = row.get::<i64, _>(5).max(*newest);
+            counts.push((row.get(1), row.get(2), count(row, 3), count(row, 4)));
+        }
+        let mut versions: Vec<_> = versions.into_iter().collect();
+        versions.sort_by_key(|(_, (newest, _))| std::cmp::Reverse(*newest));
+        Ok(versions.into_iter().map(|(digest, (_, counts))| compared(&digest, &counts)).collect())
     }
 
     /// What fires until then, the next first.
@@ -129,17 +140,21 @@ impl Reader {
     }
 }
 
-/// (node, arm, runs, converted) with intervals, each arm against its split's baseline: the one that is named so, else the first.
-fn compared(counts: Vec<(String, String, u64, u64)>) -> Vec<ArmResult> {
+/// Node, arm, runs, converted.
+type Counted = (String, String, u64, u64);
+
+/// Counts with intervals, each arm against its split's baseline: the one that is named so, else the first.
+fn compared(digest: &str, counts: &[Counted]) -> Vec<ArmResult> {
     let baseline_of = |node: &str| {
         let arms: Vec<_> = counts.iter().filter(|(of, ..)| of == node).collect();
         let named = BASELINES.iter().find_map(|name| arms.iter().find(|(_, arm, ..)| arm == name));
         named.or(arms.first()).map(|(_, arm, runs, converted)| (arm.clone(), (*converted, *runs)))
     };
-    let result = |(node, arm, runs, converted): &(String, String, u64, u64)| {
+    let result = |(node, arm, runs, converted): &Counted| {
         let baseline = baseline_of(node);
         let is_baseline = baseline.as_ref().is_some_and(|(name, _)| name == arm);
         ArmResult {
+            digest: digest.to_owned(),
             node: node.clone(),
             arm: arm.clone(),
             runs: *runs,
@@ -160,7 +175,7 @@ mod tests {
     #[test]
     fn arms_are_held_against_the_one_that_nothing_was_done_to() {
         let counts = [("arm", "a", 80, 48), ("arm", "holdout", 20, 2), ("offer", "big", 5, 1), ("offer", "small", 5, 1)];
-        let results = compared(counts.map(|(node, arm, runs, converted)| (node.to_owned(), arm.to_owned(), runs, converted)).to_vec());
+        let results = compared("d", &counts.map(|(node, arm, runs, converted)| (node.to_owned(), arm.to_owned(), runs, converted)));
         let told: Vec<_> = results.iter().map(|arm| (&*arm.arm, arm.is_baseline, arm.difference.map(|d| d.excludes_zero()))).collect();
         assert_eq!(told, [("a", false, Some(true)), ("holdout", true, None), ("big", true, None), ("small", false, Some(false))]);
     }

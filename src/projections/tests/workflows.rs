@@ -1,6 +1,7 @@
 //! What facts become, and that neither batches nor restarts nor a rebuild show in it.
 
 use super::*;
+use crate::projections::runs::Funnel;
 use crate::schema::records::{JournalFact, JournalRecord, JournalTime};
 use crate::workflow::{Definition, Fact, RunId, SHIPPED};
 
@@ -166,6 +167,41 @@ fn a_run_is_told_from_its_start_to_its_end() {
     assert_eq!(here, ["10|10"]);
     let ways = world.sql("SELECT node, way, runs FROM workflow_ways WHERE node IN ('review', 'response', 'silent', 'arm') ORDER BY 1");
     assert_eq!(ways, ["arm|treatment|1", "response|timeout|1", "review|approved|1", "silent|completed|1"]);
+}
+
+#[test]
+fn the_funnel_of_some_days_is_that_of_the_runs_that_began_then_wherever_they_went_since() {
+    let world = World::new();
+    let (_, text) = crate::workflow::SHIPPED[0];
+    // One goes to its end over ten days; the other began in the middle of that, and waits.
+    for (user, start, for_days) in [("ann", "2024-03-01T10:00:00Z", 15), ("mia", "2024-03-05T10:00:00Z", 1)] {
+        let text = format!(
+            "{}\n[[test]]\nname = \"{user}\"\nsubject = \"ann\"\nstart = \"{start}\"\nfor = \"{for_days}d\"\nnever = [\"x\"]\n\
+             given = [{{ enters = \"lapsing\" }}, {{ at = \"1h\", approve = \"review\", by = \"bo\" }}]\n\
+             effects = [{{ node = \"write\", result = {{ subject = \"s\", body = \"b\" }} }}, {{ node = \"send\", result = {{}} }}, {{ node = \"remind\", result = {{}} }}]\n",
+            &text[..text.find("[[test]]").unwrap()]
+        );
+        let definition = Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+        for fact in &crate::workflow::run(&definition, &definition.tests[0]) {
+            append_fact(&world, 0, &format!("u:{user}"), fact);
+        }
+    }
+    world.project();
+    let reader = Reader::new(world.dir.path(), &world.namespace);
+    let acme = TenantId::new("acme").unwrap();
+    let funnel = |from: &str, before: &str| {
+        let nodes = block_on(reader.funnel(&acme, "winback", None, Some((from, before)))).unwrap();
+        for node in &nodes {
+            let out: i64 = node.ways.iter().map(|way| way.runs).sum();
+            assert_eq!((node.entered, node.left), (node.left + node.here, out), "{} adds up", node.node);
+        }
+        let sum = |of: fn(&Funnel) -> i64| nodes.iter().map(of).sum::<i64>();
+        (sum(|node| i64::from(node.node == "arm") * node.entered), sum(|node| node.here), nodes.iter().any(|node| node.node == "silent"))
+    };
+    assert_eq!(funnel("2024-03-01", "2024-03-02"), (1, 0, true), "who began that day has come to the end since");
+    assert_eq!(funnel("2024-03-05", "2024-03-06"), (1, 1, false), "and who was there before is not among those that began later");
+    assert_eq!(funnel("2024-03-06", "~"), (0, 0, false), "on these days many came and went, and nobody began");
+    assert_eq!(funnel("", "~"), (2, 1, true));
 }
 
 #[test]

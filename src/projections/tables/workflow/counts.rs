@@ -1,4 +1,7 @@
-//! What a batch adds to the counters: arrivals, departures by their way, failed attempts, each per definition, node and UTC day.
+//! What a batch adds to the counters: arrivals and departures by their way, failed attempts, each per definition, node and UTC day.
+//!
+//! The day of arrivals and departures is that on which their run began, whenever they were: so the runs of some days make a funnel that adds
+//! up. The day of a failed attempt is its own.
 
 use rustc_hash::FxHashMap;
 
@@ -38,12 +41,12 @@ pub struct Added {
 }
 
 impl Counts {
-    pub fn entered(&mut self, tenant: &str, definition: i64, at: i64, node: &str) {
-        self.node(tenant, definition, at, node).entered += 1;
+    pub fn entered(&mut self, tenant: &str, definition: i64, began: i64, node: &str) {
+        self.node(tenant, definition, began, node).entered += 1;
     }
 
-    pub fn left(&mut self, tenant: &str, definition: i64, at: i64, node: &str, way: &str) {
-        let node = self.node(tenant, definition, at, node);
+    pub fn left(&mut self, tenant: &str, definition: i64, began: i64, node: &str, way: &str) {
+        let node = self.node(tenant, definition, began, node);
         node.left += 1;
         match node.ways.iter_mut().find(|(known, _)| known == way) {
             Some((_, runs)) => *runs += 1,
@@ -55,8 +58,8 @@ impl Counts {
         *self.errors.entry((tenant.to_owned(), definition, day::of(at), node, target, category)).or_default() += 1;
     }
 
-    fn node(&mut self, tenant: &str, definition: i64, at: i64, node: &str) -> &mut Node {
-        let day = day::of(at);
+    fn node(&mut self, tenant: &str, definition: i64, began: i64, node: &str) -> &mut Node {
+        let day = day::of(began);
         let is_last = self.days.get(self.last).is_some_and(|((t, d, of), _)| *of == day && *d == definition && t == tenant);
         if !is_last {
             let place = (tenant.to_owned(), definition, day);

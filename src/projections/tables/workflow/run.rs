@@ -388,7 +388,7 @@ impl Run {
 
     /// Puts a new step at a node.
     pub fn arrive(&mut self, node: String, at: i64, out: &mut Out) {
-        out.counts.entered(&self.tenant, self.definition, at, &node);
+        out.counts.entered(&self.tenant, self.definition, self.started_at, &node);
         self.visits += 1;
         self.since = at;
         self.steps.push(Step {
@@ -407,7 +407,7 @@ impl Run {
     fn leave(&mut self, visit: Visit, way: &str, at: i64, out: &mut Out) {
         let Some(index) = self.steps.iter().position(|step| step.visit == visit) else { return };
         let step = self.steps.remove(index);
-        out.counts.left(&self.tenant, self.definition, at, &step.node, way);
+        out.counts.left(&self.tenant, self.definition, self.started_at, &step.node, way);
         if step.doing == Doing::Approval {
             out.decide(self.approval(visit), Decided::cancelled(at));
         }
