@@ -4,7 +4,8 @@ use rustc_hash::FxHashMap;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::run::{Arm, Doing, Effect, Message, Paused, Run, STATUSES, Step};
+use super::effect::{Effect, Message, STATUSES};
+use super::run::{Arm, Doing, Paused, Run, Step};
 use crate::projections::Error;
 use crate::projections::bulk::{Cell, Lookup};
 use crate::workflow::{EffectId, RunId};

@@ -1,10 +1,11 @@
 //! `journal` to rows: runs, their open steps, effects, messages, approvals, arms, skipped entries, and counts per node and day.
 //!
 //! A batch's facts are folded in memory and each touched row is written once. What a fact moves is in memory if the run was seen lately,
-//! else it is loaded from its rows, all that a batch lacks at once; a run that ended is forgotten. Read `told` (records), `run` (the
-//! fold), `out` and `counts` (what else comes of it), `rows` and `load` (to SQLite and back).
+//! else it is loaded from its rows, all that a batch lacks at once; a run that ended is forgotten. Read `told` (records), `run` and
+//! `effect` (the fold), `out` and `counts` (what else comes of it), `rows` and `load` (to SQLite and back).
 
 mod counts;
+mod effect;
 mod load;
 mod out;
 mod rows;
@@ -14,10 +15,11 @@ mod told;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sqlx::sqlite::SqliteConnection;
 
+use self::effect::Effect;
 use self::load::Lookups;
 use self::out::Out;
 use self::rows::{Active, Cells, Statements, Suppression};
-use self::run::{Effect, Run};
+use self::run::Run;
 use self::told::Told;
 use super::Who;
 use crate::domain::{Digest, Offset, PartitionId};

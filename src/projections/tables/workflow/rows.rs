@@ -2,8 +2,9 @@
 
 use sqlx::sqlite::SqliteConnection;
 
+use super::effect::Effect;
 use super::out::{Approval, ApprovalKey, Asked, Out};
-use super::run::{Arm, Effect, Run, Step};
+use super::run::{Arm, Run, Step};
 use crate::projections::Error;
 use crate::projections::bulk::{Cell, Statement};
 
