@@ -3,7 +3,10 @@
 pub mod admin;
 mod campaigns;
 mod definitions;
+mod edge;
+mod engine;
 mod folder;
+mod health;
 mod links;
 mod plans;
 mod preferences;
@@ -14,13 +17,16 @@ mod world;
 
 use std::net::SocketAddr;
 
+pub use edge::{Edge, takes_development_key};
+pub use engine::{Engine, Ground, Opened};
 pub use folder::{Contact, Folder};
 pub use links::links;
 pub use plans::rules_of;
-pub use server::{Edge, Engine, Ground, Opened, Server, takes_development_key};
+pub use server::Server;
 pub use world::{Plan, Vitals, World};
 
-use crate::{engine, gateway, log, projections, state, stream};
+use crate::engine::effects;
+use crate::{gateway, log, projections, state, stream};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -42,7 +48,7 @@ pub enum Error {
     #[error(transparent)]
     State(#[from] state::Error),
     #[error(transparent)]
-    Effects(#[from] engine::effects::Error),
+    Effects(#[from] effects::Error),
     #[error(transparent)]
     Stream(#[from] stream::Error),
     #[error(transparent)]

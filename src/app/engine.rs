@@ -1,0 +1,139 @@
+//! The log, the state and every namespace that runs on them: what benchmarks and the demonstration drive directly, and what a server has
+//! behind its gateway. No listener is here.
+
+use std::sync::Arc;
+
+use super::world::{Plan, World};
+use super::{Error, Folder, plans};
+use crate::config::Config;
+use crate::domain::Namespace;
+use crate::env::fs::RealFs;
+use crate::env::{Clock, SystemClock};
+use crate::log::embedded::{self, EmbeddedLog};
+use crate::state::{self, FjallStore, StateStore};
+use crate::stream::{NamespaceClock, Topics};
+
+/// What everything stands on: the log, recovered and open, the clock, the folder, the settings.
+#[derive(Clone)]
+pub struct Ground {
+    pub log: Arc<EmbeddedLog>,
+    pub clock: Arc<dyn Clock>,
+    pub folder: Folder,
+    pub(super) config: Config,
+}
+
+impl Ground {
+    pub(super) fn open_state(&self) -> Result<Arc<dyn StateStore>, Error> {
+        let begun = self.clock.now();
+        let (state, opened) = FjallStore::open_or_rebuild(&self.folder.state(), self.config.state.clone())?;
+        if let state::Opened::Rebuilt { moved_to, reason } = opened {
+            tracing::warn!(%reason, moved_to = %moved_to.display(), "the state would not open and is rebuilt from the log");
+        }
+        tracing::info!(state_ms = self.clock.now().since_ms(begun), "the state is open");
+        Ok(Arc::new(state))
+    }
+}
+
+/// A folder whose log is open and whose namespaces are known, which is all that acknowledging needs. State and folds come next, and may
+/// take a while: the state store has a journal to read, the folds what was not stored.
+pub struct Opened {
+    pub ground: Ground,
+    plans: Vec<Plan>,
+}
+
+impl Opened {
+    /// Opens the log, and makes every namespace that is configured or already there ready to be appended to.
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        Self::open_with(config, None)
+    }
+
+    /// The same with one more namespace, under a topology of the caller's.
+    pub fn open_with(config: &Config, more: Option<Plan>) -> Result<Self, Error> {
+        let folder = Folder::new(&config.data.dir);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let options = embedded::Options {
+            wal_bytes: config.log.wal_bytes,
+            tail_bytes_max: config.log.tail_bytes_max,
+            queue_bytes_max: config.log.queue_bytes_max,
+            ..embedded::Options::default()
+        };
+        std::fs::create_dir_all(folder.root()).map_err(|error| Error::folder(&folder, &error))?;
+        let begun = clock.now();
+        let log = EmbeddedLog::open(Arc::new(RealFs), &folder.log(), options, Arc::clone(&clock))?;
+        let opened = clock.now();
+        let plans = plans::of(config, &*log, more)?;
+        for plan in &plans {
+            Topics::make(&*log, &plan.namespace, plan.clock, plan.partitions)?;
+        }
+        tracing::info!(log_ms = opened.since_ms(begun), namespaces_ms = clock.now().since_ms(opened), "the log is open");
+        Ok(Self { ground: Ground { log, clock, folder, config: config.clone() }, plans })
+    }
+
+    pub fn namespaces(&self) -> Vec<(Namespace, NamespaceClock)> {
+        self.plans.iter().map(|plan| (plan.namespace.clone(), plan.clock)).collect()
+    }
+
+    /// Opens the state and starts every namespace.
+    pub fn start(self) -> Result<Engine, Error> {
+        let state = self.ground.open_state()?;
+        self.start_on(state)
+    }
+
+    /// Starts every namespace on a state that is open.
+    pub(super) fn start_on(self, state: Arc<dyn StateStore>) -> Result<Engine, Error> {
+        let Ground { log, clock, folder, config } = self.ground;
+        let begun = clock.now();
+        let mut engine = Engine { log, clock, folder, worlds: Vec::new(), state, config };
+        for plan in self.plans {
+            let copied = engine.log.copied();
+            let world = World::start(plan, &engine.log, &engine.state, &engine.clock, &engine.folder, &engine.config, copied)?;
+            engine.worlds.push(world);
+        }
+        tracing::info!(folds_ms = engine.clock.now().since_ms(begun), "folds and projectors run");
+        Ok(engine)
+    }
+}
+
+/// Everything but the gateway: what benchmarks and the demonstration drive directly.
+pub struct Engine {
+    pub log: Arc<EmbeddedLog>,
+    pub clock: Arc<dyn Clock>,
+    pub folder: Folder,
+    pub worlds: Vec<World>,
+    state: Arc<dyn StateStore>,
+    pub(super) config: Config,
+}
+
+impl Engine {
+    /// Opens the folder and starts every namespace that is configured or already there.
+    pub fn start(config: &Config) -> Result<Self, Error> {
+        Opened::open(config)?.start()
+    }
+
+    /// The same with one more namespace, under a topology of the caller's.
+    pub fn start_with(config: &Config, more: Option<Plan>) -> Result<Self, Error> {
+        Opened::open_with(config, more)?.start()
+    }
+
+    pub(super) fn ground(&self) -> Ground {
+        let (log, clock) = (Arc::clone(&self.log), Arc::clone(&self.clock));
+        Ground { log, clock, folder: self.folder.clone(), config: self.config.clone() }
+    }
+
+    pub fn world(&self, namespace: &str) -> Option<&World> {
+        self.worlds.iter().find(|world| world.namespace.as_str() == namespace)
+    }
+
+    /// Commits what is under way, flushes all state, closes the log.
+    pub fn stop(self) -> Result<(), Error> {
+        let mut result = Ok(());
+        for world in self.worlds {
+            let stopped = world.stop();
+            if result.is_ok() {
+                result = stopped;
+            }
+        }
+        self.log.close();
+        result
+    }
+}
