@@ -23,6 +23,7 @@ mod log_sim;
 mod place;
 mod policies;
 mod running;
+mod seeds;
 mod spine;
 mod spine_world;
 mod state_contract;

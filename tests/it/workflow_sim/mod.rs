@@ -8,22 +8,19 @@
 mod end;
 mod executor;
 mod mirror;
+mod people;
 mod program;
 mod promises;
 mod run;
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use run::Life;
+
+use crate::seeds::{self, number};
 
 /// About a minute where nothing else runs: `FLYWHEEL_SIM_SEEDS` for more.
 const SEEDS: u64 = 1_000;
 /// With this many, everything that can happen has happened.
 const SEEDS_ENOUGH: u64 = 150;
-/// Two run side by side: more would only wait for each other.
-const WORKERS: usize = 2;
 
 /// What a run of all seeds must have come across.
 const HAPPENS: [&str; 27] = [
@@ -56,52 +53,12 @@ const HAPPENS: [&str; 27] = [
     "suppressed",
 ];
 
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("panicked")
-}
-
-fn run_seed(seed: u64) -> Result<Life, String> {
-    let run = || Life::new(seed, false, false).all();
-    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| format!("seed {seed}: {}", message(&*panic)))
-}
-
-/// Runs seeds until one fails, and returns how often what happened.
-fn run_seeds(from: u64, seeds: u64) -> Result<BTreeMap<&'static str, u64>, (u64, String)> {
-    let next = AtomicU64::new(from);
-    let work = || {
-        let mut totals: BTreeMap<&'static str, u64> = BTreeMap::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= from + seeds {
-                return Ok(totals);
-            }
-            match run_seed(seed) {
-                Ok(life) => {
-                    *totals.entry("seeds").or_default() += 1;
-                    life.counts.0.iter().for_each(|(name, count)| *totals.entry(name).or_default() += count);
-                }
-                Err(failure) => {
-                    next.store(from + seeds, Ordering::Relaxed);
-                    return Err((seed, failure));
-                }
-            }
-        }
-    };
-    let mut totals: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let ends: Vec<_> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
-    });
-    for end in ends {
-        end?.into_iter().for_each(|(name, count)| *totals.entry(name).or_default() += count);
-    }
-    Ok(totals)
+fn run_seeds(from: u64, seeds: u64) -> Result<seeds::Counts, (u64, String)> {
+    seeds::run(from..from + seeds, |seed| {
+        let mut counts = Life::new(seed, false, false).all().counts;
+        counts.add("seeds", 1);
+        counts.0
+    })
 }
 
 #[test]
