@@ -24,7 +24,7 @@ use crate::projections::runs::Stretch;
 use crate::projections::{self, Reader};
 use crate::segments::Problems;
 use crate::stream::topology::Topology;
-use crate::stream::{self, NamespaceClock, Topic, Topics};
+use crate::stream::{self, NamespaceClock, Topic, Topics, Word};
 use crate::workflow::{Definition, EffectId, Policy, RunId};
 
 /// Stories that are read at once; others wait. Each reads the disk on a thread that everything else needs too.
@@ -205,11 +205,18 @@ impl Campaigns for Runs {
         })
     }
 
-    fn publish<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>, workflows: Vec<Arc<Definition>>) -> Publishing<'a> {
-        let (from, of, publishing) = (self.from(namespace), of.cloned(), Arc::clone(&self.publishing));
+    fn publish<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        of: Option<&'a TenantId>,
+        workflows: Vec<Arc<Definition>>,
+        by: &'a str,
+    ) -> Publishing<'a> {
+        let (from, at, by) = (self.from(namespace), self.clock.now(), by.to_owned());
+        let (of, publishing) = (of.cloned(), Arc::clone(&self.publishing));
         self.blocking(namespace, move |log, place| {
             let _alone = publishing.lock();
-            match stream::activate_workflows(log, &place.topics, of.as_ref(), &workflows, from) {
+            match stream::activate_workflows(log, &place.topics, of.as_ref(), &workflows, Word { from, at, by: &by }) {
                 Err(taken @ stream::Error::NameTaken { .. }) => Ok(Err(NameTaken(taken.to_string()))),
                 done => done.map(Ok),
             }
@@ -254,12 +261,12 @@ impl Campaigns for Runs {
         })
     }
 
-    fn retire<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>, name: &'a str) -> Asking<'a, bool> {
+    fn retire<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>, name: &'a str, by: &'a str) -> Asking<'a, bool> {
         let (from, of, publishing) = (self.from(namespace), of.cloned(), Arc::clone(&self.publishing));
-        let name = name.to_owned();
+        let (at, name, by) = (self.clock.now(), name.to_owned(), by.to_owned());
         self.blocking(namespace, move |log, place| {
             let _alone = publishing.lock();
-            stream::retire_workflow(log, &place.topics, of.as_ref(), &name, from)
+            stream::retire_workflow(log, &place.topics, of.as_ref(), &name, Word { from, at, by: &by })
         })
     }
 
@@ -277,11 +284,18 @@ impl Campaigns for Runs {
         })
     }
 
-    fn publish_policy<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>, policy: Arc<Policy>) -> Asking<'a, bool> {
-        let (from, of, publishing) = (self.from(namespace), of.cloned(), Arc::clone(&self.publishing));
+    fn publish_policy<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        of: Option<&'a TenantId>,
+        policy: Arc<Policy>,
+        by: &'a str,
+    ) -> Asking<'a, bool> {
+        let (from, at, by) = (self.from(namespace), self.clock.now(), by.to_owned());
+        let (of, publishing) = (of.cloned(), Arc::clone(&self.publishing));
         self.blocking(namespace, move |log, place| {
             let _alone = publishing.lock();
-            stream::activate_policy(log, &place.topics, of.as_ref(), &policy, from)
+            stream::activate_policy(log, &place.topics, of.as_ref(), &policy, Word { from, at, by: &by })
         })
     }
 

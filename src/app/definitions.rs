@@ -51,7 +51,7 @@ impl Definitions {
     pub fn found(&self, digest: Digest, version: &Version, whose: Option<&TenantId>, all: &Workflows) -> WorkflowFound {
         let name = version.name.clone();
         let definition = self.parsed(digest, &name, &version.text);
-        let (about, reads) = definition.map(|known| (known.about.clone(), known.profile.clone())).unwrap_or_default();
+        let (about, reads) = (version.about.clone(), definition.map(|known| known.profile.clone()).unwrap_or_default());
         let is_active = all.active(whose, &name) == Some(digest);
         WorkflowFound { name, digest: digest.to_hex(), about, tenant: whose.map(ToString::to_string), is_active, reads }
     }

@@ -12,7 +12,7 @@ use super::check::{Passed, Text, check_each};
 use super::exit::Exit;
 use super::output::{note, out, outln, print_json};
 use super::run;
-use super::workflow::act::Owner;
+use super::workflow::act::{self, Owner};
 use super::workflow::api::{told, with_problems};
 use crate::config::Config;
 use crate::domain::{Namespace, TenantId};
@@ -69,7 +69,7 @@ fn check(files: &[PathBuf], json: bool) -> anyhow::Result<()> {
 }
 
 async fn publish(config: &Config, owner: &Owner, file: &PathBuf, json: bool) -> anyhow::Result<()> {
-    let body = json!({"file": file.display().to_string(), "text": read(file)?});
+    let body = json!({"file": file.display().to_string(), "text": read(file)?, "by": act::named_or_user(owner.by.as_ref())});
     let answer = owner.api(config)?.post("/api/v1/policy", &[], &body).await.map_err(with_problems)?;
     if json {
         print_json(&answer);

@@ -307,12 +307,12 @@ pub trait Campaigns: Send + Sync {
 
     /// Stores workflows and has new entries go to them, of all or of none; says of each whether they did not already. Without a tenant
     /// they are everyone's, else the tenant's own.
-    fn publish<'a>(&'a self, _: &'a Namespace, _of: Option<&'a TenantId>, workflows: Vec<Arc<Definition>>) -> Publishing<'a> {
+    fn publish<'a>(&'a self, _: &'a Namespace, _of: Option<&'a TenantId>, workflows: Vec<Arc<Definition>>, _by: &'a str) -> Publishing<'a> {
         ready(Ok(vec![false; workflows.len()]))
     }
 
     /// Has a workflow of this tenant, or of the namespace, take no new entries; false if it took none.
-    fn retire<'a>(&'a self, _namespace: &'a Namespace, _of: Option<&'a TenantId>, _name: &'a str) -> Asking<'a, bool> {
+    fn retire<'a>(&'a self, _namespace: &'a Namespace, _of: Option<&'a TenantId>, _name: &'a str, _by: &'a str) -> Asking<'a, bool> {
         ready(false)
     }
 
@@ -322,7 +322,7 @@ pub trait Campaigns: Send + Sync {
     }
 
     /// Stores a policy of this tenant, or of the namespace, and has it decide; false if it did already.
-    fn publish_policy<'a>(&'a self, _: &'a Namespace, _of: Option<&'a TenantId>, _policy: Arc<Policy>) -> Asking<'a, bool> {
+    fn publish_policy<'a>(&'a self, _: &'a Namespace, _of: Option<&'a TenantId>, _policy: Arc<Policy>, _by: &'a str) -> Asking<'a, bool> {
         ready(false)
     }
 

@@ -163,7 +163,8 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
             cause: "m",
         }))],
         "definitions" => {
-            vec![bytes_of(&Definition { kind: "segment", name: "lapsing", digest: "ab", body: "x = 1\n", tenant: "acme", from_file: true })]
+            let (kind, name, digest, body, tenant) = ("segment", "lapsing", "ab", "x = 1\n", "acme");
+            vec![bytes_of(&Definition { kind, name, digest, body, tenant, from_file: true, about: "who goes", at: 3, by: "kim" })]
         }
         "dead_letters" => vec![bytes_of(&DeadLetter {
             topic: "demo.intake",

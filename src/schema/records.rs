@@ -350,6 +350,15 @@ pub struct Definition<'a> {
     /// A file named at start says so, and not somebody who published it.
     #[serde(default)]
     pub from_file: bool,
+    /// What it is for, which is no part of its text.
+    #[serde(default)]
+    pub about: &'a str,
+    /// When it was said, in milliseconds; 0 where nobody knows.
+    #[serde(default)]
+    pub at: i64,
+    /// Who said so, as they stated it.
+    #[serde(default)]
+    pub by: &'a str,
 }
 
 /// `dead_letters`, keyed as the source.

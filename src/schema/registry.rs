@@ -150,7 +150,10 @@ topics! {
     CORRECTIONS: CorrectionsRecord<'a>, "corrections", 1, &[];
     COMMANDS: CommandsRecord<'a>, "commands", 2, &[(1, include_str!("../../schemas/history/commands.1.avsc"))];
     JOURNAL: JournalRecord<'a>, "journal", 2, &[(1, include_str!("../../schemas/history/journal.1.avsc"))];
-    DEFINITIONS: Definition<'a>, "definitions", 2, &[(1, include_str!("../../schemas/history/definitions.1.avsc"))];
+    DEFINITIONS: Definition<'a>, "definitions", 3, &[
+        (1, include_str!("../../schemas/history/definitions.1.avsc")),
+        (2, include_str!("../../schemas/history/definitions.2.avsc")),
+    ];
     DEAD_LETTERS: DeadLetter<'a>, "dead_letters", 1, &[];
     OUTCOMES: BatchOutcomes, "outcomes", 2, &[(1, include_str!("../../schemas/history/outcomes.1.avsc"))];
 }

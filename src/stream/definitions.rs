@@ -64,6 +64,7 @@ pub(super) struct Stored {
     /// Whose it is; none: of the whole namespace.
     pub(super) tenant: Option<TenantId>,
     pub(super) from_file: bool,
+    pub(super) about: String,
 }
 
 /// Calls `visit` with every definition, oldest first.
@@ -89,7 +90,7 @@ pub(super) fn each(log: &dyn LogReader, topics: &Topics, mut visit: impl FnMut(S
                 ),
             };
             let (kind, name, body) = (definition.kind.to_owned(), definition.name.to_owned(), definition.body.to_owned());
-            visit(Stored { kind, name, digest, body, tenant, from_file: definition.from_file });
+            visit(Stored { kind, name, digest, body, tenant, from_file: definition.from_file, about: definition.about.to_owned() });
         }
         from = fetched.next;
     }
@@ -203,7 +204,7 @@ pub fn activate(log: &dyn LogWriter, topics: &Topics, topology: &Topology, from:
 
 /// A definition of the whole namespace that nobody published.
 fn definition<'d>(kind: &'d str, name: &'d str, digest: &'d str, body: &'d str) -> Definition<'d> {
-    Definition { kind, name, digest, body, tenant: "", from_file: false }
+    Definition { kind, name, digest, body, tenant: "", from_file: false, about: "", at: 0, by: "" }
 }
 
 /// The one append that stores definitions and brings them into force in every partition.

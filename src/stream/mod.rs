@@ -41,8 +41,8 @@ pub use outputs::{Outputs, Source};
 pub use profile::{FOLD_VERSION as PROFILE_FOLD_VERSION, Owned, ProfileFold, Setup as ProfileSetup, people};
 pub use progress::{Cursor, Mark, Progress, Watermark};
 pub use published::{
-    Policies, PolicyFound, Version, Workflows, activate_policy, activate_workflow, activate_workflows, declare_policy, declare_workflow,
-    policies, policy, retire_workflow, workflows,
+    Policies, PolicyFound, Version, Word, Workflows, activate_policy, activate_workflow, activate_workflows, declare_policy,
+    declare_workflow, policies, policy, retire_workflow, workflows,
 };
 pub use pulse::Pulse;
 pub use refold::{Refolded, refold};

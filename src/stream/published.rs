@@ -15,14 +15,37 @@ use crate::log::{LogReader, LogWriter};
 use crate::schema::records::Definition;
 use crate::workflow;
 
+/// Who says what a file named at start says.
+const BY_FILE: &str = "the file named at start";
+
 /// A version of a workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     pub name: String,
     /// Canonical.
     pub text: String,
+    /// What it is for, as its file said when it was published last.
+    pub about: String,
     /// Who was given it; none: the whole namespace.
     pub of: BTreeSet<Option<TenantId>>,
+}
+
+/// Somebody's word that something is in force, or no more.
+#[derive(Debug, Clone, Copy)]
+pub struct Word<'w> {
+    /// From when on, in the namespace's time.
+    pub from: Millis,
+    /// When it was said.
+    pub at: Millis,
+    /// Who says so; nobody where it is not known.
+    pub by: &'w str,
+}
+
+/// Nobody's word, said when it is in force from.
+impl From<Millis> for Word<'static> {
+    fn from(from: Millis) -> Self {
+        Self { from, at: from.max(Millis(0)), by: "" }
+    }
 }
 
 /// Every workflow that a namespace was ever given, and which of each name takes new entries.
@@ -59,7 +82,7 @@ impl Workflows {
 /// The workflows of a namespace, as its `definitions` say.
 pub fn workflows(log: &dyn LogReader, topics: &Topics) -> Result<Workflows, Error> {
     let mut found = Workflows::default();
-    each(log, topics, |Stored { kind, name, digest, body: text, tenant, .. }| {
+    each(log, topics, |Stored { kind, name, digest, body: text, tenant, about, .. }| {
         if kind != KIND_WORKFLOW {
             return;
         }
@@ -67,7 +90,9 @@ pub fn workflows(log: &dyn LogReader, topics: &Topics) -> Result<Workflows, Erro
             found.active.remove(&(tenant, name));
             return;
         };
-        let version = found.known.entry(digest).or_insert_with(|| Version { name: name.clone(), text, of: BTreeSet::new() });
+        let version =
+            found.known.entry(digest).or_insert_with(|| Version { name: name.clone(), text, about: String::new(), of: BTreeSet::new() });
+        version.about = about;
         version.of.insert(tenant.clone());
         found.active.insert((tenant, name), digest);
     })?;
@@ -76,13 +101,14 @@ pub fn workflows(log: &dyn LogReader, topics: &Topics) -> Result<Workflows, Erro
 
 /// Stores workflows and has new entries of the tenant's subjects, or of everyone's, go to them from `from` on, all in one append; says of
 /// each whether they did not already. Runs in progress stay on the digest that they began under.
-pub fn activate_workflows<W: std::ops::Deref<Target = workflow::Definition>>(
+pub fn activate_workflows<'w, W: std::ops::Deref<Target = workflow::Definition>>(
     log: &dyn LogWriter,
     topics: &Topics,
     of: Option<&TenantId>,
     definitions: &[W],
-    from: Millis,
+    word: impl Into<Word<'w>>,
 ) -> Result<Vec<bool>, Error> {
+    let word = word.into();
     let mut found = workflows(log, topics)?;
     let (mut are_new, mut new) = (Vec::new(), Vec::new());
     for workflow in definitions.iter().map(|workflow| &**workflow) {
@@ -94,8 +120,8 @@ pub fn activate_workflows<W: std::ops::Deref<Target = workflow::Definition>>(
         }
     }
     if !new.is_empty() {
-        let stored = new.iter().map(|(workflow, digest)| of_workflow(workflow, digest, of, false));
-        log.append(activation(topics, &stored.collect::<Vec<_>>(), from)?)?.wait()?;
+        let stored = new.iter().map(|(workflow, digest)| of_workflow(workflow, digest, of, word));
+        log.append(activation(topics, &stored.collect::<Vec<_>>(), word.from)?)?.wait()?;
     }
     Ok(are_new)
 }
@@ -113,17 +139,26 @@ pub fn declare_workflow(log: &dyn LogWriter, topics: &Topics, workflow: &workflo
     }
     free(&workflows(log, topics)?, None, &workflow.name)?;
     let digest = workflow.digest.to_hex();
-    log.append(activation(topics, &[of_workflow(workflow, &digest, None, true)], from)?)?.wait()?;
+    let stored = Definition { from_file: true, ..of_workflow(workflow, &digest, None, Word { by: BY_FILE, ..from.into() }) };
+    log.append(activation(topics, &[stored], from)?)?.wait()?;
     Ok(true)
 }
 
 /// Has the tenant's, or the namespace's, workflow of this name take no new entries from `from` on; true if it took some before. Runs in
 /// progress go on.
-pub fn retire_workflow(log: &dyn LogWriter, topics: &Topics, of: Option<&TenantId>, name: &str, from: Millis) -> Result<bool, Error> {
+pub fn retire_workflow<'w>(
+    log: &dyn LogWriter,
+    topics: &Topics,
+    of: Option<&TenantId>,
+    name: &str,
+    word: impl Into<Word<'w>>,
+) -> Result<bool, Error> {
+    let Word { from, at, by } = word.into();
     if workflows(log, topics)?.active(of, name).is_none() {
         return Ok(false);
     }
-    let definition = Definition { kind: KIND_WORKFLOW, name, digest: "", body: "", tenant: text(of), from_file: false };
+    let definition =
+        Definition { kind: KIND_WORKFLOW, name, digest: "", body: "", tenant: text(of), from_file: false, about: "", at: at.0, by };
     log.append(activation(topics, &[definition], from)?)?.wait()?;
     Ok(true)
 }
@@ -135,9 +170,9 @@ fn free(found: &Workflows, of: Option<&TenantId>, name: &str) -> Result<(), Erro
     }
 }
 
-fn of_workflow<'d>(workflow: &'d workflow::Definition, digest: &'d str, of: Option<&'d TenantId>, from_file: bool) -> Definition<'d> {
-    let (name, body) = (workflow.name.as_str(), workflow.canonical.as_str());
-    Definition { kind: KIND_WORKFLOW, name, digest, body, tenant: text(of), from_file }
+fn of_workflow<'d>(workflow: &'d workflow::Definition, digest: &'d str, of: Option<&'d TenantId>, word: Word<'d>) -> Definition<'d> {
+    let (name, body, about) = (workflow.name.as_str(), workflow.canonical.as_str(), workflow.about.as_str());
+    Definition { kind: KIND_WORKFLOW, name, digest, body, tenant: text(of), from_file: false, about, at: word.at.0, by: word.by }
 }
 
 /// A policy as it was published.
@@ -185,19 +220,20 @@ pub fn policy(log: &dyn LogReader, topics: &Topics, of: Option<&TenantId>) -> Re
 
 /// Stores a policy and has everything of the tenant's, or of everyone's who has no own one, be decided by it from here on, unless it is so
 /// already; true if it did.
-pub fn activate_policy(
+pub fn activate_policy<'w>(
     log: &dyn LogWriter,
     topics: &Topics,
     of: Option<&TenantId>,
     policy: &workflow::Policy,
-    from: Millis,
+    word: impl Into<Word<'w>>,
 ) -> Result<bool, Error> {
+    let word = word.into();
     let in_force = self::policy(log, topics, of)?.filter(|found| found.of.as_ref() == of);
     if in_force.is_some_and(|found| found.digest == policy.digest) {
         return Ok(false);
     }
     let digest = policy.digest.to_hex();
-    log.append(activation(topics, &[of_policy(policy, &digest, of, false)], from)?)?.wait()?;
+    log.append(activation(topics, &[of_policy(policy, &digest, of, word)], word.from)?)?.wait()?;
     Ok(true)
 }
 
@@ -207,12 +243,14 @@ pub fn declare_policy(log: &dyn LogWriter, topics: &Topics, policy: &workflow::P
         return Ok(false);
     }
     let digest = policy.digest.to_hex();
-    log.append(activation(topics, &[of_policy(policy, &digest, None, true)], from)?)?.wait()?;
+    let stored = Definition { from_file: true, ..of_policy(policy, &digest, None, Word { by: BY_FILE, ..from.into() }) };
+    log.append(activation(topics, &[stored], from)?)?.wait()?;
     Ok(true)
 }
 
-fn of_policy<'d>(policy: &'d workflow::Policy, digest: &'d str, of: Option<&'d TenantId>, from_file: bool) -> Definition<'d> {
-    Definition { kind: KIND_POLICY, name: KIND_POLICY, digest, body: &policy.canonical, tenant: text(of), from_file }
+fn of_policy<'d>(policy: &'d workflow::Policy, digest: &'d str, of: Option<&'d TenantId>, word: Word<'d>) -> Definition<'d> {
+    let (kind, body, at) = (KIND_POLICY, policy.canonical.as_str(), word.at.0);
+    Definition { kind, name: KIND_POLICY, digest, body, tenant: text(of), from_file: false, about: "", at, by: word.by }
 }
 
 /// What the file last said.

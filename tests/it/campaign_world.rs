@@ -358,7 +358,7 @@ impl Campaigns for CampaignWorld {
         now(shown)
     }
 
-    fn publish<'a>(&'a self, _: &'a Namespace, of: Option<&'a TenantId>, workflows: Vec<Arc<Definition>>) -> Publishing<'a> {
+    fn publish<'a>(&'a self, _: &'a Namespace, of: Option<&'a TenantId>, workflows: Vec<Arc<Definition>>, _: &'a str) -> Publishing<'a> {
         // The log in memory is durable at once: nothing blocks.
         let (log, topics, of) = (self.log.clone(), self.topics.clone(), of.cloned());
         Box::pin(async move {
@@ -372,7 +372,7 @@ impl Campaigns for CampaignWorld {
         })
     }
 
-    fn retire<'a>(&'a self, _: &'a Namespace, of: Option<&'a TenantId>, name: &'a str) -> Asking<'a, bool> {
+    fn retire<'a>(&'a self, _: &'a Namespace, of: Option<&'a TenantId>, name: &'a str, _: &'a str) -> Asking<'a, bool> {
         let (log, topics, of, name) = (self.log.clone(), self.topics.clone(), of.cloned(), name.to_owned());
         Box::pin(async move {
             let done = tokio::task::spawn_blocking(move || {
@@ -395,7 +395,13 @@ impl Campaigns for CampaignWorld {
         }))
     }
 
-    fn publish_policy<'a>(&'a self, _: &'a Namespace, of: Option<&'a TenantId>, policy: Arc<workflow::Policy>) -> Asking<'a, bool> {
+    fn publish_policy<'a>(
+        &'a self,
+        _: &'a Namespace,
+        of: Option<&'a TenantId>,
+        policy: Arc<workflow::Policy>,
+        _: &'a str,
+    ) -> Asking<'a, bool> {
         let (log, topics, of) = (self.log.clone(), self.topics.clone(), of.cloned());
         Box::pin(async move {
             let done = tokio::task::spawn_blocking(move || {

@@ -74,7 +74,7 @@ impl Fold for Words {
         words.push_str(&word);
         words.push(' ');
         let body = words.clone();
-        let said = Definition { kind: "words", name: "", digest: "", body: &body, tenant: "", from_file: false };
+        let said = Definition { kind: "words", name: "", digest: "", body: &body, tenant: "", from_file: false, about: "", at: 0, by: "" };
         out.push_to(Topic::Definitions, PartitionId(0), &key, record.timestamp, &said)?;
         assert!(word != "boom", "boom");
         if word == "bad" {

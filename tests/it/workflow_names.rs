@@ -132,6 +132,19 @@ fn a_workflow_that_names_what_the_server_does_not_have_is_not_published() {
     assert!(code == 0 && out.contains("letters published"), "{code} {out} {said}");
     assert!(said.contains("warning: ") && said.contains("letters.toml:2:8: it has no tests"), "{said}");
     assert_eq!(place.run(&["policy", "publish", &policy]).0, 0);
+    let everyones = LETTERS.replace("\"letters\"", "\"told\"\nabout = \"Letters to all.\"");
+    let told = place.file("told.toml", &everyones);
+    assert_eq!(place.run(&["workflow", "publish", &told, "--by", "kim"]).0, 0);
+    assert_eq!(place.run(&["workflow", "retire", "told", "--by", "bo"]).0, 0);
+    assert_eq!(place.run(&["wait"]).0, 0);
+    let versions: Value = serde_json::from_str(&place.run(&["--json", "workflow", "versions", "told"]).1).unwrap();
+    let version = &versions[0];
+    assert_eq!(
+        (&version["about"], &version["published_by"], &version["retired_by"]),
+        (&json!("Letters to all."), &json!("kim"), &json!("bo"))
+    );
+    assert!(version["published_at"].is_string() && version["retired_at"].is_string() && version["is_active"] == false, "{version}");
+    assert_eq!(place.run(&["workflow", "versions", "nosuch"]).0, 3);
     for (from, to, expected) in WRONG {
         let wrong = place.file("wrong.toml", &LETTERS.replacen(from, to, 1).replace("\"letters\"", "\"wrong\""));
         let (code, _, said) = place.run(&["workflow", "publish", &wrong]);

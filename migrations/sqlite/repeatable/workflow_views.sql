@@ -40,11 +40,26 @@ JOIN wf_definitions d ON d.definition_ref = r.definition_ref;
 -- Every version of a workflow that had a run or took entries.
 DROP VIEW IF EXISTS workflow_versions;
 CREATE VIEW workflow_versions AS
-SELECT workflow, digest, is_active,
+SELECT d.workflow, d.digest, d.is_active,
        -- Tenants, with commas between; `everyone` where it is of the whole namespace.
        (SELECT group_concat(iif(a.tenant_id = '', 'everyone', a.tenant_id), ', ')
-        FROM wf_active a WHERE a.definition_ref = d.definition_ref) AS active_for
-FROM wf_definitions d;
+        FROM wf_active a WHERE a.definition_ref = d.definition_ref) AS active_for,
+       p.about,
+       -- Of the last time that it was published; each time has a row of workflow_publications.
+       datetime(p.published_at / 1000.0, 'unixepoch') AS published_at,
+       p.published_by,
+       datetime(p.retired_at / 1000.0, 'unixepoch') AS retired_at,
+       p.retired_by
+FROM wf_definitions d
+LEFT JOIN wf_publications p ON p.publication_ref =
+       (SELECT max(q.publication_ref) FROM wf_publications q WHERE q.workflow = d.workflow AND q.digest = d.digest);
+
+DROP VIEW IF EXISTS workflow_publications;
+CREATE VIEW workflow_publications AS
+SELECT iif(tenant_id = '', 'everyone', tenant_id) AS published_for, workflow, digest, about,
+       datetime(published_at / 1000.0, 'unixepoch') AS published_at, published_by,
+       NOT is_over AS is_active, datetime(retired_at / 1000.0, 'unixepoch') AS retired_at, retired_by
+FROM wf_publications;
 
 -- Where open runs are, what they do there and until when.
 DROP VIEW IF EXISTS workflow_nodes;

@@ -39,6 +39,9 @@ pub struct Owner {
     /// For this tenant's people only; for those of every tenant of the namespace if absent.
     #[arg(long)]
     pub tenant: Option<String>,
+    /// Who says so, for the record; the terminal's user if absent.
+    #[arg(long)]
+    pub by: Option<String>,
 }
 
 impl Owner {
@@ -214,7 +217,11 @@ async fn api_of_known(config: &Config, whose: &Whose) -> anyhow::Result<Api> {
 }
 
 pub fn by(whose: &Whose) -> String {
-    whose.by.clone().or_else(config::user).unwrap_or_else(|| "command line".to_owned())
+    named_or_user(whose.by.as_ref())
+}
+
+pub fn named_or_user(by: Option<&String>) -> String {
+    by.cloned().or_else(config::user).unwrap_or_else(|| "command line".to_owned())
 }
 
 fn waiting() -> [(&'static str, String); 1] {
@@ -341,7 +348,8 @@ async fn publish(config: &Config, owner: &Owner, files: &[PathBuf], json: bool) 
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         read.push(json!({"file": file.display().to_string(), "text": text}));
     }
-    let published = owner.api(config)?.post("/api/v1/workflows", &[], &json!({ "files": &read })).await;
+    let published =
+        owner.api(config)?.post("/api/v1/workflows", &[], &json!({ "files": &read, "by": named_or_user(owner.by.as_ref()) })).await;
     let answer = match published {
         Ok(answer) => answer,
         Err(error) => return Err(with_problems(error)),
@@ -374,7 +382,10 @@ async fn publish(config: &Config, owner: &Owner, files: &[PathBuf], json: bool) 
 }
 
 async fn retire(config: &Config, owner: &Owner, name: &str, json: bool) -> anyhow::Result<()> {
-    let answer = owner.api(config)?.post(&format!("/api/v1/workflows/{name}/retire"), &[], &json!({})).await?;
+    let answer = owner
+        .api(config)?
+        .post(&format!("/api/v1/workflows/{name}/retire"), &[], &json!({ "by": named_or_user(owner.by.as_ref()) }))
+        .await?;
     if json {
         print_json(&answer);
     } else {

@@ -180,6 +180,37 @@ fn percent_range(interval: &Interval, signed: bool) -> String {
     format!("{} to {} %", number(interval.low), number(interval.high))
 }
 
+pub async fn versions(config: &Config, workflow: &str, whose: &Whose, json: bool) -> anyhow::Result<()> {
+    let (reader, tenant) = readable(config, whose).await?;
+    let found = reader.publications(&tenant, workflow).await?;
+    if found.is_empty() {
+        let (namespace, others) = (&whose.at.namespace, people::other_tenants(config, &reader, &whose.at.namespace, &tenant).await?);
+        return Err(Exit::not_found(format!("no workflow {workflow} was published to tenant {tenant} in namespace {namespace}{others}")));
+    }
+    if json {
+        print_json(&serde_json::to_value(&found)?);
+        return Ok(());
+    }
+    let mut rows = Rows::new(&["version", "for", "published", "by", "retired", "by", "about"]);
+    for one in found {
+        let digest: String = one.digest.chars().take(DIGEST_CHARS).collect();
+        let time = |time: Option<Millis>| json!(time.map(|time| time.to_string()));
+        let whose = one.tenant.unwrap_or_else(|| "everyone".to_owned());
+        let retired = if one.is_active { json!("in force") } else { time(one.retired_at) };
+        rows.push(vec![
+            json!(digest),
+            json!(whose),
+            time(one.published_at),
+            json!(one.published_by),
+            retired,
+            json!(one.retired_by),
+            json!(one.about),
+        ]);
+    }
+    rows.print(false);
+    Ok(())
+}
+
 pub async fn timers(config: &Config, until: Option<&str>, limit: u32, whose: &Whose, json: bool) -> anyhow::Result<()> {
     let (reader, tenant) = readable(config, whose).await?;
     let now = reader.workflow_now().await?;

@@ -122,6 +122,12 @@ pub enum Workflow {
     Funnel(Funnel),
     /// Conversions by arm of each split, with how sure one may be of them.
     Results(Results),
+    /// When which version was published and retired, and by whom, the newest first.
+    Versions {
+        workflow: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
     /// What fires by itself next.
     Timers {
         /// Until then: an RFC 3339 instant, or a length from now such as `1h` or `3d`.
@@ -175,6 +181,7 @@ pub async fn run(config: &Config, file: Option<&Path>, asked: &Workflow, json: b
         Workflow::Story(asked) => runs::story(config, asked, json).await,
         Workflow::Funnel(asked) => figures::funnel(config, asked, json).await,
         Workflow::Results(asked) => figures::results(config, asked, json).await,
+        Workflow::Versions { workflow, whose } => figures::versions(config, workflow, whose, json).await,
         Workflow::Timers { until, limit, whose } => figures::timers(config, until.as_deref(), *limit, whose, json).await,
         Workflow::Check { files, at } => files::check((config, file), files, &at.namespace, json),
         Workflow::Show { file, at, format, mermaid } => {

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::command::Published;
 use super::workflows::{Mistake, mistakes_of};
-use super::{Gateway, read_failed};
+use super::{Gateway, by_of, read_failed};
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
 use crate::workflow::Policy;
@@ -25,6 +25,9 @@ pub(in crate::gateway) struct PolicyBody {
     file: Option<String>,
     /// The policy in TOML.
     text: String,
+    /// Who says so.
+    #[serde(default)]
+    by: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -63,6 +66,7 @@ impl Gateway {
         let (head, sent) = request.into_parts();
         let (access, of) = self.owner_of(&head)?;
         let body: PolicyBody = self.json_body(&head, sent).await?;
+        let by = by_of(body.by)?;
         let policy = match Policy::parse(body.file.as_deref().unwrap_or("policy.toml"), &body.text) {
             Ok(policy) => Arc::new(policy),
             Err(problems) => {
@@ -76,7 +80,7 @@ impl Gateway {
         };
         let ends = self.journal_ends(&access.namespace)?;
         let digest = policy.digest.to_hex();
-        let published = self.app.campaigns.publish_policy(&access.namespace, of.as_ref(), policy).await.map_err(read_failed)?;
+        let published = self.app.campaigns.publish_policy(&access.namespace, of.as_ref(), policy, &by).await.map_err(read_failed)?;
         let heard = published.then(|| Published { kind: "policy", of: of.clone(), name: "policy".to_owned(), digest: digest.clone() });
         let in_force = self.in_force(ends, heard.as_slice()).await?;
         Ok(json(StatusCode::OK, &PolicyAnswer { digest, tenant: of.map(|tenant| tenant.to_string()), published, in_force }))

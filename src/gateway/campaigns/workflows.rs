@@ -10,7 +10,7 @@ use serde_json::json as value;
 use utoipa::ToSchema;
 
 use super::command::Published;
-use super::{Gateway, read_failed, shown};
+use super::{Gateway, by_of, read_failed, shown};
 use crate::domain::{Namespace, TenantId};
 use crate::gateway::ReadError;
 use crate::gateway::port::{Campaigns, NameTaken, WorkflowText};
@@ -32,6 +32,17 @@ pub(in crate::gateway) struct PublishBody {
     text: Option<String>,
     #[serde(default)]
     files: Vec<FileBody>,
+    /// Who says so.
+    #[serde(default)]
+    by: Option<String>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::gateway) struct RetireBody {
+    /// Who says so.
+    #[serde(default)]
+    by: Option<String>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -77,7 +88,7 @@ pub(in crate::gateway) async fn publish(State(gateway): State<Shared>, request: 
     gateway.answer_of(gateway.publish(request).await)
 }
 
-#[utoipa::path(post, path = "/api/v1/workflows/{name}/retire", tag = "campaigns", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/workflows/{name}/retire", tag = "campaigns", params(("name" = String, Path)), request_body = RetireBody,
     responses((status = 200, description = "it takes no new entries; runs in progress go on"), (status = 404),
         (status = 409, description = "`not_yours`: it is a workflow of the whole namespace"), openapi::Refusals))]
 pub(in crate::gateway) async fn retire(State(gateway): State<Shared>, Path(name): Path<String>, request: Request) -> Response<Body> {
@@ -96,6 +107,7 @@ impl Gateway {
         let (head, sent) = request.into_parts();
         let (access, of) = self.owner_of(&head)?;
         let body: PublishBody = self.json_body(&head, sent).await?;
+        let by = by_of(body.by)?;
         let mut files = body.files;
         if let Some(text) = body.text {
             files.push(FileBody { file: body.file.unwrap_or_else(|| "workflow.toml".to_owned()), text });
@@ -114,7 +126,7 @@ impl Gateway {
             Err(body) => return Ok(json(StatusCode::UNPROCESSABLE_ENTITY, &body)),
         };
         let ends = self.journal_ends(&access.namespace)?;
-        let published = self.app.campaigns.publish(&access.namespace, of.as_ref(), definitions.clone()).await.map_err(read_failed)?;
+        let published = self.app.campaigns.publish(&access.namespace, of.as_ref(), definitions.clone(), &by).await.map_err(read_failed)?;
         let are_new = published.map_err(|NameTaken(message)| Refusal::Conflict { code: "name_taken", message })?;
         let new = definitions.iter().zip(&are_new).filter(|(_, is_new)| **is_new);
         let new = new.map(|(definition, _)| heard(&of, &definition.name, definition.digest.to_hex()));
@@ -148,10 +160,11 @@ impl Gateway {
     }
 
     async fn retire(&self, name: &str, request: Request) -> Result<Response<Body>, Refusal> {
-        let (head, _) = request.into_parts();
+        let (head, sent) = request.into_parts();
         let (access, of) = self.owner_of(&head)?;
+        let by = by_of(self.json_body::<RetireBody>(&head, sent).await?.by)?;
         let ends = self.journal_ends(&access.namespace)?;
-        let was_active = self.app.campaigns.retire(&access.namespace, of.as_ref(), name).await.map_err(read_failed)?;
+        let was_active = self.app.campaigns.retire(&access.namespace, of.as_ref(), name, &by).await.map_err(read_failed)?;
         if !was_active {
             return Err(self.not_retired(&access.namespace, of.as_ref(), name).await?);
         }

@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::interval::{Interval, newcombe, rate, wilson};
-use super::text;
+use super::{text, text_or_null};
 use crate::domain::{Millis, TenantId};
 use crate::projections::{Error, Reader};
 
@@ -26,6 +26,24 @@ pub struct Funnel {
 pub struct Way {
     pub way: String,
     pub runs: i64,
+}
+
+/// A time that a version of a workflow was brought into force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Publication {
+    pub digest: String,
+    /// Whose: none where it is of the whole namespace.
+    pub tenant: Option<String>,
+    pub about: String,
+    #[serde(serialize_with = "text_or_null")]
+    pub published_at: Option<Millis>,
+    pub published_by: Option<String>,
+    /// Whether new entries go to it.
+    pub is_active: bool,
+    /// When it was retired, or another version took its place.
+    #[serde(serialize_with = "text_or_null")]
+    pub retired_at: Option<Millis>,
+    pub retired_by: Option<String>,
 }
 
 /// One arm of a split.
@@ -91,6 +109,23 @@ impl Reader {
             Funnel { node, entered: row.get(1), left: row.get(2), here: row.get(3), ways }
         };
         Ok(self.rows(nodes, &values).await?.iter().map(&mut funnel).collect())
+    }
+
+    /// When versions of a workflow were published, the namespace's and the tenant's own, the newest first.
+    pub async fn publications(&self, tenant: &TenantId, workflow: &str) -> Result<Vec<Publication>, Error> {
+        let sql = "SELECT digest, nullif(tenant_id, ''), about, published_at, published_by, NOT is_over, retired_at, retired_by \
+                   FROM wf_publications WHERE workflow = ? AND tenant_id IN ('', ?) ORDER BY publication_ref DESC";
+        let publication = |row: &SqliteRow| Publication {
+            digest: row.get(0),
+            tenant: row.get(1),
+            about: row.get(2),
+            published_at: row.get::<Option<i64>, _>(3).map(Millis),
+            published_by: row.get(4),
+            is_active: row.get(5),
+            retired_at: row.get::<Option<i64>, _>(6).map(Millis),
+            retired_by: row.get(7),
+        };
+        Ok(self.rows(sql.to_owned(), &[workflow, tenant.as_str()]).await?.iter().map(publication).collect())
     }
 
     /// Conversions by arm of every split of a workflow, each version by itself, the one that somebody was given an arm of last before the

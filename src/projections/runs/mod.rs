@@ -11,7 +11,7 @@ mod story;
 mod suppressions;
 
 pub use approvals::{Approval, ApprovalQuery};
-pub use figures::{ArmResult, Funnel, Timer, Way};
+pub use figures::{ArmResult, Funnel, Publication, Timer, Way};
 pub use interval::{Interval, newcombe, wilson};
 pub use list::{Effect, EffectOf, Node, Paused, Run, RunDetail, RunPage, RunQuery, STATUSES, StatusCount};
 pub use story::{Line, Stretch, Teller, story};

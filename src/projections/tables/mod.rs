@@ -11,6 +11,7 @@ mod identities;
 mod outcomes;
 mod profiles;
 mod segments;
+mod versions;
 mod workflow;
 
 pub use profiles::add_columns;
@@ -27,7 +28,8 @@ use crate::schema;
 
 /// The topics a namespace's read model is made of. `intake` is not: what became of it is in `events`, `outcomes` and
 /// `dead_letters`; nor is `commands`: what was decided is in `journal`.
-pub const TOPICS: [&str; 8] = ["identities", "outcomes", "dead_letters", "events", "profiles", "segment_changes", "corrections", "journal"];
+pub const TOPICS: [&str; 9] =
+    ["identities", "outcomes", "dead_letters", "events", "profiles", "segment_changes", "corrections", "journal", "definitions"];
 
 /// What became of one record, counted in `processing_status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +77,7 @@ pub struct Tables {
     identities: identities::Identities,
     outcomes: outcomes::Outcomes,
     workflows: workflow::Workflows,
+    versions: versions::Versions,
 }
 
 impl Tables {
@@ -89,6 +92,7 @@ impl Tables {
             identities: identities::Identities::new(),
             outcomes: outcomes::Outcomes::new(),
             workflows: workflow::Workflows::new(),
+            versions: versions::Versions::default(),
         }
     }
 
@@ -138,6 +142,10 @@ impl Tables {
                     Err(error) => Applied::Unreadable(error),
                 });
             }
+            "definitions" => {
+                let is_row = self.versions.add(&schema::decode(value)?, record.offset);
+                return Ok(if is_row { Applied::Rows } else { Applied::Nothing });
+            }
             "outcomes" => self.outcomes.add_batch(&schema::decode(value)?),
             "dead_letters" => self.outcomes.add_dead_letter(record.key, &schema::decode(value)?, partition, record.offset),
             _ => return Ok(Applied::Nothing),
@@ -166,7 +174,8 @@ impl Tables {
         self.corrections.write(connection).await?;
         self.identities.write(connection).await?;
         self.outcomes.write(connection).await?;
-        self.workflows.write(connection).await
+        self.workflows.write(connection).await?;
+        self.versions.write(connection).await
     }
 
     /// Forgets what was added and not written, and whatever a rolled back write left half done.

@@ -38,10 +38,10 @@ fn journals() -> Vec<(String, Vec<Fact>)> {
     journals
 }
 
-/// Every row of every table that `journal` is folded into.
+/// Every row of every table about workflows.
 fn dump(world: &World) -> Vec<String> {
     let tables = world.sql("SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'wf\\_%' ESCAPE '\\' ORDER BY name");
-    assert_eq!(tables.len(), 15);
+    assert_eq!(tables.len(), 16);
     let rows = tables.iter().flat_map(|table| {
         let rows = world.sql(&format!("SELECT * FROM {table}"));
         rows.into_iter().map(move |row| format!("{table} {row}"))
@@ -202,6 +202,39 @@ fn the_funnel_of_some_days_is_that_of_the_runs_that_began_then_wherever_they_wen
     assert_eq!(funnel("2024-03-05", "2024-03-06"), (1, 1, false), "and who was there before is not among those that began later");
     assert_eq!(funnel("2024-03-06", "~"), (0, 0, false), "on these days many came and went, and nobody began");
     assert_eq!(funnel("", "~"), (2, 1, true));
+}
+
+#[test]
+fn versions_say_when_they_were_published_and_retired_and_by_whom() {
+    use crate::schema::records::Definition as Said;
+    let world = World::new();
+    let say = |digest: &str, tenant: &str, at: i64, by: &str| {
+        let (kind, name, about) = ("workflow", "news", "What is new.");
+        world.append("definitions", 0, "", &Said { kind, name, digest, body: "", tenant, from_file: false, about, at, by });
+    };
+    // The first as a build before said it.
+    say("d1", "", 0, "");
+    say("d2", "", 60_000, "kim");
+    say("d9", "acme", 70_000, "ann");
+    say("d8", "other", 70_000, "joe");
+    say("", "", 120_000, "bo");
+    world.project();
+    let told = world.sql(
+        "SELECT published_for, digest, about, published_at, published_by, is_active, retired_at, retired_by FROM workflow_publications",
+    );
+    assert_eq!(
+        told,
+        [
+            "everyone|d1|What is new.|-|-|0|1970-01-01 00:01:00|kim",
+            "everyone|d2|What is new.|1970-01-01 00:01:00|kim|0|1970-01-01 00:02:00|bo",
+            "acme|d9|What is new.|1970-01-01 00:01:10|ann|1|-|-",
+            "other|d8|What is new.|1970-01-01 00:01:10|joe|1|-|-",
+        ]
+    );
+    let reader = Reader::new(world.dir.path(), &world.namespace);
+    let found = block_on(reader.publications(&TenantId::new("acme").unwrap(), "news")).unwrap();
+    let told: Vec<_> = found.iter().map(|one| (&*one.digest, one.tenant.as_deref(), one.is_active)).collect();
+    assert_eq!(told, [("d9", Some("acme"), true), ("d2", None, false), ("d1", None, false)]);
 }
 
 #[test]
