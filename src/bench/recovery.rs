@@ -49,7 +49,6 @@ pub async fn run(dir: &Path, print: &dyn Fn(&Figure)) -> anyhow::Result<()> {
     };
     tokio::time::sleep(LOAD).await;
     child.kill()?;
-    child.wait()?;
     drop(loading.await);
 
     let killed = Instant::now();
@@ -64,7 +63,6 @@ pub async fn run(dir: &Path, print: &dyn Fn(&Figure)) -> anyhow::Result<()> {
     let caught_up = wait::run(&config, &log, NAMESPACE, WAIT_AT_MOST).await;
     let whole = killed.elapsed().as_secs_f64();
     child.kill()?;
-    child.wait()?;
     caught_up?;
     let setup = format!("{USERS} users; kill -9 under an open loop of {EVENTS_PER_SECOND} events/s over all of them");
     print(&Figure::new("recovery.ack", acknowledged, "s", FSYNC, setup.clone()));
@@ -91,13 +89,35 @@ async fn seed(data: &Path, config: &Config) -> anyhow::Result<()> {
 }
 
 /// Starts this very binary and waits until it listens.
-pub(super) fn start(data: &Path) -> anyhow::Result<(Child, SocketAddr)> {
+/// A server of its own process, which never outlives who started it.
+pub(super) struct Served(Child);
+
+impl Served {
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// SIGKILL, and until it is gone.
+    pub fn kill(&mut self) -> std::io::Result<()> {
+        self.0.kill()?;
+        self.0.wait().map(drop)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.kill();
+    }
+}
+
+pub(super) fn start(data: &Path) -> anyhow::Result<(Served, SocketAddr)> {
     start_with(data, Path::new("/dev/null"))
 }
 
 /// The same with a configuration.
-pub(super) fn start_with(data: &Path, config: &Path) -> anyhow::Result<(Child, SocketAddr)> {
-    let mut child = Command::new(std::env::current_exe()?)
+pub(super) fn start_with(data: &Path, config: &Path) -> anyhow::Result<(Served, SocketAddr)> {
+    let mut served = Command::new(std::env::current_exe()?)
         .arg("--config")
         .arg(config)
         .arg("--data")
@@ -105,8 +125,9 @@ pub(super) fn start_with(data: &Path, config: &Path) -> anyhow::Result<(Child, S
         .args(["up", "--listen", "127.0.0.1:0"])
         .env("FLYWHEEL_OBSERVE__LOG_LEVEL", std::env::var("FLYWHEEL_OBSERVE__LOG_LEVEL").unwrap_or_else(|_| "error".to_owned()))
         .stdout(Stdio::piped())
-        .spawn()?;
-    let mut lines = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
+        .spawn()
+        .map(Served)?;
+    let mut lines = BufReader::new(served.0.stdout.take().context("stdout is piped")?).lines();
     let address = loop {
         let line = lines.next().context("the server ended before it listened")??;
         if let Some(url) = line.strip_prefix("listening on http://") {
@@ -115,5 +136,5 @@ pub(super) fn start_with(data: &Path, config: &Path) -> anyhow::Result<(Child, S
     };
     // Keeps the pipe open and empty.
     std::thread::spawn(move || lines.for_each(drop));
-    Ok((child, address))
+    Ok((served, address))
 }

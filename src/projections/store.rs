@@ -21,7 +21,7 @@ const VIEWS: &str = concat!(
 );
 
 /// Pages of 4 KiB the writer keeps in memory. The newest buckets' index pages and the hot profiles must fit, or each insert reads.
-const CACHE_KIB: u32 = 128 * 1024;
+const CACHE_KIB: u32 = 64 * 1024;
 
 /// How long a writer waits for another writer's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -45,7 +45,7 @@ pub struct FjallOptions {
 
 impl Default for FjallOptions {
     fn default() -> Self {
-        Self { block_cache_bytes: 64 << 20, memtable_bytes: 16 << 20, worker_threads: 2 }
+        Self { block_cache_bytes: 32 << 20, memtable_bytes: 8 << 20, worker_threads: 2 }
     }
 }
 

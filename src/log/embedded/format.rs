@@ -18,7 +18,7 @@ pub(super) const NOTE_BYTES: usize = 24;
 /// Frames begin on a page of their own, so that head and note can be rewritten without touching them.
 pub(super) const FRAMES_AT: u64 = 4096;
 
-const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"FRM1");
+pub(super) const FRAME_MAGIC: &[u8; 4] = b"FRM1";
 pub(super) const FRAME_HEAD_BYTES: usize = 64;
 const BATCH_ENTRY_BYTES: usize = 32;
 const PREVIOUS_ENTRY_BYTES: usize = 24;
@@ -133,7 +133,7 @@ impl FrameHead {
     pub(super) fn encode(&self, out: &mut [u8]) {
         assert_eq!(out.len(), self.head_len as usize, "the head's place was measured by encoded_len");
         let mut to = Writer { out, at: 0 };
-        to.u32(FRAME_MAGIC);
+        to.u32(u32::from_le_bytes(*FRAME_MAGIC));
         to.u32(0);
         to.u32(self.frame_len);
         to.u32(self.head_len);
@@ -182,7 +182,7 @@ impl FrameHead {
     /// `None` if no undamaged head begins here.
     pub(super) fn decode(bytes: &[u8]) -> Option<FrameHead> {
         let fixed = bytes.get(..FRAME_HEAD_BYTES)?;
-        if u32_at(fixed, 0) != FRAME_MAGIC {
+        if !fixed.starts_with(FRAME_MAGIC) {
             return None;
         }
         let (frame_len, head_len) = (u32_at(fixed, 8), u32_at(fixed, 12));
@@ -215,7 +215,7 @@ impl FrameHead {
 
     /// The lengths of the frame and of its head that a frame's first bytes claim, unchecked.
     pub(super) fn peek_lens(fixed: &[u8]) -> Option<(u32, u32)> {
-        let is_frame = fixed.len() >= FRAME_HEAD_BYTES && u32_at(fixed, 0) == FRAME_MAGIC;
+        let is_frame = fixed.len() >= FRAME_HEAD_BYTES && fixed.starts_with(FRAME_MAGIC);
         let lens = is_frame.then(|| (u32_at(fixed, 8), u32_at(fixed, 12)));
         lens.filter(|(frame, head)| *head >= FRAME_HEAD_BYTES as u32 && head <= frame)
     }

@@ -45,7 +45,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             driver: Driver::Threads,
-            wal_bytes: 64 << 20,
+            wal_bytes: 32 << 20,
             wal_first_bytes: 8 << 20,
             wal_files_max: 16,
             queue_bytes_max: 64 << 20,

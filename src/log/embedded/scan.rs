@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{FRAME_ALIGN, FRAME_HEAD_BYTES, FRAMES_AT, FrameHead, NOTE_AT, NOTE_BYTES, WalHead, decode_note};
+use super::format::{FRAME_ALIGN, FRAME_HEAD_BYTES, FRAME_MAGIC, FRAMES_AT, FrameHead, NOTE_AT, NOTE_BYTES, WalHead, decode_note};
 use super::io_error;
 use super::wal::{WalFile, number_of};
 use super::window::Window;
@@ -231,12 +231,14 @@ fn frame_at(bytes: &mut Window, at: u64, is_wanted: impl Fn(u64) -> bool) -> std
 
 /// The next frame after `after`. None begins where only zeros follow.
 fn find_frame(bytes: &mut Window, after: u64, dirty_end: u64, is_wanted: impl Fn(u64) -> bool) -> std::io::Result<Option<ScannedFrame>> {
-    let mut at = (after + 1).next_multiple_of(FRAME_ALIGN as u64);
-    while at < dirty_end {
-        if let Some(frame) = frame_at(bytes, at, &is_wanted)? {
+    let mut at = after + 1;
+    while let Some(found) = bytes.find(FRAME_MAGIC, at, dirty_end)? {
+        if found.is_multiple_of(FRAME_ALIGN as u64)
+            && let Some(frame) = frame_at(bytes, found, &is_wanted)?
+        {
             return Ok(Some(frame));
         }
-        at += FRAME_ALIGN as u64;
+        at = found + 1;
     }
     Ok(None)
 }

@@ -49,6 +49,33 @@ impl<'a> Window<'a> {
         Ok(Some(&self.bytes[begin..begin + count]))
     }
 
+    /// Where `wanted` stands next in `[at, until)`, its first byte there.
+    pub(super) fn find(&mut self, wanted: &[u8], mut at: u64, until: u64) -> std::io::Result<Option<u64>> {
+        while at < until {
+            let Some(piece) = self.rest_at(at)? else { return Ok(None) };
+            if let Some(found) = memchr::memmem::find(piece, wanted) {
+                let found = at + found as u64;
+                return Ok((found < until).then_some(found));
+            }
+            // It may begin in this piece and end in the next.
+            let passed = piece.len().saturating_sub(wanted.len() - 1);
+            if passed == 0 {
+                return Ok(None);
+            }
+            at += passed as u64;
+        }
+        Ok(None)
+    }
+
+    /// What the buffer holds from `at` on, or a new piece if that is next to nothing; `None` at the file's end.
+    fn rest_at(&mut self, at: u64) -> std::io::Result<Option<&[u8]>> {
+        const FEW: u64 = 64;
+        let end = self.from + self.bytes.len() as u64;
+        let is_here = at >= self.from && at < end && (end - at > FEW || end == self.len);
+        let count = if is_here { end - at } else { (self.piece as u64).min(self.len.saturating_sub(at)) };
+        self.get(at, count as usize)
+    }
+
     /// Past the last byte that is not zero.
     pub(super) fn dirty_end(&mut self) -> std::io::Result<u64> {
         let mut end = self.len;
@@ -108,6 +135,27 @@ mod tests {
         for (at, count) in [(len - 4, 5), (len + 1, 0), (usize::MAX, 2)] {
             assert_eq!(window.get(at as u64, count).expect("it reads"), None, "{count} at {at}");
         }
+    }
+
+    #[test]
+    fn it_finds_what_lies_across_its_pieces_and_only_where_it_is_asked() {
+        let mut bytes = vec![1; 3 * PIECE_BYTES];
+        let places = [0, 70, PIECE_BYTES - 2, 2 * PIECE_BYTES - 66, 2 * PIECE_BYTES, 3 * PIECE_BYTES - 4];
+        for at in places {
+            bytes[at..at + 4].copy_from_slice(b"here");
+        }
+        let file = file(&bytes);
+        let mut window = Window::new(&*file).expect("it has a length");
+        let (mut found, mut at) = (Vec::new(), 0);
+        while let Some(place) = window.find(b"here", at, u64::MAX).expect("it reads") {
+            found.push(place as usize);
+            at = place + 1;
+        }
+        assert_eq!(found, places);
+        let mut between = |from: usize, until: usize| window.find(b"here", from as u64, until as u64).expect("it reads");
+        assert_eq!(between(1, 70), None);
+        assert_eq!(between(1, 71), Some(70));
+        assert_eq!(between(71, PIECE_BYTES - 2), None);
     }
 
     #[test]
