@@ -51,9 +51,10 @@ impl Definitions {
     pub fn found(&self, digest: Digest, version: &Version, whose: Option<&TenantId>, all: &Workflows) -> WorkflowFound {
         let name = version.name.clone();
         let definition = self.parsed(digest, &name, &version.text);
+        let when = definition.as_ref().and_then(|known| Some(known.entry.when.as_ref()?.text().to_owned()));
         let (about, reads) = (version.about.clone(), definition.map(|known| known.profile.clone()).unwrap_or_default());
         let is_active = all.active(whose, &name) == Some(digest);
-        WorkflowFound { name, digest: digest.to_hex(), about, tenant: whose.map(ToString::to_string), is_active, reads }
+        WorkflowFound { name, digest: digest.to_hex(), about, tenant: whose.map(ToString::to_string), is_active, reads, when }
     }
 }
 

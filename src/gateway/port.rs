@@ -204,6 +204,9 @@ pub struct WorkflowFound {
     /// What its expressions read of the profile.
     #[serde(skip)]
     pub reads: Vec<String>,
+    /// The condition of its entry, as it is written.
+    #[serde(skip)]
+    pub when: Option<String>,
 }
 
 /// A policy in force.

@@ -116,7 +116,9 @@ impl<'s> Source<'s> {
         let span = error.span().unwrap_or(0..0);
         let is_number = ["invalid type: integer", "invalid type: float", "invalid type: boolean"].iter().any(|it| message.starts_with(it));
         if is_number && message.contains("expected a string") {
-            return self.report(span, message, Some("it is an expression: write it in quotes".to_owned()));
+            let written = self.text.get(span.clone()).unwrap_or("..").trim();
+            let hint = format!("a value here is an expression, and stands in quotes: `\"{written}\"`");
+            return self.report(span, message, Some(hint));
         }
         let Some((wrong, known)) = unknown_name(&message) else { return self.report(span, message, None) };
         let what = if message.starts_with("unknown variant") { "unknown value" } else { "unknown field" };

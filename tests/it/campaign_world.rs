@@ -352,6 +352,7 @@ impl Campaigns for CampaignWorld {
                     tenant: whose.as_ref().map(ToString::to_string),
                     is_active: found.active(whose.as_ref(), &version.name) == Some(*digest),
                     reads: Definition::parse(&version.name, &version.text).unwrap().profile,
+                    when: Definition::parse(&version.name, &version.text).unwrap().entry.when.map(|when| when.text().to_owned()),
                 });
             }
         }

@@ -147,7 +147,8 @@ fn a_run_knows_the_same_of_the_person_by_whichever_road_it_begins() {
     let started = place.json(&["workflow", "start", "regulars", "--user", "bob"]);
     assert_eq!(started["status"], "started", "by command");
     let (code, text) = place.run(&["workflow", "start", "regulars", "--user", "cy"]);
-    assert!(code == 1 && text.contains("the condition of its entry"), "{code} {text}");
+    assert!(code == 1 && text.contains("the condition of its entry does not hold for this input and person: "), "{code} {text}");
+    assert!(!text.contains("retired"), "one cause is told, and it is the right one: {text}");
 }
 
 /// The pages on a real process: what they show is what its folds and read models have.

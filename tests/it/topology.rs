@@ -72,7 +72,7 @@ name = "a""##,
             r##"[[segment]]
 name = "a"
 when = 3"##,
-            r##"4:8 invalid type: integer `3`, expected a string (hint: it is an expression: write it in quotes)"##,
+            r##"4:8 invalid type: integer `3`, expected a string (hint: a value here is an expression, and stands in quotes: `"3"`)"##,
         ),
         (
             r##"[[segment]]

@@ -60,6 +60,19 @@ pub(in crate::gateway) async fn create(State(gateway): State<Shared>, request: R
     gateway.answer_of(gateway.start(request).await)
 }
 
+/// Why a start that was decided began nothing and left no word.
+fn why_nothing(name: &str, now: Option<&WorkflowFound>) -> String {
+    let Some(now) = now else { return format!("{name} began nothing: it was retired meanwhile, and takes no new entries") };
+    match &now.when {
+        Some(when) => {
+            let reads_input = when.contains("event.") || when.contains("entry.");
+            let hint = if reads_input { "; what it reads of the input is said with --input '{...}' (`input` over HTTP)" } else { "" };
+            format!("{name} began nothing: the condition of its entry does not hold for this input and person: {when}{hint}")
+        }
+        None => format!("{name} began nothing: another version took its place meanwhile; start it again"),
+    }
+}
+
 impl Gateway {
     async fn start(&self, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, sent) = request.into_parts();
@@ -100,11 +113,9 @@ impl Gateway {
             }
             Became::Refused { code, message } => Err(Refusal::Conflict { code, message }),
             Became::Nothing if followed.is_decided => {
-                let message = format!(
-                    "{} began nothing: the condition of its entry (`when`) does not hold for this `input` and person, or it was retired meanwhile; flywheel workflow show {} tells the condition",
-                    answer.workflow, answer.workflow
-                );
-                Err(Refusal::Conflict { code: "not_started", message })
+                // Whoever took its place meanwhile was asked, and not this one: so what is in force now says why.
+                let now = self.app.campaigns.active_workflow(&access, &answer.workflow).await.map_err(read_failed)?;
+                Err(Refusal::Conflict { code: "not_started", message: why_nothing(&answer.workflow, now.as_ref()) })
             }
             Became::Nothing => Ok(json(TAKEN, &answer)),
         }
@@ -119,5 +130,39 @@ impl Gateway {
         let active: Vec<&str> = known.iter().map(|workflow| workflow.name.as_str()).collect();
         let others = if active.is_empty() { "none is published".to_owned() } else { format!("there are {}", active.join(", ")) };
         Err(Refusal::Missing(format!("workflow {} that takes new entries; {others}", shown(name))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_began_nothing_is_told_its_one_cause() {
+        let found = |when: Option<&str>| WorkflowFound {
+            name: "w".to_owned(),
+            digest: "d".to_owned(),
+            about: String::new(),
+            tenant: None,
+            is_active: true,
+            reads: Vec::new(),
+            when: when.map(str::to_owned),
+        };
+        let cases = [
+            (None, "w began nothing: it was retired meanwhile, and takes no new entries"),
+            (Some(found(None)), "w began nothing: another version took its place meanwhile; start it again"),
+            (
+                Some(found(Some("orders > 5"))),
+                "w began nothing: the condition of its entry does not hold for this input and person: orders > 5",
+            ),
+            (
+                Some(found(Some("event.total > 10.0"))),
+                "w began nothing: the condition of its entry does not hold for this input and person: event.total > 10.0; what it reads of \
+                 the input is said with --input '{...}' (`input` over HTTP)",
+            ),
+        ];
+        for (now, told) in cases {
+            assert_eq!(why_nothing("w", now.as_ref()), told);
+        }
     }
 }

@@ -80,12 +80,17 @@ impl Words<'_, '_> {
     }
 
     pub(super) fn expr(&mut self, text: &Text) -> Option<Expr> {
+        self.value(text, "a text has quotes of its own within an expression")
+    }
+
+    /// An expression; `slip` is said where it looks like a text that somebody meant as it is.
+    fn value(&mut self, text: &Text, slip: &str) -> Option<Expr> {
         match Expr::compile(text.get_ref(), &self.names) {
             Ok(expr) => Some(expr),
             Err(mut error) => {
                 // The commonest slip: what is written in quotes is an expression, and a text within it has quotes of its own.
                 if is_plain_words(text.get_ref()) {
-                    error.hint = Some(format!("a text has quotes of its own within an expression: \"'{}'\"", text.get_ref()));
+                    error.hint = Some(format!("{slip}: \"'{}'\"", text.get_ref()));
                 }
                 self.source.report_expression(text.span(), text.get_ref(), &error);
                 None
@@ -96,7 +101,11 @@ impl Words<'_, '_> {
     pub(super) fn inputs(&mut self, table: Option<&Spanned<BTreeMap<String, Text>>>) -> Inputs {
         let mut inputs = Vec::new();
         for (name, text) in table.map(Spanned::get_ref).into_iter().flatten() {
-            if let Some(expr) = self.expr(text) {
+            let value = match name.as_str() {
+                "template" => self.value(text, "the name of a template is a text, which has quotes of its own within an expression"),
+                _ => self.expr(text),
+            };
+            if let Some(expr) = value {
                 inputs.push((name.clone(), expr));
             }
         }
@@ -152,8 +161,9 @@ impl Words<'_, '_> {
 
 /// Whether it looks like a text that somebody meant as it is.
 fn is_plain_words(text: &str) -> bool {
-    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | ',' | '!' | '?' | '\'' | '%');
-    text.starts_with(char::is_alphabetic) && text.split(' ').all(|word| !word.is_empty() && word.trim_end_matches('.').chars().all(is_word))
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | ',' | '!' | '?' | '\'' | '%' | ':' | ';' | '&' | '$' | '€');
+    text.starts_with(char::is_alphanumeric)
+        && text.split(' ').all(|word| !word.is_empty() && word.trim_end_matches('.').chars().all(is_word))
 }
 
 /// Everything of the profile that a workflow's expressions read, each once, sorted.

@@ -24,6 +24,25 @@ fn taken(nodes: &str) {
 }
 
 #[test]
+fn a_text_or_number_that_is_written_as_it_is_says_how_an_expression_has_it() {
+    let sends = |input: &str| {
+        format!("[[node]]\nname = \"a\"\nkind = \"effect\"\nchannel = \"email\"\ninput = {{ {input} }}\ntimeout = \"1m\"\nnext = \"end\"")
+    };
+    refused(&sends("days = 0"), 9, "expected a string", "a value here is an expression, and stands in quotes: `\"0\"`");
+    for offer in ["plain text here", "10% off, today only!", "plain"] {
+        let hint = format!("a text has quotes of its own within an expression: \"'{offer}'\"");
+        refused(&sends(&format!("offer = \"{offer}\"")), 9, "", &hint);
+    }
+    refused(
+        &sends("template = \"welcome\""),
+        9,
+        "unknown field `welcome`",
+        "the name of a template is a text, which has quotes of its own",
+    );
+    refused(&sends("template = \"welcome\""), 9, "unknown field `welcome`", "\"'welcome'\"");
+}
+
+#[test]
 fn a_plain_workflow_is_taken() {
     taken("[[node]]\nname = \"a\"\nkind = \"delay\"\nwait = \"1h\"\nnext = \"end\"");
 }
