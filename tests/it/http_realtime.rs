@@ -144,6 +144,9 @@ async fn a_watcher_sees_what_it_asked_for() {
     let from = facts[0]["position"].as_str().unwrap();
     let (mut resumed, _) = watch(&running, &format!("?workflow=asks&from={from}")).await;
     assert_eq!(next(&mut resumed).await.unwrap()["kind"], "approval_requested");
+    let (mut all, _) = watch(&running, &format!("?topics=journal&subject=u:bob&from={from}")).await;
+    let fact = next(&mut all).await.unwrap();
+    assert_eq!((&fact["kind"], &fact["workflow"]), (&json!("approval_requested"), &json!("asks")), "also for who asked for no workflow");
     assert!(hello["position"].as_str().unwrap().starts_with("j1:"), "{hello}");
 }
 

@@ -265,9 +265,12 @@ impl Watcher {
         if starts.is_some() {
             self.runs.insert(run, starts);
         }
-        if self.workflow.is_some() && !self.runs.contains_key(&run) {
-            let known = self.look_up(run, place).await?;
-            self.runs.insert(run, known);
+        if !self.runs.contains_key(&run) {
+            // Who wants a workflow's facts waits until it is known whose they are; who wants all of them is told as much as is known now.
+            let known = if self.workflow.is_some() { Some(self.look_up(run, place).await?) } else { self.known_now(run, place).await };
+            if let Some(known) = known {
+                self.runs.insert(run, known);
+            }
         }
         let workflow = self.runs.get(&run).and_then(Option::as_ref);
         if self.workflow.is_some() && workflow != self.workflow.as_ref() {
@@ -277,6 +280,17 @@ impl Watcher {
             message["workflow"] = json!(workflow);
         }
         Ok(Some(message))
+    }
+
+    /// The workflow of a run that was begun before this connection, if the read model says it now; outer none if it may say so later.
+    async fn known_now(&self, run: RunId, (partition, offset): (PartitionId, Offset)) -> Option<Option<String>> {
+        let campaigns = &self.gateway.app.campaigns;
+        let is_past = campaigns.is_projected(&self.access, partition, offset).await.unwrap_or(false);
+        match campaigns.run(&self.access, run).await {
+            Ok(Some(found)) => Some(Some(found.workflow)),
+            Ok(None) if is_past => Some(None),
+            Ok(None) | Err(_) => None,
+        }
     }
 
     /// The workflow of a run that was begun before this connection; none if the read model has come past the fact and knows of no such
