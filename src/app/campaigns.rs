@@ -299,6 +299,15 @@ impl Campaigns for Runs {
         })
     }
 
+    fn retire_policy<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>, by: &'a str) -> Asking<'a, bool> {
+        let (from, at, by) = (self.from(namespace), self.clock.now(), by.to_owned());
+        let (of, publishing) = (of.cloned(), Arc::clone(&self.publishing));
+        self.blocking(namespace, move |log, place| {
+            let _alone = publishing.lock();
+            stream::retire_policy(log, &place.topics, of.as_ref(), Word { from, at, by: &by })
+        })
+    }
+
     fn decided(&self, namespace: &Namespace, partition: PartitionId) -> Result<Offset, ReadError> {
         let place = self.place(namespace)?;
         let commands = place.topics.partition(Topic::Commands, partition);

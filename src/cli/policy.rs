@@ -34,6 +34,12 @@ pub enum Policy {
         #[command(flatten)]
         owner: Owner,
     },
+    /// Take back a tenant's own policy, so that the namespace's decides about its people again; without --tenant the namespace's, in whose
+    /// place is the shipped one.
+    Retire {
+        #[command(flatten)]
+        owner: Owner,
+    },
     /// Print the policy in force, as a file to begin from.
     Show {
         #[command(flatten)]
@@ -48,6 +54,7 @@ pub async fn run(config: &Config, asked: &Policy, json: bool) -> anyhow::Result<
     match asked {
         Policy::Check { files } => check(files, json),
         Policy::Publish { file, owner } => publish(config, owner, file, json).await.map_err(told),
+        Policy::Retire { owner } => retire(config, owner, json).await.map_err(told),
         Policy::Show { at, tenant } => block_in_place(|| show(config, &at.namespace, tenant.as_deref(), json)),
     }
 }
@@ -79,6 +86,23 @@ async fn publish(config: &Config, owner: &Owner, file: &PathBuf, json: bool) -> 
     let whose = answer["tenant"].as_str().map_or_else(|| "everyone".to_owned(), |tenant| format!("tenant {tenant}"));
     let word = if answer["published"] == true { "in force" } else { "in force already" };
     outln!("the policy is {word} for {whose}, digest {}", digest.get(..12).unwrap_or(digest));
+    if answer["in_force"] == false {
+        note!("it is stored, and the fold has not heard of it everywhere yet: it decides in a moment");
+    }
+    Ok(())
+}
+
+async fn retire(config: &Config, owner: &Owner, json: bool) -> anyhow::Result<()> {
+    let body = json!({ "by": act::named_or_user(owner.by.as_ref()) });
+    let answer = owner.api(config)?.post("/api/v1/policy/retire", &[], &body).await?;
+    if json {
+        print_json(&answer);
+        return Ok(());
+    }
+    let digest = answer["digest"].as_str().unwrap_or_default();
+    let now = if answer["is_shipped"] == true { "the shipped policy" } else { "the namespace's policy" };
+    let whose = answer["tenant"].as_str().map_or_else(|| "everyone".to_owned(), |tenant| format!("tenant {tenant}"));
+    outln!("{now} is in force for {whose}, digest {}", digest.get(..12).unwrap_or(digest));
     if answer["in_force"] == false {
         note!("it is stored, and the fold has not heard of it everywhere yet: it decides in a moment");
     }

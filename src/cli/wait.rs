@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LOOKS_MAX: u32 = 15;
 
 /// The topics that the read model is made of.
-const PROJECTED: [Topic; 8] = [
+const PROJECTED: [Topic; 9] = [
     Topic::Identities,
     Topic::Events,
     Topic::Profiles,
@@ -32,6 +32,7 @@ const PROJECTED: [Topic; 8] = [
     Topic::DeadLetters,
     Topic::Outcomes,
     Topic::Journal,
+    Topic::Definitions,
 ];
 
 pub async fn run(config: &Config, log: &dyn LogReader, namespace: &str, at_most: Duration) -> anyhow::Result<()> {

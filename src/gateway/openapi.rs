@@ -114,6 +114,7 @@ pub(super) enum Refusals {
         campaigns::retire,
         campaigns::policy,
         campaigns::declare_policy,
+        campaigns::retire_policy,
         suppressions::list,
         suppressions::add,
         suppressions::remove,

@@ -329,6 +329,11 @@ pub trait Campaigns: Send + Sync {
         ready(false)
     }
 
+    /// Takes back the policy of this tenant, or of the namespace; false if it has none of its own.
+    fn retire_policy<'a>(&'a self, _namespace: &'a Namespace, _of: Option<&'a TenantId>, _by: &'a str) -> Asking<'a, bool> {
+        ready(false)
+    }
+
     /// Up to where commands of this partition have been decided.
     fn decided(&self, _namespace: &Namespace, _partition: PartitionId) -> Result<Offset, ReadError> {
         Ok(Offset(0))

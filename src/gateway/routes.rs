@@ -59,6 +59,7 @@ pub(super) fn router(gateway: Shared) -> Router {
         .route("/api/v1/approvals", get(campaigns::approvals))
         .route("/api/v1/workflows", get(campaigns::workflows).post(campaigns::publish))
         .route("/api/v1/policy", get(campaigns::policy).post(campaigns::declare_policy))
+        .route("/api/v1/policy/retire", post(campaigns::retire_policy))
         .route("/api/v1/workflows/{name}/retire", post(campaigns::retire))
         .route("/api/v1/suppressions", get(suppressions::list).post(suppressions::add))
         .route("/api/v1/suppressions/remove", post(suppressions::remove))

@@ -42,7 +42,7 @@ pub use profile::{FOLD_VERSION as PROFILE_FOLD_VERSION, Owned, ProfileFold, Setu
 pub use progress::{Cursor, Mark, Progress, Watermark};
 pub use published::{
     Policies, PolicyFound, Version, Word, Workflows, activate_policy, activate_workflow, activate_workflows, declare_policy,
-    declare_workflow, policies, policy, retire_workflow, workflows,
+    declare_workflow, policies, policy, retire_policy, retire_workflow, workflows,
 };
 pub use pulse::Pulse;
 pub use refold::{Refolded, refold};

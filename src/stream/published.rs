@@ -237,6 +237,19 @@ pub fn activate_policy<'w>(
     Ok(true)
 }
 
+/// Takes back the policy of a tenant's own, whose people are then decided about by the namespace's, or the namespace's, in whose place is the
+/// shipped one; true if there was one.
+pub fn retire_policy<'w>(log: &dyn LogWriter, topics: &Topics, of: Option<&TenantId>, word: impl Into<Word<'w>>) -> Result<bool, Error> {
+    let Word { from, at, by } = word.into();
+    if self::policy(log, topics, of)?.is_none_or(|found| found.of.as_ref() != of) {
+        return Ok(false);
+    }
+    let (kind, name) = (KIND_POLICY, KIND_POLICY);
+    let definition = Definition { kind, name, digest: "", body: "", tenant: text(of), from_file: false, about: "", at: at.0, by };
+    log.append(activation(topics, &[definition], from)?)?.wait()?;
+    Ok(true)
+}
+
 /// A file named at start says what the namespace's policy is; as with [`declare_workflow`].
 pub fn declare_policy(log: &dyn LogWriter, topics: &Topics, policy: &workflow::Policy, from: Millis) -> Result<bool, Error> {
     if declared(log, topics, KIND_POLICY, KIND_POLICY)? == Some(policy.digest) {
@@ -396,5 +409,10 @@ mod tests {
         assert_eq!([of(&acme), of(&other)], [Some((None, opt_out.digest)), Some((None, opt_out.digest))]);
         assert!(publish(Some(&acme), &opt_in) && !publish(Some(&acme), &opt_in));
         assert_eq!([of(&acme), of(&other)], [Some((Some(acme.clone()), opt_in.digest)), Some((None, opt_out.digest))]);
+        let retire = |of| retire_policy(&log, &topics, of, Millis(6)).unwrap();
+        assert!(!retire(Some(&other)) && retire(Some(&acme)) && !retire(Some(&acme)));
+        assert_eq!(of(&acme), Some((None, opt_out.digest)), "the namespace's decides again");
+        assert!(retire(None) && !retire(None));
+        assert_eq!(of(&acme), None, "the shipped one does");
     }
 }

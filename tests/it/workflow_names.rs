@@ -132,6 +132,13 @@ fn a_workflow_that_names_what_the_server_does_not_have_is_not_published() {
     assert!(code == 0 && out.contains("letters published"), "{code} {out} {said}");
     assert!(said.contains("warning: ") && said.contains("letters.toml:2:8: it has no tests"), "{said}");
     assert_eq!(place.run(&["policy", "publish", &policy]).0, 0);
+    // Without its own policy the tenant is under the namespace's again.
+    let shown = |tenant: &str| serde_json::from_str::<Value>(&place.run(&["--json", "policy", "show", "--tenant", tenant]).1).unwrap();
+    assert_eq!(shown("acme")["tenant"], "acme");
+    let (code, out, said) = place.run(&["policy", "retire", "--tenant", "acme"]);
+    assert!(code == 0 && out.contains("the namespace's policy is in force for tenant acme"), "{code} {out} {said}");
+    assert_eq!(shown("acme")["tenant"], Value::Null);
+    assert_eq!(place.run(&["policy", "retire", "--tenant", "acme"]).0, 3, "there is none of its own any more");
     let everyones = LETTERS.replace("\"letters\"", "\"told\"\nabout = \"Letters to all.\"");
     let told = place.file("told.toml", &everyones);
     assert_eq!(place.run(&["workflow", "publish", &told, "--by", "kim"]).0, 0);

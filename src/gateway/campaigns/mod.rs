@@ -24,7 +24,10 @@ pub(super) use act::{__path_act, __path_resolve, Outcome, act, resolve};
 pub(super) use became::Became;
 pub(super) use bulk::{__path_bulk, bulk};
 pub(super) use command::read_failed;
-pub(super) use policy::{__path_declare as __path_declare_policy, __path_show as __path_policy, declare as declare_policy, show as policy};
+pub(super) use policy::{
+    __path_declare as __path_declare_policy, __path_retire as __path_retire_policy, __path_show as __path_policy,
+    declare as declare_policy, retire as retire_policy, show as policy,
+};
 pub(super) use read::{__path_approvals, __path_get, __path_list, __path_story, approvals, get, list, story};
 pub(super) use start::{__path_create, create};
 pub(super) use workflows::{__path_list as __path_workflows, __path_publish, __path_retire, list as workflows, publish, retire};

@@ -11,7 +11,7 @@ use serde_json::json as value;
 use utoipa::ToSchema;
 
 use super::command::Published;
-use super::workflows::{Mistake, mistakes_of};
+use super::workflows::{Mistake, RetireBody, mistakes_of};
 use super::{Gateway, by_of, read_failed};
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
@@ -54,7 +54,33 @@ pub(in crate::gateway) async fn declare(State(gateway): State<Shared>, request: 
     gateway.answer_of(gateway.declare_policy(request).await)
 }
 
+#[utoipa::path(post, path = "/api/v1/policy/retire", tag = "campaigns", request_body = RetireBody,
+    responses((status = 200, description = "the tenant's people are decided about by the namespace's policy from now on; where the namespace's is retired, by the shipped one"),
+        (status = 404, description = "there is none of its own"), openapi::Refusals))]
+pub(in crate::gateway) async fn retire(State(gateway): State<Shared>, request: Request) -> Response<Body> {
+    gateway.answer_of(gateway.retire_policy(request).await)
+}
+
 impl Gateway {
+    async fn retire_policy(&self, request: Request) -> Result<Response<Body>, Refusal> {
+        let (head, sent) = request.into_parts();
+        let (access, of) = self.owner_of(&head)?;
+        let by = by_of(self.json_body::<RetireBody>(&head, sent).await?.by)?;
+        let ends = self.journal_ends(&access.namespace)?;
+        if !self.app.campaigns.retire_policy(&access.namespace, of.as_ref(), &by).await.map_err(read_failed)? {
+            let whose = of.as_ref().map_or_else(|| "the namespace".to_owned(), |tenant| format!("tenant {tenant}"));
+            return Err(Refusal::Missing(format!("policy of {whose}'s own")));
+        }
+        let heard = Published { kind: "policy", of: of.clone(), name: "policy".to_owned(), digest: String::new() };
+        let in_force = self.in_force(ends, &[heard]).await?;
+        let now = self.app.campaigns.policy(&access.namespace, of.as_ref()).await.map_err(read_failed)?;
+        let tenant = of.map(|tenant| tenant.to_string());
+        Ok(json(
+            StatusCode::OK,
+            &value!({"tenant": tenant, "retired": true, "in_force": in_force, "digest": now.digest, "is_shipped": now.is_shipped}),
+        ))
+    }
+
     async fn show_policy(&self, request: Request) -> Result<Response<Body>, Refusal> {
         let (head, _) = request.into_parts();
         let (access, of) = self.owner_of(&head)?;

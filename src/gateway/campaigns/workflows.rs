@@ -42,7 +42,7 @@ pub(in crate::gateway) struct PublishBody {
 pub(in crate::gateway) struct RetireBody {
     /// Who says so.
     #[serde(default)]
-    by: Option<String>,
+    pub(super) by: Option<String>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
