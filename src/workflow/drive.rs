@@ -47,7 +47,8 @@ pub fn drive_due(state: &mut Subject, context: Context<'_>, time: Millis) -> Dri
     drive(state, context, &Input::Due, time)
 }
 
-/// Where an input stands among what is to be decided: answers first, then what time does, then what happened.
+/// Where an input stands among what is to be decided: answers first, then what time does, then what happened. Of what happened at one time
+/// a login's words come first: what could begin a run waits for the last of them, so that one must not stand behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     at: Millis,
@@ -66,7 +67,8 @@ fn place(at: Millis, input: &Input) -> Place {
     let (class, of) = match input {
         Input::EffectStarted { effect, .. } | Input::EffectFinished { effect, .. } => (Class::Answer, effect.0),
         Input::Answer { run, .. } => (Class::Answer, run.0),
-        _ => (Class::Happening, 0),
+        Input::Expect { .. } | Input::Absorbed { .. } => (Class::Happening, 0),
+        _ => (Class::Happening, 1),
     };
     Place { at, class, of }
 }

@@ -17,7 +17,7 @@ use super::ids::RunId;
 use super::input::{Input, Outcome};
 use super::library::Library;
 use super::policy::Policy;
-use super::state::Subject;
+use super::state::{Doing, Subject};
 use super::story::Story;
 use super::vocabulary::Ending;
 use crate::domain::Millis;
@@ -109,9 +109,10 @@ impl Replay<'_> {
     fn turn(&mut self, rest: &[Fact]) -> Result<usize, Divergence> {
         let head = &rest[0];
         let mut best: Option<Mismatch> = None;
+        let context = Context { heard: self.heard_at(head), ..self.context };
         for input in self.inputs_of(head) {
             let mut state = self.state.clone();
-            let decided = apply(&mut state, self.context, &input, head.at).unwrap_or_default();
+            let decided = apply(&mut state, context, &input, head.at).unwrap_or_default();
             match self.compared(&decided, rest) {
                 Ok(taken) if taken > 0 => {
                     self.take(&rest[..taken]);
@@ -143,6 +144,16 @@ impl Replay<'_> {
                 Ok(taken + 1)
             }
             Err(mismatch) => Err(self.divergence(&rest[1..], mismatch)),
+        }
+    }
+
+    /// How far time had been heard of when this was decided: what ended a wait came before its time-out was known to be over, whenever it
+    /// was stamped.
+    fn heard_at(&self, head: &Fact) -> Millis {
+        let What::WaitMatched { visit, .. } = &head.what else { return Millis::MAX };
+        match self.state.runs.get(&self.run).and_then(|run| run.steps.get(visit)).map(|step| &step.doing) {
+            Some(Doing::Wait { until }) => *until,
+            _ => Millis::MAX,
         }
     }
 

@@ -192,7 +192,7 @@ FROM wf_arms a
 JOIN wf_definitions d ON d.definition_ref = a.definition_ref
 GROUP BY a.tenant_id, d.workflow, d.digest, a.node, a.arm;
 
--- Arrivals at and departures from each node per UTC day; whoever is there now has arrived and not left.
+-- Arrivals at and departures from each node, of the runs that began on a UTC day; whoever is there now has arrived and not left.
 DROP VIEW IF EXISTS workflow_funnel;
 CREATE VIEW workflow_funnel AS
 SELECT f.tenant_id, d.workflow, d.digest, f.day, f.node, f.entered, f.left

@@ -103,7 +103,7 @@ pub struct Results {
 
 #[derive(Debug, Subcommand)]
 pub enum Workflow {
-    /// Hold recorded journals against a changed workflow: where would people who are in it have gone another way? Exit code 1 if anyone.
+    /// Hold recorded journals against a changed workflow: where would people who are in it have gone another way? Exit code 4 if anyone.
     Verify(verify::Verify),
     /// Runs, newest first.
     List(List),

@@ -317,6 +317,18 @@ fn what_is_tried_again_is_stuck_with_its_error_and_its_next_try() {
 }
 
 #[test]
+fn what_was_looked_up_and_not_done_is_tried_again_or_has_failed() {
+    for (retry_at, status) in [(format!("{}", 3 * MINUTE), "retrying"), ("null".to_owned(), "failed")] {
+        let world = World::new();
+        retrying(&world);
+        let found = format!(r#"{{"looked_up":{{"effect":"{EFFECT}","attempt":1,"retry_at":{retry_at}}}}}"#);
+        append_body(&world, 0, "u:ann", MINUTE, RUN, &found);
+        world.project();
+        assert_eq!(world.sql("SELECT status FROM workflow_effects"), [status]);
+    }
+}
+
+#[test]
 fn an_answer_after_the_end_settles_and_a_message_sent_twice_is_found() {
     let world = World::new();
     retrying(&world);

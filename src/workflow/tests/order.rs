@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::super::{Category, Clock, EffectId, Input, Outcome, Rejection, What};
+use super::super::{Category, Clock, EffectId, Input, Outcome, Rejection, Subject, What};
 use super::scene::{COMMAND, EFFECT, EXECUTOR, Scene, failed};
 use crate::domain::{DAY_MS, HOUR_MS, MINUTE_MS, Millis};
 
@@ -207,4 +207,22 @@ fn that_a_logins_history_was_told_is_decided_after_that_it_is_coming() {
     scene.finish(done()).unwrap();
     assert!(scene.state.absorbing.is_empty() && scene.state.held.is_empty(), "{:?}", scene.state.absorbing);
     assert_eq!(scene.count(|what| matches!(what, What::Absorbed { .. })), 1);
+}
+
+#[test]
+fn what_begins_at_the_time_of_a_login_waits_for_its_history_and_not_the_other_way_round() {
+    for others in 0..2 {
+        let mut scene = event_time(COMMAND, &format!("{AGENT}{WAIT}"));
+        scene.start("m1").unwrap();
+        let start =
+            Input::Start { workflow: "w".to_owned(), cause: "m2".to_owned(), entry: json!({}), profile: json!({}), depth: 0, parent: None };
+        let expect = Input::Expect { anonymous: "a1".to_owned(), absorb: true };
+        let both = if others == 0 { [expect, start] } else { [start, expect] };
+        both.into_iter().for_each(|input| scene.give(input).unwrap());
+        scene.give(Input::Carry(Box::new(Subject::default().carry("a1")))).unwrap();
+        scene.give(Input::Absorbed { anonymous: "a1".to_owned() }).unwrap();
+        assert_eq!(scene.state.held.len(), 3);
+        scene.finish(done()).unwrap();
+        assert!(scene.state.absorbing.is_empty() && scene.state.held.is_empty(), "{:?}", scene.state.held);
+    }
 }

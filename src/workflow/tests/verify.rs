@@ -110,3 +110,55 @@ fn a_run_that_would_go_on_or_end_earlier_diverges_there() {
     assert_eq!(found.divergences.len(), found.runs, "none of them would have begun");
     assert!(found.divergences.iter().all(|one| one.fact == 1), "{:?}", found.divergences.first());
 }
+
+#[test]
+fn what_came_before_its_wait_was_heard_to_be_over_is_no_divergence() {
+    let definition = parse(
+        r#"
+        [workflow]
+        name = "w"
+        [workflow.entry]
+        command = true
+
+        [[node]]
+        name = "reply"
+        kind = "wait_for"
+        any = [{ event = "Replied" }]
+        timeout = "5s"
+        next = "glad"
+        on_timeout = "sad"
+
+        [[node]]
+        name = "glad"
+        kind = "exit"
+        outcome = "replied"
+
+        [[node]]
+        name = "sad"
+        kind = "exit"
+        outcome = "silent"
+        "#,
+    );
+    let (mut library, policy) = (Library::default(), Policy::shipped());
+    library.activate(Arc::clone(&definition));
+    let heard_until =
+        |heard| Context { subject: "t\0u:ann", library: &library, policy: &policy, clock: Clock::Wall, is_held: false, heard };
+    let nothing = serde_json::json!({});
+    let start =
+        Input::Start { workflow: "w".into(), cause: "1".into(), entry: nothing.clone(), profile: nothing.clone(), depth: 0, parent: None };
+    // Stamped when it was appended, after the time-out, which partition time had not reached.
+    let reply =
+        Input::Event { cause: "2".into(), name: "Replied".into(), properties: nothing.clone(), profile: nothing, late: true, depth: 0 };
+    let mut state = Subject::default();
+    let mut facts = apply(&mut state, heard_until(Millis(0)), &start, Millis(0)).unwrap();
+    facts.extend(apply(&mut state, heard_until(Millis(4_000)), &reply, Millis(5_800)).unwrap());
+    assert!(state.runs.is_empty(), "the reply ended it: {facts:?}");
+    let mut found = Verified::default();
+    found.add(&definition, &policy, "t\0u:ann", &facts, None);
+    assert_eq!((found.runs, found.divergences), (1, Vec::new()));
+
+    let shorter = parse(&definition.canonical.replace("\"5s\"", "\"4s\""));
+    let mut found = Verified::default();
+    found.add(&shorter, &policy, "t\0u:ann", &facts, None);
+    assert_eq!(found.divergences.len(), 1, "another time-out is still another way");
+}

@@ -116,9 +116,11 @@ impl Run {
                     self.until(effect, Some(retry_at));
                 }
             }
-            Told::LookedUp { effect } => {
+            Told::LookedUp { effect, retry_at } => {
                 let Some(known) = self.effect(effect) else { return };
-                known.status = "retrying";
+                known.status = if retry_at.is_some() { "retrying" } else { "failed" };
+                known.next_try_at = retry_at;
+                self.until(effect, retry_at);
             }
             Told::Notified { node, category, severity, text } => {
                 let numbers = [Cell::Int(place), Cell::Int(self.place), Cell::Text(node), Cell::Int(at)];

@@ -68,7 +68,7 @@ kinds! {
     AttemptFailed "attempt_failed" { effect: EffectId, category: String, error: String, #[serde(default)] retry_at: Option<i64>, }
     AttemptUnknown "attempt_unknown" { effect: EffectId, error: String, }
     AttemptVoid "attempt_void" { effect: EffectId, attempt: i64, why: String, retry_at: i64, }
-    LookedUp "looked_up" { effect: EffectId, }
+    LookedUp "looked_up" { effect: EffectId, #[serde(default)] retry_at: Option<i64>, }
     EffectFailed "effect_failed" { effect: EffectId, error: String, }
     Notified "notified" { node: String, category: String, severity: String, text: String, }
     EffectSettled "effect_settled" { run: RunId, effect: EffectId, outcome: String, #[serde(default)] result: Option<Box<RawValue>>, }
