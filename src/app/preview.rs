@@ -23,7 +23,7 @@ pub fn preview(templates: &Templates, definition: &Definition, approval: &Approv
         let value = shown(expression.text()).cloned().or_else(|| literal(expression.text()).map(Value::from))?;
         given.insert(name.clone(), value);
     }
-    let words = templates.words(given).ok()?;
+    let words = templates.words(message.given(given)).ok()?;
     let to = address.unwrap_or("(the address that is known then)").to_owned();
     // Only mail is held against what was shown.
     let digest = if message.target == EMAIL { words.digest() } else { String::new() };
@@ -51,23 +51,27 @@ mod tests {
     use crate::domain::{Millis, Subject};
     use crate::workflow::{RunId, SHIPPED};
 
-    #[test]
-    fn an_approval_shows_the_message_that_will_go_or_none() {
-        let text = SHIPPED.iter().find(|(name, _)| *name == "winback").expect("shipped").1;
-        let approval = ApprovalFound {
+    fn approval(shows: Value) -> ApprovalFound {
+        ApprovalFound {
             run: RunId(1),
             subject: Subject::user("ann"),
             workflow: "winback".to_owned(),
             node: "review".to_owned(),
             visit: 3,
             who: "marketing".to_owned(),
-            shows: json!({"subject": "We miss you", "body": "Come back, Ann"}),
+            shows,
             shown: String::new(),
             asked_at: Millis(0),
             until: Millis(1),
             decided: None,
             cancelled: None,
-        };
+        }
+    }
+
+    #[test]
+    fn an_approval_shows_the_message_that_will_go_or_none() {
+        let text = SHIPPED.iter().find(|(name, _)| *name == "winback").expect("shipped").1;
+        let approval = approval(json!({"subject": "We miss you", "body": "Come back, Ann"}));
         let shown = |text: &str| {
             let definition = Definition::parse("w.toml", text).unwrap_or_else(|problems| panic!("{problems}"));
             preview(&Templates::shipped(), &definition, &approval, Some("ann@example.com"))
@@ -80,5 +84,47 @@ mod tests {
         assert_eq!(found.digest.len(), 32);
         // What is not shown is not known: no preview that might be wrong.
         assert_eq!(shown(&text.replace(", body = \"results.write.body\" }\ndeadline", " }\ndeadline")), None);
+    }
+
+    #[test]
+    fn what_is_not_known_reads_as_it_will_when_it_is_sent() {
+        const TEMPLATE: &str = "subject = \"Hello {{ name | default('friend') }}\"\ntext = 't'\n[inputs]\nname = 'Ada'\n";
+        const WORKFLOW: &str = r#"
+[workflow]
+name = "w"
+[workflow.entry]
+command = true
+[[node]]
+name = "review"
+kind = "approval"
+who = "marketing"
+shows = { name = "traits.first" }
+deadline = "1d"
+silence = "rejects"
+on_approve = "send"
+on_reject = "over"
+[[node]]
+name = "send"
+kind = "effect"
+channel = "email"
+input = { template = "'greeting'", name = "traits.first" }
+timeout = "1m"
+next = "over"
+[[node]]
+name = "over"
+kind = "exit"
+"#;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("greeting.toml"), TEMPLATE).unwrap();
+        let templates = Templates::load(folder.path()).unwrap();
+        let definition = Definition::parse("w.toml", WORKFLOW).unwrap_or_else(|problems| panic!("{problems}"));
+        let shown = |first: Value| preview(&templates, &definition, &approval(json!({ "name": first })), None).expect("a preview");
+        let unknown = shown(Value::Null);
+        assert_eq!((unknown.subject.as_str(), shown(json!("Bo")).subject.as_str()), ("Hello friend", "Hello Bo"));
+        let (_, send) = definition.find("send").unwrap();
+        let Kind::Effect(send) = &send.kind else { panic!("an effect") };
+        let values = json!({"template": "greeting", "name": null}).as_object().cloned().unwrap();
+        let sent = templates.words(send.given(values)).unwrap();
+        assert_eq!(unknown.digest, sent.digest(), "what was approved is what is sent");
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::calendar::LocalTime;
 use super::cases::Case;
@@ -162,6 +162,17 @@ pub struct Effect {
     pub on_failure: Option<NodeIx>,
     /// Where a refused permit leads; without it the node is passed as if it were done.
     pub on_refused: Option<NodeIx>,
+}
+
+impl Effect {
+    /// What it is given, of the values of its `input`. A message lacks what is not known, so that a template that needs it says so, or has
+    /// its own word for it, instead of writing "none".
+    pub fn given(&self, mut values: Map<String, Json>) -> Map<String, Json> {
+        if self.by == Performer::Channel {
+            values.retain(|_, value| !value.is_null());
+        }
+        values
+    }
 }
 
 /// What an attempt's failure means, by its category.

@@ -37,7 +37,7 @@ impl Turn<'_, '_> {
                 by: effect.by,
                 target: effect.target.clone(),
                 workflow: definition.name.to_string(),
-                input: Json::Object(input_of(effect, &scope)),
+                input: Json::Object(effect.given(object(&effect.input, &scope))),
                 timeout_ms: effect.timeout_ms,
                 unknown: effect.unknown,
             },
@@ -169,15 +169,6 @@ impl Turn<'_, '_> {
             Until::Date { when, offset_ms } => when.time(scope).map_or(self.at, |date| (date + *offset_ms).max(self.at)),
         }
     }
-}
-
-/// A message lacks what is not known, so that a template that needs it says so instead of writing "none".
-fn input_of(effect: &Effect, scope: &Scope<'_>) -> Map<String, Json> {
-    let mut input = object(&effect.input, scope);
-    if effect.by == Performer::Channel {
-        input.retain(|_, value| !value.is_null());
-    }
-    input
 }
 
 fn object(inputs: &Inputs, scope: &Scope<'_>) -> Map<String, Json> {
