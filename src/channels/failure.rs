@@ -14,7 +14,7 @@ pub enum Sent {
 /// Why nothing is known to have arrived. What is certain decides whether trying again may repeat a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The permit is of another message or channel, or ran out. Not sent.
+    /// The permit is of another message or channel. The other side was not asked for anything.
     #[error("not permitted: {0}")]
     Permit(&'static str),
     /// Not sent; trying again may help.

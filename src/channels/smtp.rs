@@ -18,6 +18,11 @@ use super::inbound::{Class, class_of_reply};
 use super::mail::Mail;
 use crate::permit::SendPermit;
 
+/// For the server's address, its greeting, TLS and the login together. A permit is a minute as a rule: a server that hangs is found out
+/// while there is time to hand it back.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// For each answer before the message. Servers that hold strangers up do so for seconds; RFC 5321 (4.5.3.2) would wait for minutes.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// RFC 5321 (4.5.3.2) wants ten minutes for the answer to the last line; a server that took it and is that slow is an unknown outcome.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -54,25 +59,43 @@ pub struct Smtp {
     tls: Option<TlsParameters>,
     hello: ClientId,
     idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
+    patience: Patience,
+}
+
+/// How long the server is waited for, at most; the permit may be over before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) open: Duration,
+    pub(super) command: Duration,
 }
 
 impl Smtp {
     pub fn new(settings: Settings) -> Result<Self, Failure> {
         let tls = if settings.security == Security::Plain { None } else { Some(tls(&settings).map_err(unsent)?) };
         let hello = ClientId::Domain(settings.hello.clone());
-        Ok(Self { settings, tls, hello, idle: Mutex::new(Vec::new()) })
+        let patience = Patience { open: OPEN_TIMEOUT, command: COMMAND_TIMEOUT };
+        Ok(Self { settings, tls, hello, idle: Mutex::new(Vec::new()), patience })
     }
 
-    /// Uses the permit's time from now on: what has not begun its last step when it runs out is not sent.
+    #[cfg(test)]
+    pub(super) fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Uses the permit's time from now on: what has not begun its last step when it runs out is not sent. That it ran out while the server
+    /// was talked to is the server's failure.
     pub async fn send(&self, permit: SendPermit, mail: &Mail) -> Result<Sent, Failure> {
         check(&permit, "email", mail.key)?;
         let deadline = Instant::now() + permit.left();
-        let mut connection = within(deadline, self.connection()).await?;
-        let sent = Self::hand_over(&mut connection, mail, deadline).await;
+        let mut connection = within(deadline, self.patience.open, "to open a connection", self.connection()).await?;
+        let sent = self.hand_over(&mut connection, mail, deadline).await;
         // What was begun and refused is taken back, or the server would take the next message for a part of it.
         let is_clean = match &sent {
             Ok(_) => true,
-            Err(Failure::Refused { .. }) => within(deadline, async { connection.command(Rset).await.map_err(unsent) }).await.is_ok(),
+            Err(Failure::Refused { .. }) => {
+                let reset = async { connection.command(Rset).await.map_err(unsent) };
+                within(deadline, self.patience.command, "RSET", reset).await.is_ok()
+            }
             Err(_) => false,
         };
         let is_usable = is_clean && !connection.has_broken();
@@ -85,7 +108,7 @@ impl Smtp {
         sent
     }
 
-    async fn hand_over(connection: &mut AsyncSmtpConnection, mail: &Mail, deadline: Instant) -> Result<Sent, Failure> {
+    async fn hand_over(&self, connection: &mut AsyncSmtpConnection, mail: &Mail, deadline: Instant) -> Result<Sent, Failure> {
         let is_ascii = [&mail.from, &mail.to].iter().all(|address| AsRef::<str>::as_ref(*address).is_ascii());
         let mut options = Vec::new();
         if !is_ascii {
@@ -94,9 +117,10 @@ impl Smtp {
             }
             options.push(MailParameter::SmtpUtfEight);
         }
-        step(deadline, connection.command(MailFrom::new(Some(mail.from.clone()), options)), false).await?;
-        step(deadline, connection.command(Rcpt::new(mail.to.clone(), Vec::new())), true).await?;
-        step(deadline, connection.command(Data), false).await?;
+        let step = Step { deadline, at_most: self.patience.command };
+        step.of("MAIL", connection.command(MailFrom::new(Some(mail.from.clone()), options)), false).await?;
+        step.of("RCPT", connection.command(Rcpt::new(mail.to.clone(), Vec::new())), true).await?;
+        step.of("DATA", connection.command(Data), false).await?;
         // From here on the server may have it, whatever we hear.
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, connection.message(&mail.bytes)).await;
         match answer {
@@ -149,17 +173,32 @@ fn tls(settings: &Settings) -> Result<TlsParameters, Error> {
     builder.build_rustls()
 }
 
-async fn within<T>(deadline: Instant, what: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    tokio::time::timeout(left, what).await.unwrap_or(Err(Failure::Permit("the permit ran out before the server took the message")))
+/// What is asked of the server before the message itself, `at_most` so long and not beyond the permit: without an answer nothing was sent.
+async fn within<T>(
+    deadline: Instant,
+    at_most: Duration,
+    what: &str,
+    asked: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let left = deadline.saturating_duration_since(Instant::now()).min(at_most);
+    let silence = |_| Err(Failure::Passing(format!("the server did not answer ({what}) within {left:.1?}")));
+    tokio::time::timeout(left, asked).await.unwrap_or_else(silence)
 }
 
 /// One command before the message itself: whatever goes wrong, nothing was sent.
-async fn step<T>(deadline: Instant, command: impl Future<Output = Result<T, Error>>, names_recipient: bool) -> Result<T, Failure> {
-    within(deadline, async {
-        command.await.map_err(|error| if error.is_permanent() { refusal(&error, names_recipient) } else { unsent(error) })
-    })
-    .await
+#[derive(Clone, Copy)]
+struct Step {
+    deadline: Instant,
+    at_most: Duration,
+}
+
+impl Step {
+    async fn of<T>(self, what: &str, command: impl Future<Output = Result<T, Error>>, names_recipient: bool) -> Result<T, Failure> {
+        within(self.deadline, self.at_most, what, async {
+            command.await.map_err(|error| if error.is_permanent() { refusal(&error, names_recipient) } else { unsent(error) })
+        })
+        .await
+    }
 }
 
 fn unsent(error: Error) -> Failure {

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use super::mail::{Draft, Mail, Sender, key_of};
 use super::outbox::Outbox;
-use super::smtp::{Security, Settings, Smtp};
+use super::smtp::{Patience, Security, Settings, Smtp};
 use super::template::Rendered;
 use super::webhook::{self, Secret, Webhook};
 use super::{Failure, Refused, Sent};
@@ -23,6 +23,11 @@ use crate::permit::{
 };
 
 fn permit(key: EffectKey, channel: &str) -> SendPermit {
+    permit_after(key, channel, Duration::ZERO)
+}
+
+/// One of ten seconds, of which so much is over.
+fn permit_after(key: EffectKey, channel: &str, elapsed: Duration) -> SendPermit {
     let purposes = vec![Purpose { name: "receipts".into(), basis: Basis::Transactional }];
     let policy = Policy { purposes, caps: Vec::new(), quiet: Vec::new(), zone: "UTC".into(), valid_ms: 10_000 };
     let address = Some(AddressKey::of(channel, "ada@example.com"));
@@ -31,7 +36,7 @@ fn permit(key: EffectKey, channel: &str) -> SendPermit {
     let executor = Executor([1; 16]);
     let request = Request { key, executor, channel, purpose: "receipts", priority: Priority::Normal, not_after: None };
     match decide(&policy, &Ledger::default(), &standing, &request, Millis(0)) {
-        Decision::Granted(grant) => grant.redeem(executor, Duration::ZERO).unwrap(),
+        Decision::Granted(grant) => grant.redeem(executor, elapsed).unwrap(),
         Decision::Refused(refusal) => panic!("{refusal}"),
     }
 }
@@ -108,6 +113,8 @@ enum Fault {
     None,
     Answer(&'static str, &'static str),
     HangUp(&'static str),
+    /// The connection stands, and nothing more is said; `` is the greeting.
+    Hang(&'static str),
     /// The message arrived, its answer does not.
     HangUpAfterMessage,
 }
@@ -131,7 +138,7 @@ async fn server(fault: Fault) -> (u16, tokio::sync::mpsc::UnboundedReceiver<Stri
 fn at(fault: &Mutex<Fault>, step: &str) -> Fault {
     let mut fault = fault.lock();
     let is_here = match *fault {
-        Fault::Answer(at, _) | Fault::HangUp(at) => at == step,
+        Fault::Answer(at, _) | Fault::HangUp(at) | Fault::Hang(at) => at == step,
         Fault::HangUpAfterMessage => step == ".",
         Fault::None => false,
     };
@@ -143,12 +150,16 @@ async fn serve(stream: tokio::net::TcpStream, fault: Arc<Mutex<Fault>>, took: to
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
     let (mut has_sender, mut has_recipient) = (false, false);
+    if let Fault::Hang(_) = at(&fault, "") {
+        std::future::pending::<()>().await;
+    }
     write.write_all(b"220 test ESMTP\r\n").await.ok()?;
     while let Some(line) = lines.next_line().await.ok()? {
         let verb = line.split([' ', ':']).next().unwrap_or("").to_ascii_uppercase();
         let answer = match (verb.as_str(), at(&fault, &verb)) {
             (_, Fault::Answer(_, answer)) => answer,
             (_, Fault::HangUp(_)) => return None,
+            (_, Fault::Hang(_)) => std::future::pending().await,
             ("EHLO", _) => "250-test\r\n250-8BITMIME\r\n250 SMTPUTF8",
             ("MAIL", _) if has_sender => "503 5.5.1 nested MAIL command",
             ("MAIL", _) => {
@@ -178,6 +189,7 @@ async fn serve(stream: tokio::net::TcpStream, fault: Arc<Mutex<Fault>>, took: to
                 (has_sender, has_recipient) = (false, false);
                 match at(&fault, ".") {
                     Fault::HangUpAfterMessage => return None,
+                    Fault::Hang(_) => std::future::pending().await,
                     Fault::Answer(".", answer) => answer,
                     _ => "250 2.0.0 queued as 42",
                 }
@@ -237,6 +249,27 @@ async fn a_failure_says_whether_the_message_may_have_arrived() {
         let failure = smtp.send(permit(mail.key, "email"), &mail).await.unwrap_err();
         assert_eq!(kind(&failure), expected, "{fault:?}: {failure}");
         assert_eq!(failure.is_unused(), expected != "unknown");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_a_failure_of_its_own_and_what_it_was_not_given_is_not_sent() {
+    let (short, long) = (std::time::Duration::from_millis(50), std::time::Duration::from_secs(600));
+    for hangs_at in ["", "EHLO", "MAIL", "RCPT", "DATA"] {
+        let (port, mut taken) = server(Fault::Hang(hangs_at)).await;
+        let smtp = smtp(port, Security::Plain).with_patience(Patience { open: short, command: short });
+        let mail = mail(1);
+        let failure = smtp.send(permit(mail.key, "email"), &mail).await.unwrap_err();
+        assert!(matches!(&failure, Failure::Passing(why) if why.contains("did not answer")), "{hangs_at:?}: {failure}");
+        assert!(failure.is_unused() && taken.try_recv().is_err());
+        // The next one is none the worse for it.
+        let smtp = smtp.with_patience(Patience { open: long, command: long });
+        assert!(smtp.send(permit(mail.key, "email"), &mail).await.is_ok(), "{hangs_at:?}");
+        // A permit that is shorter than the server is waited for ends the waiting, and is as little said to have done nothing.
+        let (port, _taken) = server(Fault::Hang(hangs_at)).await;
+        let impatient = self::smtp(port, Security::Plain).with_patience(Patience { open: long, command: long });
+        let failure = impatient.send(permit_after(mail.key, "email", Duration::from_millis(9_950)), &mail).await.unwrap_err();
+        assert!(matches!(failure, Failure::Passing(_)), "{hangs_at:?}: {failure}");
     }
 }
 
