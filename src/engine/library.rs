@@ -57,14 +57,14 @@ impl InForce {
 pub(super) struct Definitions {
     texts: Arc<stream::Library>,
     pub(super) library: Library,
-    everyones: Policy,
+    everyones: Arc<Policy>,
     /// Those of tenants who have one of their own.
-    of_tenants: BTreeMap<String, Policy>,
+    of_tenants: BTreeMap<String, Arc<Policy>>,
 }
 
 impl Definitions {
     pub(super) fn new(texts: Arc<stream::Library>) -> Self {
-        Self { texts, library: Library::default(), everyones: Policy::shipped(), of_tenants: BTreeMap::new() }
+        Self { texts, library: Library::default(), everyones: Arc::new(Policy::shipped()), of_tenants: BTreeMap::new() }
     }
 
     /// Brings what is in force into the library.
@@ -82,17 +82,15 @@ impl Definitions {
                 library.activate_for(tenant, self.texts.workflow(parse(digest)?)?);
             }
             if let Some(digest) = &own.policy {
-                of_tenants.insert(tenant.clone(), self.policy(digest)?);
+                of_tenants.insert(tenant.clone(), self.texts.policy(parse(digest)?)?);
             }
         }
-        self.everyones = in_force.everyones.policy.as_deref().map_or_else(|| Ok(Policy::shipped()), |digest| self.policy(digest))?;
+        self.everyones = match &in_force.everyones.policy {
+            Some(digest) => self.texts.policy(parse(digest)?)?,
+            None => Arc::new(Policy::shipped()),
+        };
         (self.library, self.of_tenants) = (library, of_tenants);
         Ok(())
-    }
-
-    fn policy(&self, digest: &str) -> Result<Policy, Error> {
-        let text = self.texts.text(KIND_POLICY, parse(digest)?)?;
-        Policy::parse(digest, &text).map_err(|problems| bad(digest, &problems))
     }
 
     /// What permits and approvals of this tenant's subjects are decided by.
@@ -107,4 +105,75 @@ fn parse(digest: &str) -> Result<Digest, Error> {
 
 fn bad(digest: &str, detail: &dyn std::fmt::Display) -> Error {
     Error::BadDefinition { digest: digest.to_owned(), detail: detail.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::domain::{Millis, Namespace, Offset, TenantId};
+    use crate::env::ManualClock;
+    use crate::log::{self, Committed, Fetched, Group, LogReader, MemoryLog, TopicInfo, TopicPartition, Watermarks};
+    use crate::stream::{Partitions, Topics};
+
+    /// Counts what is read.
+    struct Counted {
+        log: Arc<MemoryLog>,
+        fetches: AtomicUsize,
+    }
+
+    impl LogReader for Counted {
+        fn topics(&self) -> Result<Vec<TopicInfo>, log::Error> {
+            self.log.topics()
+        }
+
+        fn watermarks(&self, partition: TopicPartition) -> Result<Watermarks, log::Error> {
+            self.log.watermarks(partition)
+        }
+
+        fn fetch(&self, partition: TopicPartition, from: Offset, bytes_max: usize) -> Result<Fetched, log::Error> {
+            self.fetches.fetch_add(1, Ordering::Relaxed);
+            self.log.fetch(partition, from, bytes_max)
+        }
+
+        fn offset_at(&self, partition: TopicPartition, time: Millis) -> Result<Offset, log::Error> {
+            self.log.offset_at(partition, time)
+        }
+
+        fn committed(&self, group: &Group, partition: TopicPartition) -> Result<Option<Committed>, log::Error> {
+            self.log.committed(group, partition)
+        }
+
+        fn wait(&self, positions: &[(TopicPartition, Offset)], at_most: std::time::Duration) -> Result<bool, log::Error> {
+            self.log.wait(positions, at_most)
+        }
+    }
+
+    #[test]
+    fn policies_are_read_in_one_go_and_compiled_once_however_many_tenants_have_one() {
+        let log = Arc::new(MemoryLog::new(Arc::new(ManualClock::at(Millis(0)))));
+        let topics = Topics::create(&*log, &Namespace::new("main").unwrap(), Partitions { intake: 1, events: 1 }).unwrap();
+        let mut in_force = InForce::default();
+        let mut publish = |tenant: &str, limit: usize| {
+            let text =
+                format!("[[purpose]]\nname = \"news\"\nbasis = \"opt_in\"\n[[cap]]\nname = \"daily\"\nwindow = \"1d\"\nlimit = {limit}\n");
+            let policy = Policy::parse("p.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+            let of = TenantId::new(tenant).unwrap();
+            stream::activate_policy(&*log, &topics, Some(&of), &policy, Millis(0)).unwrap();
+            in_force.hear(&Activated { kind: KIND_POLICY, name: KIND_POLICY, digest: &policy.digest.to_hex(), from: 0, tenant });
+        };
+        for of in 1..=50 {
+            publish(&format!("t{of}"), of);
+        }
+        let counted = Arc::new(Counted { log: Arc::clone(&log), fetches: AtomicUsize::new(0) });
+        let mut definitions = Definitions::new(Arc::new(stream::Library::new(Arc::clone(&counted) as _, topics.clone())));
+        definitions.follow(&in_force).unwrap();
+        assert_eq!(counted.fetches.load(Ordering::Relaxed), 1);
+        let before = Arc::clone(&definitions.of_tenants["t7"]);
+        definitions.follow(&in_force).unwrap();
+        assert_eq!(counted.fetches.load(Ordering::Relaxed), 1, "nothing new, nothing read");
+        assert!(Arc::ptr_eq(&before, &definitions.of_tenants["t7"]), "nor compiled");
+        assert_eq!(definitions.policy_of("t7").permits.caps[0].limit, 7);
+    }
 }

@@ -235,11 +235,22 @@ pub struct Library {
     workflows: Mutex<BTreeMap<Digest, Arc<workflow::Definition>>>,
     /// Texts of workflows that were read and not compiled yet: the topic is gone through once for all of them, and not once for each.
     texts: Mutex<BTreeMap<Digest, String>>,
+    policies: Mutex<BTreeMap<Digest, Arc<workflow::Policy>>>,
+    /// Likewise of policies: a namespace may have one for each of its tenants.
+    policy_texts: Mutex<BTreeMap<Digest, String>>,
 }
 
 impl Library {
     pub fn new(log: Arc<dyn LogReader>, topics: Topics) -> Self {
-        Self { log, topics, known: Mutex::default(), workflows: Mutex::default(), texts: Mutex::default() }
+        Self {
+            log,
+            topics,
+            known: Mutex::default(),
+            workflows: Mutex::default(),
+            texts: Mutex::default(),
+            policies: Mutex::default(),
+            policy_texts: Mutex::default(),
+        }
     }
 
     pub fn add(&self, topology: Arc<Topology>) {
@@ -280,6 +291,36 @@ impl Library {
         let compiled = self.workflows.lock();
         found.retain(|digest, _| !compiled.contains_key(digest));
         *self.texts.lock() = found.into_iter().map(|(digest, version)| (digest, version.text)).collect();
+        Ok(text)
+    }
+
+    /// A policy, compiled once for all partitions.
+    pub fn policy(&self, digest: Digest) -> Result<Arc<workflow::Policy>, Error> {
+        if let Some(known) = self.policies.lock().get(&digest) {
+            return Ok(Arc::clone(known));
+        }
+        let parsed = workflow::Policy::parse(&digest.to_hex(), &self.policy_text(digest)?);
+        let policy = parsed.map_err(|problems| Error::BadDefinition { digest: digest.to_hex(), detail: problems.to_string() })?;
+        let policy = Arc::new(policy);
+        self.policies.lock().insert(digest, Arc::clone(&policy));
+        Ok(policy)
+    }
+
+    fn policy_text(&self, digest: Digest) -> Result<String, Error> {
+        let known = self.policy_texts.lock().remove(&digest);
+        if let Some(text) = known {
+            return Ok(text);
+        }
+        let mut found = BTreeMap::new();
+        each(&*self.log, &self.topics, |stored| {
+            if let (KIND_POLICY, Some(digest)) = (&*stored.kind, stored.digest) {
+                found.insert(digest, stored.body);
+            }
+        })?;
+        let text = found.remove(&digest).ok_or_else(|| self.unknown(KIND_POLICY, digest))?;
+        let compiled = self.policies.lock();
+        found.retain(|digest, _| !compiled.contains_key(digest));
+        *self.policy_texts.lock() = found;
         Ok(text)
     }
 
