@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Namespace;
 
+const LINK_KEY: &str = "link.key";
+
 #[derive(Debug, Clone)]
 pub struct Folder(PathBuf);
 
@@ -81,7 +83,7 @@ impl Folder {
 
     /// The key that links are signed with where none is configured; made when first asked for. Lost, every link sent so far is dead.
     pub fn link_key(&self) -> std::io::Result<String> {
-        let path = self.0.join("link.key");
+        let path = self.0.join(LINK_KEY);
         match std::fs::read_to_string(&path) {
             Ok(text) => return Ok(text.trim().to_owned()),
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -89,7 +91,7 @@ impl Folder {
         }
         let key = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         // Whole or not at all, and whoever was first wins.
-        let temporary = self.0.join(format!("link.key.{}", uuid::Uuid::new_v4().simple()));
+        let temporary = self.0.join(format!("{LINK_KEY}.{}", uuid::Uuid::new_v4().simple()));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(key.as_bytes())?;
         file.sync_all()?;
@@ -99,6 +101,22 @@ impl Folder {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(std::fs::read_to_string(&path)?.trim().to_owned()),
             linked => linked.map(|()| key),
         }
+    }
+
+    /// Copies the key beside a backup, or from it into a folder that has none. Says whether there was one.
+    pub fn copy_link_key(from: &Path, to: &Path) -> std::io::Result<bool> {
+        let [from, to] = [from, to].map(|folder| folder.join(LINK_KEY));
+        let key = match std::fs::read(from) {
+            Ok(key) => key,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(to) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(true),
+            file => file?,
+        };
+        file.write_all(&key)?;
+        file.sync_all().map(|()| true)
     }
 
     pub fn remove_contact(&self) {

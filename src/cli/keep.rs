@@ -211,10 +211,13 @@ pub fn backup(config: &Config, to: &Path, json: bool) -> anyhow::Result<()> {
         bail!("{} is there already and is not empty; name a folder that does not exist yet", to.display());
     }
     let copied = backups::backup(&RealFs, &folder.log(), to)?;
+    // Without it every link in what was sent would be dead in a folder restored from here.
+    let has_key = Folder::copy_link_key(folder.root(), to)?;
     if json {
-        print_json(&json!({"files": copied.files, "bytes": copied.bytes, "incarnation": copied.incarnation.0}));
+        print_json(&json!({"files": copied.files, "bytes": copied.bytes, "incarnation": copied.incarnation.0, "link_key": has_key}));
     } else {
-        outln!("{} files, {} bytes in {}", copied.files, grouped(copied.bytes), to.display());
+        let with = if has_key { ", with the key of sent links" } else { "" };
+        outln!("{} files, {} bytes in {}{with}", copied.files, grouped(copied.bytes), to.display());
     }
     Ok(())
 }
@@ -229,6 +232,7 @@ pub fn restore(config: &Config, from: &Path, json: bool) -> anyhow::Result<()> {
         bail!("{} holds a log already; name a folder to restore into that has none: --data", folder.root().display());
     }
     let (copied, report) = backups::restore(&RealFs, from, &folder.log())?;
+    Folder::copy_link_key(from, folder.root())?;
     if json {
         print_json(&json!({"files": copied.files, "bytes": copied.bytes, "sound": report.is_sound()}));
     } else {

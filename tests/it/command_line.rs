@@ -140,6 +140,8 @@ fn a_restored_folder_is_waited_for_and_says_the_same() {
     output_of(&restored, &place.config(), &["wait"]);
     assert_eq!(query_one(&restored, &place.config(), "main", "SELECT orders FROM profiles WHERE user_id = 'ada'"), 1);
     assert_eq!(digest(&restored), before);
+    let key = |folder: &Path| std::fs::read(folder.join("link.key")).expect("a folder that was served has a key");
+    assert_eq!(key(&restored), key(&data), "links that were sent before lead somewhere");
     let release = || output_of(&restored, &place.config(), &["time", "release", "--json"]);
     assert!(release().contains(r#""main""#), "a copy's time is held");
     assert!(!release().contains(r#""main""#), "but once");
@@ -326,6 +328,7 @@ fn exit_codes_say_what_kind_of_failure_it_was() {
         (&["segment", "members", "nosuch"], 3, "segment list"),
         (&["workflow", "list", "--tenant", "nosuch"], 3, "there is no tenant nosuch in namespace main"),
         (&["workflow", "approvals", "--tenant", "nosuch"], 3, "there is no tenant nosuch in namespace main"),
+        (&["workflow", "list", "--workflow", "nosuch"], 3, "no workflow nosuch was published"),
         (&["workflow", "status", "--tenant", "nosuch"], 3, "there is no tenant nosuch"),
         (&["workflow", "list", "--status", "pausd"], 2, "'paused'"),
         (&["workflow", "pause", "--workflow", "w", "--status", "goal"], 2, "possible values: open, running, waiting, paused"),

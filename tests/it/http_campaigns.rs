@@ -310,6 +310,11 @@ async fn a_bulk_action_goes_on_where_the_one_before_ended() {
     let wrong = post("/api/v1/campaigns/actions", json!({"action": "retry", "workflow": "asks", "after": "x"}).to_string());
     assert_eq!(running.send(&wrong).await.status, 400);
     assert_eq!(running.send(&post("/api/v1/campaigns/actions", r#"{"action":"retry","workflow":"asks","limit":0}"#)).await.status, 400);
+    // An emergency stop that stops nobody is no success.
+    let misspelt = running.send(&post("/api/v1/campaigns/actions", r#"{"action":"pause","workflow":"ask"}"#)).await;
+    assert_eq!(misspelt.status, 400);
+    assert!(misspelt.json()["message"].as_str().is_some_and(|message| message.contains("did you mean asks?")), "{:?}", misspelt.json());
+    assert_eq!(running.send(&get("/api/v1/campaigns?workflow=ask")).await.status, 400);
 }
 
 #[tokio::test]

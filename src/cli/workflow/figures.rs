@@ -7,8 +7,9 @@ use super::super::output::{Rows, grouped, note, out, outln, print_json};
 use super::super::people;
 use super::{Funnel, Results, Whose, files, readable};
 use crate::config::Config;
-use crate::domain::{DAY_MS, Millis};
-use crate::projections::runs::{self, ArmResult, Interval};
+use crate::domain::{DAY_MS, Millis, TenantId};
+use crate::projections::Reader;
+use crate::projections::runs::{self, ArmResult, Interval, Publication};
 
 const BAR_WIDTH: usize = 40;
 /// Of a digest, for people.
@@ -136,11 +137,7 @@ fn compared(arms: &[ArmResult]) -> String {
             drawn.push_str(&format!("{node}\n"));
         }
         let against = match (&arm.difference, arm.is_baseline) {
-            (Some(difference), _) => format!(
-                "  {} against the baseline{}",
-                percent_range(difference, true),
-                if difference.excludes_zero() { "" } else { ": may be chance" }
-            ),
+            (Some(difference), _) => format!("  {} against the baseline{}", percent_range(difference, true), doubt(arms, arm, difference)),
             (None, true) => "  the baseline".to_owned(),
             (None, false) => String::new(),
         };
@@ -171,6 +168,18 @@ fn whisker(interval: &Interval, rate: f64, most: f64) -> String {
     (0..BAR_WIDTH).map(mark).collect()
 }
 
+/// Below so many runs in an arm an interval says more than anyone knows.
+const FEW: u64 = 20;
+
+fn doubt(arms: &[ArmResult], arm: &ArmResult, difference: &Interval) -> &'static str {
+    let baseline = arms.iter().find(|other| other.node == arm.node && other.is_baseline);
+    match (difference.excludes_zero(), arm.runs.min(baseline.map_or(0, |baseline| baseline.runs))) {
+        (_, ..FEW) => ": too few to say",
+        (false, _) => ": may be chance",
+        (true, _) => "",
+    }
+}
+
 fn percent(share: f64, signed: bool) -> String {
     if signed { format!("{:+.1} %", share * 100.0) } else { format!("{:.1} %", share * 100.0) }
 }
@@ -180,13 +189,25 @@ fn percent_range(interval: &Interval, signed: bool) -> String {
     format!("{} to {} %", number(interval.low), number(interval.high))
 }
 
-pub async fn versions(config: &Config, workflow: &str, whose: &Whose, json: bool) -> anyhow::Result<()> {
-    let (reader, tenant) = readable(config, whose).await?;
-    let found = reader.publications(&tenant, workflow).await?;
+/// The versions of a workflow that there is, or was.
+pub(super) async fn published(
+    config: &Config,
+    reader: &Reader,
+    tenant: &TenantId,
+    workflow: &str,
+    whose: &Whose,
+) -> anyhow::Result<Vec<Publication>> {
+    let found = reader.publications(tenant, workflow).await?;
     if found.is_empty() {
-        let (namespace, others) = (&whose.at.namespace, people::other_tenants(config, &reader, &whose.at.namespace, &tenant).await?);
+        let (namespace, others) = (&whose.at.namespace, people::other_tenants(config, reader, &whose.at.namespace, tenant).await?);
         return Err(Exit::not_found(format!("no workflow {workflow} was published to tenant {tenant} in namespace {namespace}{others}")));
     }
+    Ok(found)
+}
+
+pub async fn versions(config: &Config, workflow: &str, whose: &Whose, json: bool) -> anyhow::Result<()> {
+    let (reader, tenant) = readable(config, whose).await?;
+    let found = published(config, &reader, &tenant, workflow, whose).await?;
     if json {
         print_json(&serde_json::to_value(&found)?);
         return Ok(());
@@ -318,6 +339,8 @@ mod tests {
         assert_eq!(lines[0], "arm");
         assert!(lines[1].ends_with("  5.0 % 10 of 200, 2.7 to 9.0 %  the baseline"), "{told}");
         assert!(lines[2].contains("180 of 1,800, 8.7 to 11.5 %  +0.8 to +7.7 % against the baseline"), "{told}");
+        let few = compared(&[arm("holdout", 1, 1, None), arm("treatment", 300, 0, Some(newcombe((0, 300), (1, 1))))]);
+        assert!(few.contains("against the baseline: too few to say"), "{few}");
         assert_eq!(lines[1].find('├').map(|at| at < lines[2].find('├').unwrap()), Some(true), "{told}");
     }
 

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::super::exit::Exit;
 use super::super::output::{Rows, note, out, outln, print_json};
 use super::super::{people, run};
+use super::figures::published;
 use super::{List, Story, Whose, readable};
 use crate::config::Config;
 use crate::domain::{Millis, Namespace, Offset, partition_of};
@@ -25,6 +26,9 @@ pub async fn list(config: &Config, asked: &List, json: bool) -> anyhow::Result<(
         limit: asked.limit,
     };
     let page = reader.runs(&tenant, &query).await?;
+    if let Some(workflow) = asked.workflow.as_deref().filter(|_| page.runs.is_empty()) {
+        published(config, &reader, &tenant, workflow, &asked.whose).await?;
+    }
     if json {
         print_json(&serde_json::to_value(&page)?);
         return Ok(());

@@ -112,6 +112,9 @@ impl Gateway {
                 at += 1;
             }
         }
+        if runs == 0 {
+            self.is_workflow(&access, &body.workflow).await?;
+        }
         let next = statuses.get(at).map(|status| format!("{status}/{}", after.unwrap_or_default()));
         let more = next.is_some();
         let answer = BulkAnswer { action: body.action, runs, more, next };

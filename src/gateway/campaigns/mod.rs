@@ -13,6 +13,7 @@ mod read;
 mod start;
 mod workflows;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -32,7 +33,7 @@ pub(super) use read::{__path_approvals, __path_get, __path_list, __path_story, a
 pub(super) use start::{__path_create, create};
 pub(super) use workflows::{__path_list as __path_workflows, __path_publish, __path_retire, list as workflows, publish, retire};
 
-use super::auth::{self, only, query};
+use super::auth::{self, one_of, only, query};
 use super::body;
 use super::options::Access;
 use super::port::RunFound;
@@ -94,6 +95,13 @@ impl Gateway {
         let bytes_max = self.app.options.event_bytes_max;
         let sent = body::read(sent, bytes_max, &mut reserved, &Peer::of(head).watched).await?;
         body::decode(&head.headers, sent, bytes_max, &mut reserved)
+    }
+
+    /// Whether there is, or was, a workflow of that name here: of one that there is not nothing is ever found, told or stopped.
+    pub(super) async fn is_workflow(&self, access: &Access, name: &str) -> Result<(), Refusal> {
+        let known = self.app.campaigns.workflows(&access.namespace, Some(&access.tenant)).await.map_err(read_failed)?;
+        let names: BTreeSet<&str> = known.iter().map(|workflow| workflow.name.as_str()).collect();
+        one_of("workflow", name, &names.into_iter().collect::<Vec<_>>())
     }
 
     /// The run as the read model has it, of this tenant.

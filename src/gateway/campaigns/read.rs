@@ -68,6 +68,9 @@ impl Gateway {
         }
         let asked = RunsAsked { workflow, status, subject, error, is_stuck: false, after, limit };
         let page = self.app.campaigns.runs(&access, &asked).await.map_err(read_failed)?;
+        if let Some(name) = asked.workflow.as_deref().filter(|_| page.runs.is_empty()) {
+            self.is_workflow(&access, name).await?;
+        }
         let runs: Vec<&Value> = page.runs.iter().map(|run| &run.json).collect();
         Ok(json(StatusCode::OK, &value!({"runs": runs, "next": page.next})))
     }

@@ -8,7 +8,7 @@ mod feed;
 mod position;
 mod pulse;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ use feed::{Feed, Found, Wanted};
 use position::Position;
 pub(super) use pulse::Pulses;
 
-use super::auth::{one_of, only, query};
-use super::campaigns::{read_failed, subject_of};
+use super::auth::{only, query};
+use super::campaigns::subject_of;
 use super::options::Access;
 use super::reply::Refusal;
 use super::{Gateway, ReadError, Shared};
@@ -85,13 +85,6 @@ impl Gateway {
         let place = self.watchers.clone().try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
         let feed = Feed::new(self.app.log.clone(), world, wanted, position)?;
         Ok(Watcher { gateway: self.clone(), access, workflow, feed: Some(feed), runs: HashMap::new(), told: String::new(), _place: place })
-    }
-
-    /// Whether there is, or was, a workflow of that name here: of one that there is not nothing would ever come.
-    async fn is_workflow(&self, access: &Access, name: &str) -> Result<(), Refusal> {
-        let known = self.app.campaigns.workflows(&access.namespace, Some(&access.tenant)).await.map_err(read_failed)?;
-        let names: BTreeSet<&str> = known.iter().map(|workflow| workflow.name.as_str()).collect();
-        one_of("workflow", name, &names.into_iter().collect::<Vec<_>>())
     }
 }
 

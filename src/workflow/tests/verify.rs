@@ -63,6 +63,15 @@ fn comments_and_layout_and_what_nobody_came_to_change_nothing() {
 }
 
 #[test]
+fn another_text_of_a_condition_that_leads_to_the_same_node_is_no_difference() {
+    let (text, recorded) = shipped("winback");
+    let newer = |condition: &str| parse(&text.replace("orders >= 5", condition));
+    assert_eq!(verified(&recorded, &newer("orders>4")).divergences, []);
+    let more = verified(&recorded, &newer("orders >= 0")).divergences;
+    assert!(!more.is_empty() && more.iter().all(|one| one.expected.contains("to generous")), "{more:?}");
+}
+
+#[test]
 fn the_first_difference_of_each_run_is_told_with_its_fact() {
     let (text, recorded) = shipped("winback");
     let newer = parse(&text.replace("who = \"marketing\"", "who = \"legal\""));

@@ -289,6 +289,7 @@ impl Run {
             && let Some(effect) = self.effects.iter_mut().find(|effect| effect.place == place && effect.finished_at.is_none())
         {
             effect.finish("cancelled", at);
+            effect.touched = true;
         }
         if step.stored {
             out.gone_steps.push((self.place, visit));
