@@ -16,8 +16,8 @@ use crate::engine;
 use crate::engine::effects::{Known, Templates};
 use crate::env::Clock;
 use crate::gateway::{
-    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, EffectFound, NameTaken, PolicyFound, Preference, Preview, Publishing,
-    ReadError, RunFound, RunsAsked, RunsPage, SuppressionsAsked, SuppressionsPage, WorkflowFound, WorkflowText,
+    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, EffectFound, InUse, NameTaken, PolicyFound, Preference, Preview,
+    Publishing, ReadError, RunFound, RunsAsked, RunsPage, SuppressionsAsked, SuppressionsPage, WorkflowFound, WorkflowText,
 };
 use crate::log::{Group, LogWriter};
 use crate::projections::runs::Stretch;
@@ -131,6 +131,13 @@ impl Runs {
 
 fn failed(error: impl std::fmt::Display) -> ReadError {
     ReadError::Failed(error.to_string())
+}
+
+fn unless_in_use(done: Result<bool, stream::Error>) -> Result<Result<bool, InUse>, stream::Error> {
+    match done {
+        Err(in_use @ stream::Error::PurposeInUse { .. }) => Ok(Err(InUse(in_use.to_string()))),
+        done => done.map(Ok),
+    }
 }
 
 impl Campaigns for Runs {
@@ -290,21 +297,21 @@ impl Campaigns for Runs {
         of: Option<&'a TenantId>,
         policy: Arc<Policy>,
         by: &'a str,
-    ) -> Asking<'a, bool> {
+    ) -> Asking<'a, Result<bool, InUse>> {
         let (from, at, by) = (self.from(namespace), self.clock.now(), by.to_owned());
         let (of, publishing) = (of.cloned(), Arc::clone(&self.publishing));
         self.blocking(namespace, move |log, place| {
             let _alone = publishing.lock();
-            stream::activate_policy(log, &place.topics, of.as_ref(), &policy, Word { from, at, by: &by })
+            unless_in_use(stream::activate_policy(log, &place.topics, of.as_ref(), &policy, Word { from, at, by: &by }))
         })
     }
 
-    fn retire_policy<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>, by: &'a str) -> Asking<'a, bool> {
+    fn retire_policy<'a>(&'a self, namespace: &'a Namespace, of: Option<&'a TenantId>, by: &'a str) -> Asking<'a, Result<bool, InUse>> {
         let (from, at, by) = (self.from(namespace), self.clock.now(), by.to_owned());
         let (of, publishing) = (of.cloned(), Arc::clone(&self.publishing));
         self.blocking(namespace, move |log, place| {
             let _alone = publishing.lock();
-            stream::retire_policy(log, &place.topics, of.as_ref(), Word { from, at, by: &by })
+            unless_in_use(stream::retire_policy(log, &place.topics, of.as_ref(), Word { from, at, by: &by }))
         })
     }
 

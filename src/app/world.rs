@@ -54,7 +54,7 @@ impl World {
         copied: Option<Incarnation>,
     ) -> Result<Self, Error> {
         let Plan { namespace, clock: kind, topology, partitions, workflows, policy, performers } = plan;
-        let rules = Arc::new(topology.rules.clone());
+        let (rules, topology) = (Arc::new(topology.rules.clone()), Arc::new(topology));
         let setup = stream::Setup {
             log: Arc::clone(log) as _,
             state: Arc::clone(state),
@@ -62,7 +62,7 @@ impl World {
             namespace: namespace.clone(),
             time: kind,
             partitions,
-            topology: Arc::new(topology),
+            topology: Arc::clone(&topology),
             options: config.stream.clone(),
             copied,
         };
@@ -74,6 +74,7 @@ impl World {
         if let Some(policy) = &policy {
             declare(&**log, spine.topics(), policy, from)?;
         }
+        warn_of_segments(&**log, spine.topics(), &topology)?;
         engine::join(&mut spine, kind, copied)?;
         let topics = spine.topics().clone();
         let spine = spine.run();
@@ -119,13 +120,28 @@ impl World {
 /// Brings the policy of a file into force. Where the file is as it was, and another one was published since, that is said and kept.
 fn declare(log: &dyn LogWriter, topics: &stream::Topics, policy: &workflow::Policy, from: Millis) -> Result<(), Error> {
     let namespace = &topics.namespace;
-    if stream::declare_policy(log, topics, policy, from)? {
+    let in_use = |error| match error {
+        stream::Error::PurposeInUse { .. } => Error::Policy { namespace: namespace.to_string(), detail: format!("{error}") },
+        error => Error::Stream(error),
+    };
+    if stream::declare_policy(log, topics, policy, from).map_err(in_use)? {
         tracing::info!(%namespace, "the policy is what its file says");
         return Ok(());
     }
     if stream::policy(log, topics, None)?.is_some_and(|found| found.digest != policy.digest) {
         let hint = "`flywheel policy show` prints it; change the file, or publish it, to have it in force";
         tracing::warn!(%namespace, hint, "the policy's file is as it was, and another policy was published since, which stays in force");
+    }
+    Ok(())
+}
+
+/// Says which segments of workflows in force the topology does not have: by another topology they would be served.
+fn warn_of_segments(log: &dyn LogWriter, topics: &stream::Topics, topology: &Topology) -> Result<(), Error> {
+    let segments = topology.segments.iter().map(|segment| &*segment.name);
+    for (segment, by) in stream::segments_lacking(&stream::workflows(log, topics)?, segments) {
+        let (namespace, topology) = (&topics.namespace, &topology.name);
+        let hint = "nobody comes by it, and what waits for it waits in vain: declare it in the topology, or retire or change the workflow";
+        tracing::warn!(%namespace, topology, segment, by, hint, "a workflow names a segment that the topology does not have");
     }
     Ok(())
 }

@@ -51,8 +51,8 @@ pub use health::Reason;
 pub use openapi::openapi;
 pub use options::{Access, BODY_BYTES_MAX, Clocked, Options, Owner, Source, Sources};
 pub use port::{
-    ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, EffectFound, Links, NameTaken, PolicyFound, Preference, Preview,
-    Publishing, Question, RunFound, RunsAsked, RunsPage, SuppressionFound, SuppressionsAsked, SuppressionsPage, WorkflowFound,
+    ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, EffectFound, InUse, Links, NameTaken, PolicyFound, Preference,
+    Preview, Publishing, Question, RunFound, RunsAsked, RunsPage, SuppressionFound, SuppressionsAsked, SuppressionsPage, WorkflowFound,
     WorkflowText,
 };
 use reply::whole_seconds;

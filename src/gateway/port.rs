@@ -27,6 +27,10 @@ pub type Publishing<'a> = Asking<'a, Result<Vec<bool>, NameTaken>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameTaken(pub String);
 
+/// A purpose that a policy would take away, with the workflow that needs it and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InUse(pub String);
+
 /// A run as the read model has it: a moment behind the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunFound {
@@ -325,13 +329,19 @@ pub trait Campaigns: Send + Sync {
     }
 
     /// Stores a policy of this tenant, or of the namespace, and has it decide; false if it did already.
-    fn publish_policy<'a>(&'a self, _: &'a Namespace, _of: Option<&'a TenantId>, _policy: Arc<Policy>, _by: &'a str) -> Asking<'a, bool> {
-        ready(false)
+    fn publish_policy<'a>(
+        &'a self,
+        _: &'a Namespace,
+        _of: Option<&'a TenantId>,
+        _policy: Arc<Policy>,
+        _by: &'a str,
+    ) -> Asking<'a, Result<bool, InUse>> {
+        ready(Ok(false))
     }
 
     /// Takes back the policy of this tenant, or of the namespace; false if it has none of its own.
-    fn retire_policy<'a>(&'a self, _namespace: &'a Namespace, _of: Option<&'a TenantId>, _by: &'a str) -> Asking<'a, bool> {
-        ready(false)
+    fn retire_policy<'a>(&'a self, _namespace: &'a Namespace, _of: Option<&'a TenantId>, _by: &'a str) -> Asking<'a, Result<bool, InUse>> {
+        ready(Ok(false))
     }
 
     /// Up to where commands of this partition have been decided.

@@ -33,11 +33,21 @@ pub enum Error {
     BadDefinition { digest: String, detail: String },
     #[error("{} has a workflow {name}: choose another name, or have that one retired first", who(.by.as_deref()))]
     NameTaken { name: String, by: Option<String> },
+    #[error(
+        "the purpose `{purpose}` is used by {by}{}: keep its [[purpose]], or have that workflow retired, or published with another purpose, first",
+        more(*.others)
+    )]
+    PurposeInUse { purpose: String, by: String, others: usize },
     /// Of one record, which becomes a dead letter; never seen outside a partition loop.
     #[error("{}: {}", .0.reason, .0.detail)]
     Record(super::fold::Fault),
     #[error("{what} stopped: {detail}")]
     Thread { what: String, detail: String },
+}
+
+/// How many nodes more.
+fn more(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(" (and {others} more nodes)") }
 }
 
 /// Whose a name is.

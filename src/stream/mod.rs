@@ -11,6 +11,7 @@ mod cache;
 mod definitions;
 mod error;
 mod fold;
+mod in_use;
 mod intake;
 pub mod metrics;
 mod opening;
@@ -35,6 +36,7 @@ pub use definitions::{
 };
 pub use error::Error;
 pub use fold::{Applied, Fault, Fold, Seal, Window};
+pub use in_use::segments_lacking;
 pub use intake::{FOLD_VERSION as INTAKE_FOLD_VERSION, IntakeFold, Setup as IntakeSetup};
 pub use options::Options;
 pub use outputs::{Outputs, Source};

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::definitions::{KIND_POLICY, KIND_WORKFLOW, Stored, activation, each};
+use super::in_use::keeps_purposes;
 use super::{Error, Topics};
 use crate::domain::{Digest, Millis, TenantId};
 use crate::log::{LogReader, LogWriter};
@@ -219,7 +220,7 @@ pub fn policy(log: &dyn LogReader, topics: &Topics, of: Option<&TenantId>) -> Re
 }
 
 /// Stores a policy and has everything of the tenant's, or of everyone's who has no own one, be decided by it from here on, unless it is so
-/// already; true if it did.
+/// already; true if it did. Refused if a workflow in force would lose a purpose by it.
 pub fn activate_policy<'w>(
     log: &dyn LogWriter,
     topics: &Topics,
@@ -228,22 +229,26 @@ pub fn activate_policy<'w>(
     word: impl Into<Word<'w>>,
 ) -> Result<bool, Error> {
     let word = word.into();
-    let in_force = self::policy(log, topics, of)?.filter(|found| found.of.as_ref() == of);
+    let policies = policies(log, topics)?;
+    let in_force = policies.of(of).filter(|found| found.of.as_ref() == of);
     if in_force.is_some_and(|found| found.digest == policy.digest) {
         return Ok(false);
     }
+    keeps_purposes(&workflows(log, topics)?, &policies, of, Some(policy))?;
     let digest = policy.digest.to_hex();
     log.append(activation(topics, &[of_policy(policy, &digest, of, word)], word.from)?)?.wait()?;
     Ok(true)
 }
 
 /// Takes back the policy of a tenant's own, whose people are then decided about by the namespace's, or the namespace's, in whose place is the
-/// shipped one; true if there was one.
+/// shipped one; true if there was one. Refused if a workflow in force would lose a purpose by it.
 pub fn retire_policy<'w>(log: &dyn LogWriter, topics: &Topics, of: Option<&TenantId>, word: impl Into<Word<'w>>) -> Result<bool, Error> {
     let Word { from, at, by } = word.into();
-    if self::policy(log, topics, of)?.is_none_or(|found| found.of.as_ref() != of) {
+    let policies = policies(log, topics)?;
+    if policies.of(of).is_none_or(|found| found.of.as_ref() != of) {
         return Ok(false);
     }
+    keeps_purposes(&workflows(log, topics)?, &policies, of, None)?;
     let (kind, name) = (KIND_POLICY, KIND_POLICY);
     let definition = Definition { kind, name, digest: "", body: "", tenant: text(of), from_file: false, about: "", at: at.0, by };
     log.append(activation(topics, &[definition], from)?)?.wait()?;
@@ -255,6 +260,7 @@ pub fn declare_policy(log: &dyn LogWriter, topics: &Topics, policy: &workflow::P
     if declared(log, topics, KIND_POLICY, KIND_POLICY)? == Some(policy.digest) {
         return Ok(false);
     }
+    keeps_purposes(&workflows(log, topics)?, &policies(log, topics)?, None, Some(policy))?;
     let digest = policy.digest.to_hex();
     let stored = Definition { from_file: true, ..of_policy(policy, &digest, None, Word { by: BY_FILE, ..from.into() }) };
     log.append(activation(topics, &[stored], from)?)?.wait()?;
@@ -291,7 +297,7 @@ mod tests {
     use crate::log::MemoryLog;
     use crate::schema;
     use crate::schema::records::EventsRecord;
-    use crate::stream::{Partitions, Topic};
+    use crate::stream::{Partitions, Topic, segments_lacking};
 
     fn named(name: &str, wait: &str) -> workflow::Definition {
         let text = format!(
@@ -396,6 +402,55 @@ mod tests {
         assert!(activate_policy(&log, &topics, None, &opt_out, Millis(6)).unwrap());
         assert!(!declare(&opt_in));
         assert_eq!(in_force(), Some((opt_out.digest, false)));
+    }
+
+    fn writes(name: &str, purpose: &str) -> workflow::Definition {
+        let text = format!(
+            "[workflow]\nname = \"{name}\"\n[workflow.entry]\nsegment = \"lapsed\"\n\n[[node]]\nname = \"send\"\nkind = \"effect\"\nchannel = \"email\"\n\
+             purpose = \"{purpose}\"\ntimeout = \"1m\"\nnext = \"over\"\n\n[[node]]\nname = \"over\"\nkind = \"exit\"\n"
+        );
+        workflow::Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    #[test]
+    fn a_policy_may_not_take_away_what_a_workflow_in_force_writes_for() {
+        let (log, topics) = empty();
+        let (acme, other) = (tenant("acme"), tenant("other"));
+        // Of marketing alone; the shipped one has transactional too.
+        let (narrow, wide) = (permits("opt_in"), workflow::Policy::shipped());
+        let activate = |of: Option<&TenantId>, policy: &workflow::Policy| {
+            activate_policy(&log, &topics, of, policy, Millis(5)).map_err(|error| error.to_string())
+        };
+        activate_workflows(&log, &topics, None, &[&writes("receipt", "Transactional"), &writes("news", "marketing")], Millis(5)).unwrap();
+        for of in [None, Some(&acme)] {
+            let refused = activate(of, &narrow).unwrap_err();
+            assert!(refused.contains("`transactional` is used by node `send` of workflow receipt:"), "{refused}");
+        }
+        let refused = declare_policy(&log, &topics, &narrow, Millis(5)).unwrap_err().to_string();
+        assert!(refused.contains("workflow receipt"), "{refused}");
+        assert_eq!(policies(&log, &topics).unwrap(), Policies::default(), "nothing of it is in force");
+        retire_workflow(&log, &topics, None, "receipt", Millis(6)).unwrap();
+        assert!(activate(None, &narrow).unwrap(), "what takes nothing new needs nothing");
+
+        // A tenant with a policy of its own goes by that one, and may not lose what it has more than everyone.
+        assert!(activate(Some(&acme), &wide).unwrap());
+        activate_workflows(&log, &topics, Some(&acme), &[&writes("receipt", "transactional")], Millis(7)).unwrap();
+        let retired = retire_policy(&log, &topics, Some(&acme), Millis(8)).unwrap_err().to_string();
+        assert!(retired.contains("workflow receipt of tenant acme"), "{retired}");
+        let again = permits("opt_out");
+        assert!(activate(None, &again).unwrap() && activate(Some(&other), &narrow).unwrap(), "which is nobody else's concern");
+        retire_workflow(&log, &topics, Some(&acme), "receipt", Millis(9)).unwrap();
+        assert!(retire_policy(&log, &topics, Some(&acme), Millis(9)).unwrap());
+    }
+
+    #[test]
+    fn a_segment_that_a_topology_lacks_is_told_with_who_names_it() {
+        let (log, topics) = empty();
+        activate_workflows(&log, &topics, Some(&tenant("acme")), &[&writes("news", "marketing")], Millis(5)).unwrap();
+        let found = workflows(&log, &topics).unwrap();
+        assert_eq!(segments_lacking(&found, ["lapsing", "lapsed"]), []);
+        let told = ("lapsed".to_owned(), "the entry of workflow news of tenant acme".to_owned());
+        assert_eq!(segments_lacking(&found, ["lapsing"]), [told]);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use flywheel::domain::{Millis, Namespace, Offset, PartitionId, Subject, SubjectKey, TenantId};
 use flywheel::env::ManualClock;
 use flywheel::gateway::{
-    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, EffectFound, NameTaken, Options, PolicyFound, Preference,
-    Preview, Publishing, ReadError, RunFound, RunsAsked, RunsPage, Sources, WorkflowFound,
+    Access, ApprovalFound, ApprovalsAsked, Asking, Campaigns, Choice, Decided, EffectFound, InUse, NameTaken, Options, PolicyFound,
+    Preference, Preview, Publishing, ReadError, RunFound, RunsAsked, RunsPage, Sources, WorkflowFound,
 };
 use flywheel::log::{BatchBuilder, Group, LogReader, LogWriter, MemoryLog, TopicPartition, Transaction};
 use flywheel::schema;
@@ -402,7 +402,7 @@ impl Campaigns for CampaignWorld {
         of: Option<&'a TenantId>,
         policy: Arc<workflow::Policy>,
         _: &'a str,
-    ) -> Asking<'a, bool> {
+    ) -> Asking<'a, Result<bool, InUse>> {
         let (log, topics, of) = (self.log.clone(), self.topics.clone(), of.cloned());
         Box::pin(async move {
             let done = tokio::task::spawn_blocking(move || {
@@ -410,7 +410,7 @@ impl Campaigns for CampaignWorld {
                 heard_of(&log, &topics, "policy", of.as_ref(), "policy", &policy.digest.to_hex());
                 is_new
             });
-            Ok(done.await.unwrap())
+            Ok(Ok(done.await.unwrap()))
         })
     }
 

@@ -137,6 +137,28 @@ fn a_policy_with_mistakes_is_refused_with_file_line_reason_and_hint() {
 }
 
 #[test]
+fn a_policy_that_a_workflow_in_force_cannot_do_with_is_refused_also_at_the_start() {
+    let place = place();
+    let server = place.start();
+    publish(&place, "letter.toml", &LETTER.replace("\"marketing\"", "\"transactional\""));
+    let narrow = place.file("narrow.toml", OPT_IN);
+    let says = "the purpose `transactional` is used by node `send` of workflow letter";
+    let (code, text) = place.run(&["policy", "publish", &narrow]);
+    assert!(code != 0 && text.contains(says), "{code} {text}");
+    assert_eq!(in_force(&place).0, true, "nothing of it is in force");
+    server.stop();
+
+    place.configure(&often(&format!("[policy]\ndefault = {narrow:?}\n")));
+    let (code, text) = place.run(&["up", "--listen", "127.0.0.1:0"]);
+    assert!(code == 1 && text.contains("the policy of namespace main") && text.contains(says), "{code} {text}");
+    place.configure(&often(""));
+    let server = place.start();
+    place.done(&["workflow", "retire", "letter"]);
+    place.done(&["policy", "publish", &narrow]);
+    server.stop();
+}
+
+#[test]
 fn a_policy_file_of_the_configuration_counts_when_it_was_changed_and_not_over_what_was_published_since() {
     let place = place();
     let file = place.file("policy.toml", OPT_IN);

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::command::Published;
 use super::workflows::{Mistake, RetireBody, mistakes_of};
 use super::{Gateway, by_of, read_failed};
+use crate::gateway::port::InUse;
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
 use crate::workflow::Policy;
@@ -49,6 +50,7 @@ pub(in crate::gateway) async fn show(State(gateway): State<Shared>, request: Req
 
 #[utoipa::path(post, path = "/api/v1/policy", tag = "campaigns", request_body = PolicyBody,
     responses((status = 200, body = PolicyAnswer, description = "permits and approvals of the tenant's people, or of everyone's, are decided by it from now on"),
+        (status = 409, description = "`purpose_in_use`: a workflow that takes new entries would lose a purpose that it writes for"),
         (status = 422, body = Vec<Mistake>, description = "`invalid_policy`: every mistake with file, line, reason and hint"), openapi::Refusals))]
 pub(in crate::gateway) async fn declare(State(gateway): State<Shared>, request: Request) -> Response<Body> {
     gateway.answer_of(gateway.declare_policy(request).await)
@@ -56,9 +58,14 @@ pub(in crate::gateway) async fn declare(State(gateway): State<Shared>, request: 
 
 #[utoipa::path(post, path = "/api/v1/policy/retire", tag = "campaigns", request_body = RetireBody,
     responses((status = 200, description = "the tenant's people are decided about by the namespace's policy from now on; where the namespace's is retired, by the shipped one"),
-        (status = 404, description = "there is none of its own"), openapi::Refusals))]
+        (status = 404, description = "there is none of its own"),
+        (status = 409, description = "`purpose_in_use`: a workflow that takes new entries would lose a purpose that it writes for"), openapi::Refusals))]
 pub(in crate::gateway) async fn retire(State(gateway): State<Shared>, request: Request) -> Response<Body> {
     gateway.answer_of(gateway.retire_policy(request).await)
+}
+
+fn in_use(InUse(message): InUse) -> Refusal {
+    Refusal::Conflict { code: "purpose_in_use", message }
 }
 
 impl Gateway {
@@ -67,7 +74,8 @@ impl Gateway {
         let (access, of) = self.owner_of(&head)?;
         let by = by_of(self.json_body::<RetireBody>(&head, sent).await?.by)?;
         let ends = self.journal_ends(&access.namespace)?;
-        if !self.app.campaigns.retire_policy(&access.namespace, of.as_ref(), &by).await.map_err(read_failed)? {
+        let retired = self.app.campaigns.retire_policy(&access.namespace, of.as_ref(), &by).await.map_err(read_failed)?;
+        if !retired.map_err(in_use)? {
             let whose = of.as_ref().map_or_else(|| "the namespace".to_owned(), |tenant| format!("tenant {tenant}"));
             return Err(Refusal::Missing(format!("policy of {whose}'s own")));
         }
@@ -107,6 +115,7 @@ impl Gateway {
         let ends = self.journal_ends(&access.namespace)?;
         let digest = policy.digest.to_hex();
         let published = self.app.campaigns.publish_policy(&access.namespace, of.as_ref(), policy, &by).await.map_err(read_failed)?;
+        let published = published.map_err(in_use)?;
         let heard = published.then(|| Published { kind: "policy", of: of.clone(), name: "policy".to_owned(), digest: digest.clone() });
         let in_force = self.in_force(ends, heard.as_slice()).await?;
         Ok(json(StatusCode::OK, &PolicyAnswer { digest, tenant: of.map(|tenant| tenant.to_string()), published, in_force }))
