@@ -5,12 +5,14 @@
 //! address and its holders have each their own order, so a word reaches a person a moment after the address; a message that was permitted
 //! before it came is out.
 
+use serde_json::Value as Json;
+
 use super::fold::WorkflowFold;
 use super::outward::who;
 use crate::domain::{Millis, SubjectKey};
 use crate::permit::{AddressKey, Cause, Said};
 use crate::stream::{Error, Outputs, Slot};
-use crate::workflow::{ADDRESSES, Fact, Input, Performer, Subject, What, address_channel, address_key, address_subject};
+use crate::workflow::{ADDRESSES, Fact, Input, Performer, Subject, What, address_channel, address_left, address_subject};
 
 /// How many subjects a command has gone through: a person's word to an address, and the address's to people, which ends there.
 const TO_ADDRESS: u8 = 1;
@@ -21,15 +23,13 @@ impl WorkflowFold {
         match &fact.what {
             What::AttributeSet { name, value, was } => {
                 let Some((_, channel)) = ADDRESSES.iter().find(|(attribute, _)| attribute == name) else { return Ok(()) };
-                let before = was.as_ref().and_then(|was| address_key(name, was));
-                let now = address_key(name, value);
-                if before == now {
-                    return Ok(());
-                }
-                if let Some(address) = before {
+                let was = was.as_ref().unwrap_or(&Json::Null);
+                if let Some(address) = address_left(name, was, value) {
                     self.unregister(key, channel, address, fact.at, out)?;
                 }
-                now.map_or(Ok(()), |address| self.register(key, channel, address, fact.at, out))
+                // What is new to them is what they would leave by going back.
+                let come = address_left(name, value, was);
+                come.map_or(Ok(()), |address| self.register(key, channel, address, fact.at, out))
             }
             What::AddressRefused { effect, address, channel } => {
                 let (reason, by) = (Cause::HardBounce, format!("message {effect}"));

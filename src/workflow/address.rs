@@ -23,10 +23,21 @@ pub fn address_channel(target: &str) -> String {
     known.unwrap_or(attribute)
 }
 
+/// The address in an attribute: what stands there without the spaces around it. What is no address has no answer but a refusal: imports
+/// have them by the thousand.
+pub fn address_in<'v>(attribute: &str, value: &'v Json) -> Option<&'v str> {
+    let address = value.as_str().map(str::trim).filter(|address| !address.is_empty());
+    address.filter(|address| attribute != "email" || is_mailbox(address))
+}
+
 /// What stands for the address in an attribute; none if there is none in it.
 pub fn address_key(attribute: &str, value: &Json) -> Option<AddressKey> {
-    let address = value.as_str().filter(|address| !address.is_empty() && (attribute != "email" || is_mailbox(address)));
-    address.map(|address| AddressKey::of(attribute, address))
+    address_in(attribute, value).map(|address| AddressKey::of(attribute, address))
+}
+
+/// The address that somebody has no more when the attribute goes from `was` to `value`: none if it is the same one written otherwise.
+pub fn address_left(attribute: &str, was: &Json, value: &Json) -> Option<AddressKey> {
+    address_key(attribute, was).filter(|left| address_key(attribute, value) != Some(*left))
 }
 
 /// The subject that stands for an address.
@@ -82,10 +93,34 @@ impl HeldBy {
     }
 }
 
+/// An address of a channel (as [`address_channel`] names it) as a person or a list writes it; none of what is none. Only a hash is kept of it,
+/// so that nobody would see that it is of something else.
+pub fn address_written(channel: &str, text: &str) -> Option<AddressKey> {
+    let text = text.trim();
+    let is_one = match channel {
+        "email" => is_mailbox(text),
+        "phone" => is_number(text),
+        _ => !text.is_empty() && !text.contains(|c: char| c.is_control()),
+    };
+    (is_one && text.len() <= ADDRESS_BYTES_MAX).then(|| AddressKey::of(channel, text))
+}
+
+/// RFC 5321 gives an address 254 bytes; a push token is longer.
+const ADDRESS_BYTES_MAX: usize = 1_024;
+
+/// Digits, however they are grouped; the shortest that anybody is called by has three.
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    let is_grouping = |c: char| c == ' ' || c == '\u{a0}' || matches!(c, '-' | '(' | ')' | '.' | '/');
+    digits.chars().all(|c| c.is_ascii_digit() || is_grouping(c)) && digits.chars().filter(char::is_ascii_digit).count() >= 3
+}
+
 /// Whether it could be an addr-spec of RFC 5322, section 3.4.1: something, one `@` that counts, a domain. Whether anyone has it is another matter.
 pub(super) fn is_mailbox(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else { return false };
     let is_domain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '[' | ']' | ':');
-    let plain = !local.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '@' | '<' | '>' | ',' | ';'));
+    let bare = local.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"')).unwrap_or(local);
+    let is_special = |c: char| matches!(c, '@' | '<' | '>' | '(' | ')' | ':' | ',' | ';' | '"' | '\\' | '\u{feff}');
+    let plain = !bare.is_empty() && !bare.contains(|c: char| c.is_whitespace() || c.is_control() || is_special(c));
     !local.is_empty() && plain && !domain.is_empty() && domain.chars().all(is_domain) && !domain.starts_with('.') && !domain.ends_with('.')
 }

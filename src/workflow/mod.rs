@@ -42,7 +42,8 @@ mod vocabulary;
 mod tests;
 
 pub use address::{
-    ADDRESSES, HOLDERS_MAX, HeldBy, SOFT_BOUNCES, SOFT_BOUNCES_WITHIN_MS, SOFT_SUPPRESSED_MS, address_channel, address_key, address_subject,
+    ADDRESSES, HOLDERS_MAX, HeldBy, SOFT_BOUNCES, SOFT_BOUNCES_WITHIN_MS, SOFT_SUPPRESSED_MS, address_channel, address_key, address_left,
+    address_subject, address_written,
 };
 pub use calendar::LocalTime;
 pub use carry::Carry;

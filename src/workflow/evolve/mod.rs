@@ -6,7 +6,7 @@ mod effects;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::address::address_key;
+use super::address::address_left;
 use super::fact::{Fact, Visit, What};
 use super::ids::RunId;
 use super::state::{ARMS_MAX, Doing, Fork, GoalHit, Mark, Paused, RECENT_MAX, Run, Step, Subject, Way};
@@ -21,7 +21,7 @@ pub fn evolve(subject: &mut Subject, fact: &Fact) {
             What::AttributeSet { name, value, was } => {
                 subject.attributes.insert(name.clone(), value.clone());
                 // Whoever gets it again is told again.
-                if let Some(address) = was.as_ref().and_then(|was| address_key(name, was)) {
+                if let Some(address) = was.as_ref().and_then(|was| address_left(name, was, value)) {
                     subject.suppressions.forget(address);
                 }
             }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::address::{HeldBy, is_mailbox};
+use super::address::{HeldBy, address_in};
 use super::context::Clock;
 use super::fact::{Parent, Visit};
 use super::ids::{EffectId, RunId};
@@ -289,9 +289,7 @@ impl Subject {
     /// Where messages on a channel go.
     pub fn address(&self, channel: &str) -> Option<&str> {
         let name = attribute_of(channel);
-        let address = self.attributes.get(&name).and_then(Json::as_str).map(str::trim).filter(|address| !address.is_empty());
-        // What is no address has no answer but a refusal: imports have them by the thousand.
-        address.filter(|address| name != "email" || is_mailbox(address))
+        self.attributes.get(&name).and_then(|value| address_in(&name, value))
     }
 
     /// The IANA name of the person's time zone.

@@ -152,3 +152,75 @@ fn an_address_that_is_refused_for_good_is_said_so_and_not_tried_again() {
     assert!(scene.state.to_perform().is_empty());
     assert!(scene.journal.iter().any(|fact| matches!(&fact.what, What::AddressRefused { address: refused, .. } if *refused == address)));
 }
+
+#[test]
+fn spaces_around_an_address_and_another_spelling_of_it_hide_nothing() {
+    let email = |address: &str| Input::Attribute { name: "email".to_owned(), value: address.into() };
+    let word = |key| Input::Suppress {
+        address: key,
+        channel: "email".to_owned(),
+        reason: Cause::Complaint,
+        at: START,
+        until: None,
+        by: String::new(),
+    };
+    let key = AddressKey::of("email", "ann@new.example");
+    let mut scene = Scene::new(COMMAND, EFFECT);
+    scene.give(email(" ann@new.example ")).unwrap();
+    scene.give(word(key)).unwrap();
+    scene.give(email("Ann@New.example")).unwrap();
+    scene.start("1").unwrap();
+    scene.begin().unwrap();
+    scene.tells(&["the email address was suppressed", "e refused: the address is suppressed"]);
+    scene.give(email("ann@example.org")).unwrap();
+    assert!(scene.state.suppressions.is_empty(), "another address, which would tell its own");
+
+    let mut scene = Scene::new(COMMAND, &EFFECT.replace("\"email\"", "\"sms\""));
+    let phone = |number: &str| Input::Attribute { name: "phone".to_owned(), value: number.into() };
+    let key = AddressKey::of("sms", "+491701234");
+    scene.give(phone("+49 170 1234")).unwrap();
+    scene.give(word(key)).unwrap();
+    scene.give(phone("+49 (170) 12-34")).unwrap();
+    assert!(scene.state.suppressions.of(key, scene.now.max(START)).is_some());
+}
+
+#[test]
+fn an_address_that_an_attempt_given_up_was_told_of_is_said_so_and_the_attempt_is_in_doubt_no_more() {
+    let mut scene = Scene::new(COMMAND, &format!("{EFFECT}\nunknown = \"look_up\""));
+    scene.start("1").unwrap();
+    scene.begin().unwrap();
+    let address = AddressKey::of("email", "ann@example.org");
+    let (effect, attempt) = scene.effect();
+    scene.wait(crate::domain::HOUR_MS);
+    scene.tells(&["e attempt 1 unknown", "e attempt 2 looks up"]);
+    assert!(!scene.state.ledger.is_empty());
+    let outcome = super::super::Outcome::AddressRefused { address, error: "550 5.1.1 nobody here".to_owned() };
+    scene.give(Input::EffectFinished { effect, attempt, outcome: outcome.clone() }).unwrap();
+    scene.tells(&["the email address was refused for good"]);
+    assert!(scene.state.ledger.is_empty(), "it did not go out");
+    assert!(scene.state.to_perform().is_empty(), "and need not be looked for");
+    assert!(scene.give(Input::EffectFinished { effect, attempt, outcome }).is_err(), "once");
+}
+
+#[test]
+fn only_what_is_an_address_is_taken_from_a_list() {
+    use super::super::address_written;
+    let is_one = |channel: &str, text: &str| address_written(channel, text).is_some();
+    assert_eq!(address_written("email", " Ann@example.org "), Some(AddressKey::of("email", "ann@example.org")));
+    assert_eq!(address_written("phone", "+49 (170) 12-34"), Some(AddressKey::of("sms", "+491701234")));
+    let mails = [
+        "",
+        "ann",
+        "\"ann@example.org\"",
+        "'ann@example.org'",
+        "ann@example.org,complaint",
+        "ann@example.org;2024",
+        "Ann <ann@example.org>",
+    ];
+    assert_eq!(mails.iter().filter(|text| is_one("email", text)).count(), 0);
+    assert_eq!(
+        ["", "tel:+49170", "+", "--", "+49170x3", "\"+49170\"", "+49170,hard"].iter().filter(|text| is_one("phone", text)).count(),
+        0
+    );
+    assert!(is_one("push", "fcm:abc-DEF_1") && !is_one("push", " "));
+}

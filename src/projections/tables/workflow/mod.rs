@@ -26,7 +26,7 @@ use crate::domain::{Digest, Offset, PartitionId};
 use crate::projections::Error;
 use crate::projections::bulk::Cell;
 use crate::schema::records::{JournalFact, JournalRecord};
-use crate::workflow::{EffectId, RunId, address_key};
+use crate::workflow::{EffectId, RunId, address_left};
 
 /// Runs kept in memory after a batch, in each of two generations. One takes about a kilobyte; who sleeps longer is loaded again.
 const KEPT_MAX: usize = 8_192;
@@ -202,8 +202,8 @@ impl Workflows {
                 let address = [who.0, who.1, channel, address];
                 self.cells.suppressions.push(Suppression { address, word: Some((reason, said, until, by)) });
             }
-            Told::AttributeSet { name, was } => {
-                let (Some(who), Some(address)) = (who, was.and_then(|was| address_key(&name, &was))) else { return };
+            Told::AttributeSet { name, value, was } => {
+                let (Some(who), Some(address)) = (who, was.and_then(|was| address_left(&name, &was, &value))) else { return };
                 let address = [who.0, who.1, String::new(), address.to_string()];
                 self.cells.suppressions.push(Suppression { address, word: None });
             }

@@ -99,7 +99,7 @@ kinds! {
     Redirected "redirected" { to: String, }
     RunPaused "run_paused" { reason: String, by: String, }
     RunResumed "run_resumed" { }
-    AttributeSet "attribute_set" { name: String, #[serde(default)] was: Option<serde_json::Value>, }
+    AttributeSet "attribute_set" { name: String, #[serde(default)] value: serde_json::Value, #[serde(default)] was: Option<serde_json::Value>, }
     Suppressed "suppressed" {
         address: String,
         channel: String,
