@@ -4,7 +4,7 @@
 use super::ids::{EffectKey, Executor};
 use super::ledger::{CLASSES_MAX, Class, Entry, Ledger, OPEN_MAX};
 use super::policy::LIMIT_MAX;
-use super::suppression::{AddressKey, Cause, Mark, Suppressions};
+use super::suppression::{AddressKey, Cause, Mark, Suppressions, Word};
 use crate::domain::Millis;
 
 const VERSION: u8 = 1;
@@ -52,7 +52,7 @@ impl Ledger {
 
 impl Suppressions {
     /// Appends nothing if there are none, else `version u8 | count u8`, then of each address `key 16 | for good | for a time | lifted i64`,
-    /// where the first two are `0` or `1 | cause u8 | at i64 | until i64`.
+    /// where the first two are a count u8 of words, at most one and at most one of each cause, and the words `cause u8 | at i64 | until i64`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         if self.marks.is_empty() {
             return;
@@ -60,9 +60,10 @@ impl Suppressions {
         out.extend([VERSION, self.marks.len() as u8]);
         for (address, mark) in &self.marks {
             out.extend(address.0);
-            for word in [mark.for_good, mark.for_a_time] {
-                out.push(u8::from(word.is_some()));
-                if let Some((until, at, cause)) = word {
+            for words in [mark.for_good.as_slice(), &mark.for_a_time] {
+                out.push(words.len() as u8);
+                for (at, until, cause) in words {
+                    let cause = *cause;
                     out.push(cause as u8);
                     out.extend(at.0.to_le_bytes());
                     out.extend(until.0.to_le_bytes());
@@ -81,7 +82,10 @@ impl Suppressions {
         let mut marks: Vec<(AddressKey, Mark)> = Vec::new();
         for _ in 0..from.count_u8(Suppressions::MAX)? {
             let address = AddressKey(from.take()?);
-            let mark = Mark { for_good: from.word()?, for_a_time: from.word()?, lifted: from.millis()? };
+            let (for_good, for_a_time) = (from.words(1)?.pop(), from.words(Cause::ALL.len())?);
+            let mut mark = Mark { for_good, for_a_time, lifted: from.millis()? };
+            // Once they were kept.
+            mark.lift(mark.lifted);
             if marks.last().is_some_and(|(last, _)| *last >= address) {
                 return Err(Error("addresses out of order"));
             }
@@ -155,14 +159,17 @@ impl Reader<'_> {
         Ok(class)
     }
 
-    fn word(&mut self) -> Result<Option<(Millis, Millis, Cause)>, Error> {
-        if !self.flag()? {
-            return Ok(None);
+    fn words(&mut self, max: usize) -> Result<Vec<Word>, Error> {
+        let mut words: Vec<Word> = Vec::new();
+        for _ in 0..self.count_u8(max)? {
+            let [cause] = self.take()?;
+            let cause = Cause::from_u8(cause).ok_or(Error("an unknown cause"))?;
+            if words.last().is_some_and(|(_, _, last)| *last >= cause) {
+                return Err(Error("words out of order"));
+            }
+            words.push((self.millis()?, self.millis()?, cause));
         }
-        let [cause] = self.take()?;
-        let cause = Cause::from_u8(cause).ok_or(Error("an unknown cause"))?;
-        let (at, until) = (self.millis()?, self.millis()?);
-        Ok(Some((until, at, cause)))
+        Ok(words)
     }
 
     fn finish<T>(self, whole: T) -> Result<T, Error> {

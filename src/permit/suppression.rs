@@ -1,7 +1,8 @@
 //! Addresses that nothing may be sent to, whoever holds them: they bounce, their owner complained, or someone said so.
 //!
 //! An address is a subject of its own and passes its state to every person who holds it; here is what one person was passed. Words commute,
-//! and are judged by their own time, so that the order of arrival does not matter.
+//! and are judged by their own time, so that the order of arrival does not matter: of one cause the newest word for a time says until when,
+//! and what was said before the address was last taken off the list is as if it had never been said.
 
 use std::fmt;
 
@@ -26,16 +27,46 @@ pub enum Cause {
     Manual = 4,
 }
 
-/// (until, at, cause): the greatest wins.
+/// (at, until, cause): the greatest wins.
 pub(super) type Word = (Millis, Millis, Cause);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// No word in it is older than `lifted`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mark {
     /// With until = `MAX`.
     pub(super) for_good: Option<Word>,
-    pub(super) for_a_time: Option<Word>,
+    /// Of each cause the newest, sorted by cause. One for all causes would not do: the longest may be older than the next lift, and the newest
+    /// may be the shortest.
+    pub(super) for_a_time: Vec<Word>,
     /// Words of before this time no longer hold.
     pub(super) lifted: Millis,
+}
+
+impl Mark {
+    fn suppress(&mut self, word: Word) {
+        let (at, until, cause) = word;
+        if at < self.lifted {
+            return;
+        }
+        if until == Millis::MAX {
+            self.for_good = self.for_good.max(Some(word));
+            return;
+        }
+        match self.for_a_time.binary_search_by_key(&cause, |(_, _, cause)| *cause) {
+            Ok(place) => self.for_a_time[place] = self.for_a_time[place].max(word),
+            Err(place) => self.for_a_time.insert(place, word),
+        }
+    }
+
+    pub(super) fn lift(&mut self, at: Millis) {
+        self.lifted = self.lifted.max(at);
+        self.for_good.take_if(|(said, _, _)| *said < self.lifted);
+        self.for_a_time.retain(|(said, _, _)| *said >= self.lifted);
+    }
+
+    pub(super) fn words(&self) -> impl Iterator<Item = Word> {
+        self.for_good.iter().chain(&self.for_a_time).copied()
+    }
 }
 
 /// What one person's addresses are suppressed for.
@@ -115,8 +146,10 @@ impl Cause {
         }
     }
 
+    pub(super) const ALL: [Cause; 4] = [Cause::SoftBounces, Cause::HardBounce, Cause::Complaint, Cause::Manual];
+
     pub(super) fn from_u8(code: u8) -> Option<Self> {
-        [Cause::SoftBounces, Cause::HardBounce, Cause::Complaint, Cause::Manual].into_iter().find(|cause| *cause as u8 == code)
+        Self::ALL.into_iter().find(|cause| *cause as u8 == code)
     }
 }
 
@@ -130,17 +163,13 @@ impl Suppressions {
 
     /// Suppressed since `at`, until a time or for good.
     pub fn suppress(&mut self, address: AddressKey, cause: Cause, at: Millis, until: Option<Millis>) {
-        let mark = self.mark(address);
-        let word = Some((until.unwrap_or(Millis::MAX), at, cause));
-        let slot = if until.is_some() { &mut mark.for_a_time } else { &mut mark.for_good };
-        *slot = (*slot).max(word);
+        self.mark(address).suppress((at, until.unwrap_or(Millis::MAX), cause));
         self.trim(address);
     }
 
     /// What was said up to `at` no longer holds; of one time the suppression stands.
     pub fn lift(&mut self, address: AddressKey, at: Millis) {
-        let mark = self.mark(address);
-        mark.lifted = mark.lifted.max(at);
+        self.mark(address).lift(at);
         self.trim(address);
     }
 
@@ -152,21 +181,18 @@ impl Suppressions {
     /// Why nothing may be sent there, and until when if not for good.
     pub fn of(&self, address: AddressKey, at: Millis) -> Option<(Cause, Option<Millis>)> {
         let place = self.marks.binary_search_by_key(&address, |(key, _)| *key).ok()?;
-        let mark = &self.marks[place].1;
-        let holds = |(until, said, cause): Word| (said >= mark.lifted && at < until).then_some((until, cause));
-        let (until, cause) = mark.for_good.and_then(holds).or_else(|| mark.for_a_time.and_then(holds))?;
+        let holding = self.marks[place].1.words().filter(|(_, until, _)| at < *until);
+        let (_, until, cause) = holding.max_by_key(|(at, until, cause)| (*until, *at, *cause))?;
         Some((cause, (until < Millis::MAX).then_some(until)))
     }
 
     /// Everything that was said of an address and counts, so that telling it somewhere else makes the same of it.
     pub fn said_of(&self, address: AddressKey) -> impl Iterator<Item = Said> {
         let place = self.marks.binary_search_by_key(&address, |(key, _)| *key);
-        let mark = place.ok().map(|place| self.marks[place].1);
+        let mark = place.ok().map(|place| &self.marks[place].1);
         let lifted = mark.map(|mark| mark.lifted).filter(|at| *at > Millis::MIN);
-        let words = mark.into_iter().flat_map(|mark| [mark.for_good, mark.for_a_time]).flatten();
-        let words = words.filter(move |(_, said, _)| lifted.is_none_or(|lifted| *said >= lifted));
-        let suppressed = |(until, at, cause): Word| Said::Suppressed { cause, at, until: (until < Millis::MAX).then_some(until) };
-        // What no longer holds is not said again, or it would stop somebody for a moment.
+        let suppressed = |(at, until, cause): Word| Said::Suppressed { cause, at, until: (until < Millis::MAX).then_some(until) };
+        let words = mark.into_iter().flat_map(Mark::words);
         lifted.map(|at| Said::Lifted { at }).into_iter().chain(words.map(suppressed))
     }
 
@@ -174,23 +200,22 @@ impl Suppressions {
     pub fn absorb(&mut self, other: &Suppressions) {
         for (address, theirs) in &other.marks {
             let mine = self.mark(*address);
-            mine.for_good = mine.for_good.max(theirs.for_good);
-            mine.for_a_time = mine.for_a_time.max(theirs.for_a_time);
-            mine.lifted = mine.lifted.max(theirs.lifted);
+            mine.lift(theirs.lifted);
+            theirs.words().for_each(|word| mine.suppress(word));
             self.trim(*address);
         }
     }
 
     fn mark(&mut self, address: AddressKey) -> &mut Mark {
         let place = self.marks.binary_search_by_key(&address, |(key, _)| *key).unwrap_or_else(|at| {
-            self.marks.insert(at, (address, Mark { for_good: None, for_a_time: None, lifted: Millis::MIN }));
+            self.marks.insert(at, (address, Mark { for_good: None, for_a_time: Vec::new(), lifted: Millis::MIN }));
             at
         });
         &mut self.marks[place].1
     }
 
     fn trim(&mut self, newest: AddressKey) {
-        let said = |mark: &Mark| [mark.for_good, mark.for_a_time].into_iter().flatten().map(|(_, at, _)| at).max().max(Some(mark.lifted));
+        let said = |mark: &Mark| mark.words().map(|(at, _, _)| at).max().max(Some(mark.lifted));
         while self.marks.len() > Self::MAX {
             let others = self.marks.iter().enumerate().filter(|(_, (address, _))| *address != newest);
             let Some((oldest, _)) = others.min_by_key(|(_, (_, mark))| said(mark)) else { return };

@@ -155,6 +155,21 @@ fn a_suppressed_address_gets_nothing_until_it_is_lifted() {
 }
 
 #[test]
+fn a_shorter_suppression_after_a_lifted_longer_one_holds() {
+    let mut world = world();
+    let of = |world: &World, at| world.suppressions.of(address(), at);
+    world.suppressions.suppress(address(), Cause::Manual, noon(), Some(noon() + 3 * DAY_MS));
+    world.suppressions.lift(address(), noon() + 1);
+    world.suppressions.suppress(address(), Cause::Manual, noon() + 2, Some(noon() + DAY_MS));
+    assert_eq!(of(&world, noon() + 3), Some((Cause::Manual, Some(noon() + DAY_MS))));
+    // One of another cause that is longer holds beside it.
+    world.suppressions.suppress(address(), Cause::SoftBounces, noon() + 1, Some(noon() + 2 * DAY_MS));
+    assert_eq!(of(&world, noon() + 3), Some((Cause::SoftBounces, Some(noon() + 2 * DAY_MS))));
+    world.suppressions.lift(address(), noon() + 2);
+    assert_eq!(of(&world, noon() + 3), Some((Cause::Manual, Some(noon() + DAY_MS))));
+}
+
+#[test]
 fn what_blocks_a_person_blocks_transactional_messages_too() {
     let mut world = world();
     for block in [Block::Merging, Block::Restored, Block::Paused, Block::Erased] {
