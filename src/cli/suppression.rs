@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
@@ -12,9 +12,8 @@ use super::output::{Rows, note, outln, print_json};
 use super::workflow::api::{Api, told};
 use super::workflow::{Whose, act, readable};
 use crate::config::Config;
-use crate::permit::AddressKey;
 use crate::projections::runs::SuppressionQuery;
-use crate::workflow::address_channel;
+use crate::workflow::{address_channel, address_written};
 
 /// Addresses of one request to the server.
 const PER_REQUEST: usize = 500;
@@ -93,7 +92,12 @@ pub async fn run(config: &Config, asked: &Suppression, json: bool) -> anyhow::Re
         }
         Suppression::List { address, channel, limit, after, whose } => {
             let (reader, tenant) = readable(config, whose).await?;
-            let key = address.as_ref().map(|address| AddressKey::of(&address_channel(channel), address));
+            let channel = address_channel(channel);
+            let key = address.as_ref().map(|address| {
+                let key = address_written(&channel, address);
+                key.ok_or_else(|| anyhow!("{address:?} is no {channel} address"))
+            });
+            let key = key.transpose()?;
             let query = SuppressionQuery { address: key.map(|key| key.to_string()), after: after.clone(), limit: *limit };
             let page = reader.suppressions(&tenant, &query).await?;
             if json {
@@ -148,14 +152,27 @@ async fn say(config: &Config, which: &Which, path: &str, body: Value, word: &str
 }
 
 fn addresses(which: &Which) -> anyhow::Result<Vec<String>> {
-    let mut addresses = which.addresses.clone();
+    let channel = address_channel(&which.channel);
+    let check = |address: &str, place: &str| match address_written(&channel, address) {
+        Some(_) => Ok(address.to_owned()),
+        None => {
+            let hint = if place.is_empty() { "" } else { ": bare addresses, one a line, no quotes, no names and no other columns" };
+            Err(anyhow!("{place}{address:?} is no {channel} address{hint}; none was taken"))
+        }
+    };
+    // Before any is sent: a list that is half taken would have to be compared by hand.
+    let mut addresses = which.addresses.iter().map(|address| check(address, "")).collect::<anyhow::Result<Vec<String>>>()?;
     if let Some(file) = &which.file {
         let text = if file == Path::new("-") {
             std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?
         } else {
             std::fs::read_to_string(file).map_err(|error| Exit::not_found(format!("cannot read {}: {error}", file.display())))?
         };
-        addresses.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
+        // Some programs begin a text with a mark of its encoding.
+        let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
+        for (at, line) in lines {
+            addresses.push(check(line, &format!("line {} of {}: ", at + 1, file.display()))?);
+        }
     }
     if addresses.is_empty() {
         bail!("name at least one address, or a --file with one a line");

@@ -17,12 +17,10 @@ use super::reply::{Refusal, json};
 use super::{Gateway, Shared, openapi};
 use crate::domain::{Millis, SubjectKey};
 use crate::permit::{AddressKey, Cause};
-use crate::workflow::{Input, address_channel, address_subject};
+use crate::workflow::{Input, address_channel, address_subject, address_written};
 
 /// Addresses of one request.
 const ADDRESSES_MAX: usize = 1_000;
-/// RFC 5321 gives an address 254 bytes; a push token is longer.
-const ADDRESS_BYTES_MAX: usize = 1_024;
 const CHANNEL_BYTES_MAX: usize = 64;
 const PAGE: u32 = 100;
 const PAGE_MAX: u32 = 1_000;
@@ -184,8 +182,15 @@ fn commands(
     if addresses.is_empty() || addresses.len() > ADDRESSES_MAX {
         return Err(Refusal::InvalidRequest(format!("addresses: 1 to {ADDRESSES_MAX} of them in one request")));
     }
-    let keys = addresses.iter().map(|address| key_of(channel, address));
-    keys.map(|address| address.map(|address| (address_subject(address).key(&access.tenant), input(address)))).collect()
+    // All of them or none.
+    let keys = addresses.iter().enumerate().map(|(place, text)| match address_written(channel, text) {
+        Some(address) => Ok((address_subject(address).key(&access.tenant), input(address))),
+        None => {
+            let (text, place) = (shown(text), place + 1);
+            Err(Refusal::InvalidRequest(format!("{text}, the {place}. of the addresses, is no {channel} address: none was taken")))
+        }
+    });
+    keys.collect()
 }
 
 fn channel_of(given: Option<String>) -> Result<String, Refusal> {
@@ -200,10 +205,5 @@ fn channel_of(given: Option<String>) -> Result<String, Refusal> {
 }
 
 fn key_of(channel: &str, address: &str) -> Result<AddressKey, Refusal> {
-    let is_mail =
-        channel != "email" || address.trim().split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
-    if address.trim().is_empty() || address.len() > ADDRESS_BYTES_MAX || !is_mail {
-        return Err(Refusal::InvalidRequest(format!("{} is no {channel} address", shown(address))));
-    }
-    Ok(AddressKey::of(channel, address))
+    address_written(channel, address).ok_or_else(|| Refusal::InvalidRequest(format!("{} is no {channel} address", shown(address))))
 }

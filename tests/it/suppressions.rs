@@ -128,6 +128,16 @@ fn an_address_that_bounces_gets_nothing_more_whoever_has_it_until_it_is_taken_of
     assert!(!all.to_string().contains("example.org"), "addresses are kept by their hashes");
     let (code, text) = place.run(&["suppression", "add", "nobody"]);
     assert!(code == 1 && text.contains("\"nobody\" is no email address"), "{code} {text}");
+    for line in ["\"eve@example.org\"", "eve@example.org,complaint", "Eve <eve@example.org>", "mailto:eve@example.org", "email"] {
+        let file = place.file("columns.txt", &format!("fay@example.org\n\n{line}\n"));
+        let (code, text) = place.run(&["suppression", "add", "--file", &file]);
+        assert!(code == 1 && text.contains("line 3 of ") && text.contains("is no email address"), "{line}: {code} {text}");
+        let (code, text) = place.run(&["suppression", "list", line]);
+        assert!(code == 1 && text.contains("is no email address"), "{line}: {code} {text}");
+    }
+    assert_eq!(listed(&place, "fay@example.org"), None, "of such a list none is taken");
+    let (code, text) = place.run(&["suppression", "add", "--channel", "sms", "tel:+49 170"]);
+    assert!(code == 1 && text.contains("is no phone address"), "{code} {text}");
     let (code, text) = place.run(&["suppression", "add", "a@b.example", "--until", "2001-01-01T00:00:00Z"]);
     assert!(code == 1 && text.contains("is no time to come"), "{code} {text}");
     assert_eq!(place.run(&["suppression", "add"]).0, 1);
