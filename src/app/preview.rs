@@ -1,25 +1,26 @@
 //! The message that follows an approval, before it is sent: the template of the next mail, filled with what the approval shows.
 //!
-//! A value is known if the approval shows the very expression that the message takes, or if it is a text of its own. Where anything else
-//! is needed there is no preview: a message that might read otherwise is not shown as the one that will go.
+//! A value is known if the approval shows the very expression that the message takes, and that gives the same whenever it is asked, or if it
+//! is a text of its own. Where anything else is needed there is no preview: a message that might read otherwise is not shown as the one that will go.
 
 use serde_json::{Map, Value};
 
 use crate::engine::effects::{Templates, literal};
 use crate::gateway::{ApprovalFound, Preview};
-use crate::workflow::{Definition, Effect, Kind, Performer};
+use crate::workflow::{Definition, Kind};
 
-/// Nodes between an approval and its message: a delay or two.
-const HOPS_MAX: usize = 16;
 const EMAIL: &str = "email";
 
 pub fn preview(templates: &Templates, definition: &Definition, approval: &ApprovalFound, address: Option<&str>) -> Option<Preview> {
-    let (_, node) = definition.find(&approval.node)?;
+    let (at, node) = definition.find(&approval.node)?;
     let Kind::Approval(asks) = &node.kind else { return None };
-    let message = next_message(definition, asks.on_approve)?;
+    let Kind::Effect(message) = &definition.message_after(asks)?.kind else { return None };
     let shown = |text: &str| asks.shows.iter().find(|(_, shows)| shows.text() == text).and_then(|(name, _)| approval.shows.get(name));
     let mut given = Map::new();
     for (name, expression) in &message.input {
+        if definition.moves_after(at, expression).is_some() {
+            return None;
+        }
         let value = shown(expression.text()).cloned().or_else(|| literal(expression.text()).map(Value::from))?;
         given.insert(name.clone(), value);
     }
@@ -28,19 +29,6 @@ pub fn preview(templates: &Templates, definition: &Definition, approval: &Approv
     // Only mail is held against what was shown.
     let digest = if message.target == EMAIL { words.digest() } else { String::new() };
     Some(Preview { channel: message.target.clone(), to, subject: words.subject, text: words.text, html: words.html, digest })
-}
-
-/// The first message on the way, if only waiting comes before it: what a branch decides is not known yet.
-fn next_message(definition: &Definition, from: u16) -> Option<&Effect> {
-    let mut at = from;
-    for _ in 0..HOPS_MAX {
-        match &definition.node(at)?.kind {
-            Kind::Effect(effect) if effect.by == Performer::Channel => return Some(effect),
-            Kind::Delay { next, .. } => at = *next,
-            _ => return None,
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -126,5 +114,8 @@ kind = "exit"
         let values = json!({"template": "greeting", "name": null}).as_object().cloned().unwrap();
         let sent = templates.words(send.given(values)).unwrap();
         assert_eq!(unknown.digest, sent.digest(), "what was approved is what is sent");
+        let moving = Definition::parse("w.toml", &WORKFLOW.replace("\"traits.first\"", "\"now\""));
+        let moving = moving.unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(preview(&templates, &moving, &approval(json!({"name": "Bo"})), None), None, "what moves is not pinned");
     }
 }

@@ -26,6 +26,7 @@ enum Root {
 pub struct Expression<F> {
     root: Root,
     fields: Box<[Field<F>]>,
+    names_now: bool,
 }
 
 /// What an expression gave.
@@ -53,7 +54,7 @@ pub fn compile_value<C: Catalog>(text: &str, catalog: &C) -> Result<Expression<C
         Typed::Trait(open) => Root::Open { root: open.root.into(), path: open.path.into() },
         Typed::List(_) => return Err(checker.error(tree.id, "a list is not a value here").hint("lists stand after `in`")),
     };
-    Ok(Expression { root, fields: checker.fields.into() })
+    Ok(Expression { root, fields: checker.fields.into(), names_now: checker.names_now })
 }
 
 impl<F> Expression<F> {
@@ -90,6 +91,11 @@ impl<F> Expression<F> {
             Root::Open { root, path } => return Yield::Path(root, path),
         };
         value.map_or(Yield::Unknown, Yield::Value)
+    }
+
+    /// Whether it names `now`.
+    pub fn names_now(&self) -> bool {
+        self.names_now
     }
 
     /// The fields it names, each once.

@@ -4,7 +4,7 @@
 //! first value, `results` those that their node declares, the profile those of `features::FIELDS`.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value as Json, json};
 
@@ -32,6 +32,27 @@ enum Root {
     Vars,
     Results,
     Run,
+}
+
+/// What an expression reads, as [`Expr::reads`] names it.
+pub(super) const NOW: &str = "now";
+pub(super) const PROFILE: &str = "profile";
+
+pub(super) fn variable(name: &str) -> String {
+    format!("vars.{name}")
+}
+
+pub(super) fn result(node: &str) -> String {
+    format!("results.{node}")
+}
+
+impl Root {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "traits" => Some(Root::Traits),
+            _ => ROOTS.iter().find(|(known, _)| *known == name).map(|(_, root)| *root),
+        }
+    }
 }
 
 const ROOTS: [(&str, Root); 6] = [
@@ -262,6 +283,19 @@ impl Expr {
         json_time(&self.json(scope))
     }
 
+    /// What it reads that is not settled for good when the run begins.
+    pub(super) fn reads(&self) -> BTreeSet<String> {
+        let name = |root: Root, path: &str| match root {
+            Root::Profile | Root::Traits => Some(PROFILE.to_owned()),
+            Root::Vars => Some(variable(path)),
+            Root::Results => Some(result(path.split('.').next().unwrap_or(path))),
+            Root::Shows | Root::Entry | Root::Event | Root::Run => None,
+        };
+        let open = self.compiled.open_path().and_then(|(root, path)| name(Root::named(root)?, path));
+        let fields = self.compiled.fields().iter().filter_map(|field| name(field.id.root, &field.id.path));
+        fields.chain(open).chain(self.compiled.names_now().then(|| NOW.to_owned())).collect()
+    }
+
     pub(super) fn profile(&self) -> Vec<String> {
         let open = self.compiled.open_path().filter(|(root, _)| *root == "traits").map(|(_, path)| format!("traits.{path}"));
         self.compiled.fields().iter().filter_map(|field| field.id.profile_name()).chain(open).collect()
@@ -294,11 +328,7 @@ pub(super) struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     fn open(&self, root: &str, path: &str) -> Option<&'a Json> {
-        let root = match root {
-            "traits" => Root::Traits,
-            _ => ROOTS.iter().find(|(name, _)| *name == root)?.1,
-        };
-        self.json(root, path)
+        self.json(Root::named(root)?, path)
     }
 
     fn json(&self, root: Root, path: &str) -> Option<&'a Json> {

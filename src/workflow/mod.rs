@@ -7,6 +7,7 @@
 //! Effects are facts too: this module asks for them and takes their results; performing them, and permits, are others' work.
 
 mod address;
+mod approved;
 mod calendar;
 mod carry;
 mod cases;

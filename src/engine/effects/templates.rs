@@ -381,6 +381,44 @@ kind = "exit"
     }
 
     #[test]
+    fn a_message_that_cannot_be_shown_as_it_will_go_is_told() {
+        let text = r#"
+[workflow]
+name = "w"
+[workflow.entry]
+command = true
+[workflow.vars]
+day = "never"
+[[node]]
+name = "review"
+kind = "approval"
+who = "marketing"
+shows = { subject = "'Hi'", body = "now" }
+deadline = "1d"
+silence = "rejects"
+on_approve = "send"
+on_reject = "over"
+[[node]]
+name = "send"
+kind = "effect"
+channel = "email"
+input = { template = "'winback'", subject = "'Hi'", body = "now" }
+timeout = "1m"
+next = "over"
+[[node]]
+name = "over"
+kind = "exit"
+"#;
+        let told = |text: &str| {
+            let told = checked(text, &Templates::shipped()).1;
+            told.into_iter().filter(|line| line.contains("review")).collect::<Vec<_>>()
+        };
+        let expected = "21:60: `review` cannot show the message of `send`: its `body` reads `now`, which may be another when it goes";
+        assert_eq!(told(text), [expected]);
+        assert_eq!(told(&text.replace("now", "vars.day")), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_folders_templates_go_before_the_shipped_ones_and_may_have_their_html_beside() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("winback.toml"), "subject = 'Hi {{ subject }}'\n[inputs]\nsubject = 'x'\nbody = 'y'").unwrap();

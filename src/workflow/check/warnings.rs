@@ -1,6 +1,6 @@
 //! What is no mistake and yet hardly meant: told by `workflow check` and by publishing, and refused by neither.
 
-use super::super::definition::{Definition, Kind};
+use super::super::definition::{Approval, Definition, Kind, Node};
 use super::super::places::Places;
 use super::super::vocabulary::Performer;
 use crate::segments::Source;
@@ -24,6 +24,7 @@ pub fn warnings(definition: &Definition, places: &Places, source: &mut Source<'_
                 let message = format!("`{}` goes the same way whether what it waits for comes or not", node.name);
                 source.report(places.key(&node.name, &["timeout"]), message, Some(hint));
             }
+            Kind::Approval(approval) => approved(definition, node, approval, places, source),
             _ => {}
         }
     }
@@ -38,5 +39,20 @@ pub fn warnings(definition: &Definition, places: &Places, source: &mut Source<'_
     if definition.goals.is_empty() && definition.nodes.iter().any(|node| is_about_people(&node.kind)) {
         let hint = "add a node of kind `goal` with the event that it is for: `workflow results` counts who reached it".to_owned();
         source.report(places.workflow(), "it has no goal: nothing tells whether its messages and arms do any good", Some(hint));
+    }
+}
+
+/// A message that is shown at its approval, but for a value that moves on the way: it goes unshown, and held against nothing.
+fn approved(definition: &Definition, node: &Node, approval: &Approval, places: &Places, source: &mut Source<'_>) {
+    let Some(message) = definition.message_after(approval) else { return };
+    let (Kind::Effect(effect), Some((at, _))) = (&message.kind, definition.find(&node.name)) else { return };
+    for (name, value) in &effect.input {
+        let is_shown = approval.shows.iter().any(|(_, shown)| shown.text() == value.text());
+        let Some(moves) = definition.moves_after(at, value).filter(|_| is_shown) else { continue };
+        let (review, send) = (&node.name, &message.name);
+        let text =
+            format!("`{review}` cannot show the message of `{send}`: its `{name}` reads `{moves}`, which may be another when it goes");
+        let hint = format!("keep the value in a variable with a `set` node before `{review}`, show that and send that");
+        source.report(places.input(&message.name, name), text, Some(hint));
     }
 }

@@ -24,8 +24,9 @@ use crate::workflow::{Category, Outcome};
 const LINK_DAYS: i64 = 366;
 
 /// What was approved is what is sent.
-const NOT_APPROVED: &str = "the message is not the one that was approved: its template, or what fills it, has changed since. Put back what was \
-                            approved, or end the run and have it asked anew; `resume` tries again";
+const NOT_APPROVED: &str = "the message is not the one that was approved: its template, or what fills it, has changed since. If it was the \
+                            template, put it back as it was and `flywheel workflow resume` the run. If not, resuming does not help: \
+                            `flywheel workflow cancel` ends the run, and one that is started anew asks anew";
 
 /// How mail leaves.
 pub enum Outgoing {
