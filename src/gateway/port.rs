@@ -52,7 +52,7 @@ pub struct RunsAsked {
     pub subject: Option<String>,
     /// What a paused run's reason contains.
     pub error: Option<String>,
-    /// Only those that `retry` would move: something is out of attempts, or nobody knows whether it was done.
+    /// Only those that `retry` would move: something is out of attempts, waits for its next, or nobody knows whether it was done.
     pub is_stuck: bool,
     /// The `next` of the page before.
     pub after: Option<String>,

@@ -85,7 +85,7 @@ pub enum Input {
         by: String,
         reason: String,
     },
-    /// Tries again what is out of attempts.
+    /// Tries again what is out of attempts, and at once what waits for its next.
     Retry {
         run: RunId,
         by: String,
@@ -256,7 +256,7 @@ pub enum Rejection {
     NoSuchEffect,
     #[error("attempt {0} is not the one to perform")]
     NotThisAttempt(u32),
-    #[error("nothing is out of attempts")]
+    #[error("nothing is out of attempts or waits for its next")]
     NothingToRetry,
     #[error("commands went through {0} subjects")]
     TooDeep(u8),

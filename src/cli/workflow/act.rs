@@ -136,7 +136,8 @@ pub enum Act {
     Pause(Which),
     /// Let a paused run go on, or all that are paused: what is out of attempts is tried again.
     Resume(Which),
-    /// Try again what is out of attempts, also where nobody knows whether it was done.
+    /// Try again what is out of attempts, also where nobody knows whether it was done, and at once what waits for its next try, such as
+    /// for the end of quiet hours or of a cap under a policy of before.
     Retry(Which),
     /// End a run in order, or all runs of a workflow: what is in flight settles.
     Cancel(Which),

@@ -132,7 +132,7 @@ impl Action {
             Action::Pause => "the run is paused already",
             Action::Resume => "the run is not paused",
             Action::Cancel | Action::Terminate => "the run is not in progress",
-            Action::Retry => "nothing in this run is out of attempts",
+            Action::Retry => "nothing in this run is out of attempts or waits for its next",
         }
     }
 }

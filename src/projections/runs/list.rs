@@ -24,7 +24,7 @@ pub struct RunQuery {
     pub subject: Option<String>,
     /// What the reason of a pause contains.
     pub reason: Option<String>,
-    /// Only those with an effect that is out of attempts, or of which nobody knows whether it was done.
+    /// Only those with an effect that is out of attempts, waits for its next, or of which nobody knows whether it was done.
     pub is_stuck: bool,
     /// The `next` of the page before.
     pub after: Option<String>,
@@ -197,7 +197,10 @@ impl Reader {
         narrow("r.paused_at IS NOT NULL AND instr(r.pause_reason, ?) > 0", &query.reason);
         values.extend(query.reason.as_deref());
         let stuck = Some(String::new()).filter(|_| query.is_stuck);
-        narrow("EXISTS (SELECT 1 FROM wf_effects AS e WHERE e.run_ref = r.run_ref AND e.status IN ('failed', 'unknown'))", &stuck);
+        narrow(
+            "EXISTS (SELECT 1 FROM wf_effects AS e WHERE e.run_ref = r.run_ref AND (e.status IN ('failed', 'unknown') OR e.next_try_at IS NOT NULL))",
+            &stuck,
+        );
         narrow("r.run_ref < CAST(? AS INTEGER)", &query.after);
         values.extend(query.after.as_deref());
         let limit = query.limit.max(1);

@@ -5,7 +5,7 @@ use super::super::fact::{Visit, What};
 use super::super::ids::RunId;
 use super::super::input::Rejection;
 use super::super::question::Provenance;
-use super::super::state::{Doing, Run, Step, Stuck};
+use super::super::state::{Doing, Pending, Run, Step, Stuck};
 use super::super::vocabulary::{Category, Ending, Unknown};
 use super::Turn;
 
@@ -37,33 +37,35 @@ impl Turn<'_, '_> {
             return Err(Rejection::NotPaused);
         }
         self.fact(id, What::RunResumed { by: by.to_owned() });
-        self.mint_stuck(id, false);
+        self.mint(id, |pending| pending.stuck == Some(Stuck::Failed));
         self.ask_again(id);
         self.due_of(id);
         Ok(())
     }
 
     pub(super) fn retry(&mut self, id: RunId, by: &str) -> Result<(), Rejection> {
-        let run = self.run(id)?;
-        if !run.steps.values().any(|step| matches!(&step.doing, Doing::Effect(pending) if pending.stuck.is_some())) {
+        let (run, now) = (self.run(id)?, self.at);
+        // What waits for its next try does not wait for it any longer: a policy or a server may be another by now.
+        let is_to_retry = |pending: &Pending| {
+            let waits = pending.open.is_none() && pending.retry_at.is_some_and(|at| at > now);
+            pending.stuck.is_some() || waits
+        };
+        if !run.effects().any(is_to_retry) {
             return Err(Rejection::NothingToRetry);
         }
         if run.paused.is_some() {
             self.fact(id, What::RunResumed { by: by.to_owned() });
         }
-        self.mint_stuck(id, true);
+        self.mint(id, is_to_retry);
         self.due_of(id);
         Ok(())
     }
 
-    /// Mints for what is out of attempts. What may have been done (`unknown`) is tried again only by someone who says so.
-    fn mint_stuck(&mut self, id: RunId, unknown: bool) {
+    /// Mints by hand. What may have been done (`unknown`) is tried again only by someone who says so.
+    fn mint(&mut self, id: RunId, is_meant: impl Fn(&Pending) -> bool) {
         let Some(run) = self.state.runs.get(&id) else { return };
-        let stuck = run.steps.values().filter_map(|step| match &step.doing {
-            Doing::Effect(pending) if pending.stuck == Some(Stuck::Failed) || (unknown && pending.stuck.is_some()) => Some(pending),
-            _ => None,
-        });
-        let minted = stuck.map(|pending| (pending.id, pending.attempts.saturating_add(1), pending.looking));
+        let meant = run.effects().filter(|pending| is_meant(pending));
+        let minted = meant.map(|pending| (pending.id, pending.attempts.saturating_add(1), pending.looking));
         for (effect, attempt, look_up) in minted.collect::<Vec<_>>() {
             self.fact(id, What::AttemptMinted { effect, attempt, look_up, by_hand: true });
         }

@@ -164,6 +164,20 @@ fn a_message_that_waits_for_morning_asks_again_when_it_is_known_where_the_person
 }
 
 #[test]
+fn a_message_that_waits_for_morning_asks_again_when_somebody_says_so() {
+    let mut scene = message();
+    scene.give(Input::Attribute { name: "time_zone".to_owned(), value: json!("Asia/Tokyo") }).unwrap();
+    scene.begin().unwrap();
+    scene.tells(&["e refused: quiet hours"]);
+    scene.policy.permits.quiet.clear();
+    let run = scene.run();
+    scene.give(Input::Retry { run, by: "kim".to_owned() }).unwrap();
+    scene.begin().unwrap();
+    scene.tells(&["e refused", "e attempt 2", "e permitted"]);
+    assert_eq!(scene.give(Input::Retry { run, by: "kim".to_owned() }), Err(Rejection::NothingToRetry), "it is under way");
+}
+
+#[test]
 fn a_message_is_not_looked_for_while_its_permit_may_still_be_used() {
     let mut scene = Scene::new(COMMAND, &EFFECT.replace("1m", "10s"));
     scene.start("m1").unwrap();

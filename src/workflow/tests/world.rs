@@ -286,7 +286,10 @@ impl World {
             }
             let runs: Vec<RunId> = self.state.runs.keys().copied().collect();
             for run in runs {
-                let _ = self.input(Input::Retry { run, by: "end".to_owned() });
+                // What waits for its next try may wait: else time would never go on.
+                if self.state.runs.get(&run).is_some_and(|run| run.effects().any(|pending| pending.stuck.is_some())) {
+                    let _ = self.input(Input::Retry { run, by: "end".to_owned() });
+                }
                 let _ = self.input(Input::Resume { run, by: "end".to_owned() });
                 let approvals = self.state.runs.get(&run).map(|run| run.steps.values().map(|step| step.node.clone()).collect::<Vec<_>>());
                 for node in approvals.unwrap_or_default() {
