@@ -80,10 +80,12 @@ impl Turn<'_, '_> {
             Outcome::NotBegun { why: error } | Outcome::Failed { error, .. } if !is_open && pending.may_have_been_done(attempt) => {
                 self.void(run, &pending, attempt, error);
             }
-            // What is said of the address is true whoever said it, and the attempt sent nothing.
+            // What is said of the address is true whoever said it, and the attempt sent nothing if anybody still asks.
             Outcome::AddressRefused { address, error } if !is_open => {
                 self.note(What::AddressRefused { effect, address: *address, channel: pending.target.clone() });
-                self.void(run, &pending, attempt, error);
+                if pending.may_have_been_done(attempt) {
+                    self.void(run, &pending, attempt, error);
+                }
             }
             // That an attempt failed which was given up before says nothing about the one that goes on.
             _ if !is_open => return Err(Rejection::NotThisAttempt(attempt)),

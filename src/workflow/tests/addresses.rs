@@ -222,5 +222,6 @@ fn only_what_is_an_address_is_taken_from_a_list() {
         ["", "tel:+49170", "+", "--", "+49170x3", "\"+49170\"", "+49170,hard"].iter().filter(|text| is_one("phone", text)).count(),
         0
     );
+    assert!(!is_one("email", "mailto:ann@example.org") && !is_one("email", "\"ann@example.org") && is_one("email", "\"ann\"@example.org"));
     assert!(is_one("push", "fcm:abc-DEF_1") && !is_one("push", " "));
 }
