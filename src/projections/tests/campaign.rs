@@ -183,6 +183,9 @@ pub fn campaign(world: &World) {
     for subject in [format!("@:{address}"), "u:zoe".to_owned(), "u:zed".to_owned()] {
         append_fact(world, 0, &subject, &suppressed);
     }
+    // Written otherwise it is the same address.
+    let (name, value, was) = ("email".to_owned(), " Zoe@example.org".into(), Some("zoe@example.org".into()));
+    append_fact(world, 0, "u:zoe", &Fact { at: said, run: None, what: What::AttributeSet { name, value, was } });
     for partition in [0, 1] {
         time(world, partition, Millis::parse(NOW).unwrap().0);
     }

@@ -128,6 +128,9 @@ fn what_is_no_address_is_a_refusal_and_pauses_nobody() {
         ("ann@", false),
         ("Ann <ann@example.org>", false),
         ("ann@b@c.org", false),
+        ("mailto:ann@example.org", false),
+        ("\"ann\"@example.org", true),
+        ("\"ann@example.org", false),
     ] {
         let mut scene = message();
         scene.give(Input::Attribute { name: "email".to_owned(), value: json!(text) }).unwrap();
