@@ -80,7 +80,14 @@ impl fmt::Display for Reason {
             Reason::AlreadySent => f.write_str("this message was sent"),
             Reason::HeldByAnother => f.write_str("another executor may be sending this message"),
             Reason::QuietHours => f.write_str("quiet hours where the person lives"),
-            Reason::Capped { cap, priority } => write!(f, "the cap {cap} leaves no place for a message of {priority:?} priority"),
+            Reason::Capped { cap, priority } => {
+                let priority = match priority {
+                    Priority::Low => "low",
+                    Priority::Normal => "normal",
+                    Priority::High => "high",
+                };
+                write!(f, "the cap {cap} leaves no place for a message of {priority} priority")
+            }
         }
     }
 }

@@ -76,6 +76,7 @@ impl Story {
             What::Joined { node, to, way, .. } => format!("{node} ({way}) to {to}"),
             What::GoalReached { goal, .. } => format!("goal {goal} reached"),
             What::Redirected { to } => format!("everything left for {to}"),
+            What::RunPaused { reason, by } if reason.is_empty() => format!("run paused by {by}"),
             What::RunPaused { reason, by } => format!("run paused by {by}: {reason}"),
             What::RunResumed { by } => format!("run resumed by {by}"),
             What::RunEnded { ending, outcome, .. } if outcome.is_empty() => format!("run ended {}", ending.as_str()),

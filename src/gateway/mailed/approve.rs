@@ -143,6 +143,9 @@ impl Gateway {
                 let again = "Open the link again to see what is asked now; if it shows nothing, look for a newer message.";
                 message(StatusCode::CONFLICT, "This has been asked anew", &format!("{} {again}", sentence(&text)))
             }
+            Became::Refused { code: "already_decided", message: text } => {
+                message(StatusCode::CONFLICT, "This has been decided already", &format!("{text}."))
+            }
             Became::Refused { message: text, .. } => message(StatusCode::CONFLICT, "Your decision came too late", &sentence(&text)),
             // Decided before this click and not shown then: the read model was behind, and has it now or in a moment.
             Became::Nothing if is_decided => match self.approval_at(opened, run, found.visit).await? {
