@@ -2,6 +2,7 @@
 
 use flywheel::domain::{Millis, TenantId};
 use flywheel::gateway::{self, Access, Options};
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::http_support::*;
 
@@ -124,12 +125,24 @@ impl std::io::Write for Lines {
     }
 }
 
-#[tokio::test]
-async fn an_error_is_logged_with_the_id_that_its_answer_has() {
+/// What this thread logs from now on, as lines.
+fn listened() -> (Lines, tracing::subscriber::DefaultGuard) {
+    // One that everyone has: where a thread without any meets an event first, nobody may be told of that event for a moment.
+    static EVERYONES: std::sync::Once = std::sync::Once::new();
+    EVERYONES.call_once(|| {
+        let deaf = tracing_subscriber::registry().with(tracing_subscriber::filter::LevelFilter::INFO);
+        tracing::subscriber::set_global_default(deaf).expect("no test sets another");
+    });
     let lines = Lines::default();
     let to = lines.clone();
     let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO).with_writer(move || to.clone()).finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    let guard = tracing::subscriber::set_default(subscriber);
+    (lines, guard)
+}
+
+#[tokio::test]
+async fn an_error_is_logged_with_the_id_that_its_answer_has() {
+    let (lines, _logging) = listened();
     let running = start(Options::default()).await;
     running.send(&get("/livez").header("X-Request-Id", "went-well")).await;
     running.send(&get("/nowhere?secret=1").header("X-Request-Id", "went-wrong")).await;
@@ -142,10 +155,7 @@ async fn an_error_is_logged_with_the_id_that_its_answer_has() {
 
 #[tokio::test]
 async fn refusals_of_one_kind_are_not_a_line_each() {
-    let lines = Lines::default();
-    let to = lines.clone();
-    let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO).with_writer(move || to.clone()).finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    let (lines, _logging) = listened();
     let running = start(Options::default()).await;
     for _ in 0..20 {
         assert_eq!(running.send(&post("/v1/batch", "{}").basic("nobody's:")).await.status, 401);
