@@ -231,8 +231,10 @@ pub fn restore(config: &Config, from: &Path, json: bool) -> anyhow::Result<()> {
     if is_used(&folder.log()) {
         bail!("{} holds a log already; name a folder to restore into that has none: --data", folder.root().display());
     }
-    let (copied, report) = backups::restore(&RealFs, from, &folder.log())?;
+    // First: a folder with a log in it is not restored into again.
+    std::fs::create_dir_all(folder.root())?;
     Folder::copy_link_key(from, folder.root())?;
+    let (copied, report) = backups::restore(&RealFs, from, &folder.log())?;
     if json {
         print_json(&json!({"files": copied.files, "bytes": copied.bytes, "sound": report.is_sound()}));
     } else {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::options::Clocked;
+use super::query::{only, query};
 use super::reply::{Refusal, json, json_text};
 use super::sdk::Shape;
 use super::server::Peer;
@@ -124,13 +125,13 @@ impl Gateway {
 
     async fn read_profile(&self, head: &Parts, id: &str) -> Result<String, Refusal> {
         let mut access = self.keys.reader(&head.headers, Peer::of(head).ip)?;
-        auth::only(head, &[])?;
+        only(head, &[])?;
         if self.keys.is_open() {
             let bad = |error: crate::domain::IdError| Refusal::InvalidRequest(error.to_string());
-            if let Some(namespace) = auth::query(head.uri.query(), "namespace") {
+            if let Some(namespace) = query(head.uri.query(), "namespace") {
                 access.namespace = Namespace::new(namespace).map_err(bad)?;
             }
-            if let Some(tenant) = auth::query(head.uri.query(), "tenant") {
+            if let Some(tenant) = query(head.uri.query(), "tenant") {
                 access.tenant = TenantId::new(tenant).map_err(bad)?;
             }
         }

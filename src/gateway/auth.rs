@@ -2,13 +2,11 @@
 //!
 //! Write keys are public and are looked up as they are; API keys are secret and are compared by digest only, and neither is ever logged.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -19,7 +17,6 @@ use super::options::{Access, Source, Sources};
 use super::reply::Refusal;
 use crate::domain::{Digest, Namespace};
 use crate::log::{LogReader, TopicId, TopicName};
-use crate::segments::did_you_mean;
 
 /// Padding is optional: some clients leave it out.
 const BASE64: GeneralPurpose =
@@ -163,38 +160,6 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 /// The design document's client library sends its key so.
 pub(super) fn x_api_key(headers: &HeaderMap) -> Option<String> {
     headers.get("x-api-key")?.to_str().ok().filter(|key| !key.is_empty()).map(str::to_owned)
-}
-
-/// The value of a query parameter.
-pub(super) fn query<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
-    super::query::pairs(query?).find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value)
-}
-
-/// What every request that reads or commands may say of whose it is.
-const WHOSE: [&str; 2] = ["namespace", "tenant"];
-
-/// Refuses a parameter that nobody reads: a misspelt filter would filter nothing, or everything.
-pub(super) fn only(head: &Parts, known: &[&str]) -> Result<(), Refusal> {
-    let known = || known.iter().copied().chain(WHOSE);
-    for (name, _) in super::query::pairs(head.uri.query().unwrap_or_default()) {
-        if !known().any(|one| one == name) {
-            let near = did_you_mean(&name, known()).map_or(String::new(), |near| format!("did you mean {near}? "));
-            let name: String = name.chars().take(80).collect();
-            let all = known().collect::<Vec<_>>().join(", ");
-            return Err(Refusal::InvalidRequest(format!("there is no parameter {name:?} here; {near}there are {all}")));
-        }
-    }
-    Ok(())
-}
-
-/// One of a fixed list of words.
-pub(super) fn one_of(what: &str, text: &str, known: &[&str]) -> Result<(), Refusal> {
-    if known.contains(&text) {
-        return Ok(());
-    }
-    let near = did_you_mean(text, known.iter().copied()).map_or(String::new(), |near| format!("did you mean {near}? "));
-    let text: String = text.chars().take(80).collect();
-    Err(Refusal::InvalidRequest(format!("there is no {what} {text:?}; {near}there are {}", known.join(", "))))
 }
 
 fn scheme<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {

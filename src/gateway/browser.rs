@@ -5,7 +5,8 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use serde_json::json;
 
-use super::auth::{basic_user, query};
+use super::auth::basic_user;
+use super::query::query;
 use super::reply::{Refusal, json};
 use super::{Gateway, Shared};
 

@@ -1,6 +1,11 @@
-//! Query strings: `application/x-www-form-urlencoded` pairs, decoded.
+//! Query strings: `application/x-www-form-urlencoded` pairs, decoded; and what of them a route knows.
 
 use std::borrow::Cow;
+
+use axum::http::request::Parts;
+
+use super::reply::Refusal;
+use crate::segments::did_you_mean;
 
 /// Each `name=value` of the query, in order, percent-decoded; what is not UTF-8 then is replaced, not refused.
 pub(super) fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
@@ -8,6 +13,42 @@ pub(super) fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, 
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decode(name), decode(value))
     })
+}
+
+/// The value of a query parameter.
+pub(super) fn query<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
+    pairs(query?).find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value)
+}
+
+/// What every request that reads or commands may say of whose it is.
+const WHOSE: [&str; 2] = ["namespace", "tenant"];
+
+/// Refuses a parameter that nobody reads: a misspelt filter would filter nothing, or everything.
+pub(super) fn only(head: &Parts, known: &[&str]) -> Result<(), Refusal> {
+    let known = || known.iter().copied().chain(WHOSE);
+    for (name, _) in pairs(head.uri.query().unwrap_or_default()) {
+        if !known().any(|one| one == name) {
+            let near = nearest(&name, known());
+            let name: String = name.chars().take(80).collect();
+            let all = known().collect::<Vec<_>>().join(", ");
+            return Err(Refusal::InvalidRequest(format!("there is no parameter {name:?} here; {near}there are {all}")));
+        }
+    }
+    Ok(())
+}
+
+/// One of a fixed list of words.
+pub(super) fn one_of(what: &str, text: &str, known: &[&str]) -> Result<(), Refusal> {
+    if known.contains(&text) {
+        return Ok(());
+    }
+    let near = nearest(text, known.iter().copied());
+    let text: String = text.chars().take(80).collect();
+    Err(Refusal::InvalidRequest(format!("there is no {what} {text:?}; {near}there are {}", known.join(", "))))
+}
+
+fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+    did_you_mean(wrong, known).map_or(String::new(), |near| format!("did you mean {near}? "))
 }
 
 /// One percent-encoded name or value.

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use super::auth::{self, Resolved};
 use super::body::{Reserved, Sender};
 use super::ingest::{self, Envelope};
+use super::query::query;
 use super::reply::{self, Refusal, whole_seconds};
 use super::scan::{self, Raw};
 use super::server::Peer;
@@ -134,7 +135,7 @@ impl Gateway {
                 return Err(refusal);
             }
         };
-        let is_known = source.is_some() || auth::query(head.uri.query(), "writeKey").is_some_and(|key| self.keys.is_known(&key));
+        let is_known = source.is_some() || query(head.uri.query(), "writeKey").is_some_and(|key| self.keys.is_known(&key));
         let mut reserved = self.budget.reserve(if is_known { Sender::Known } else { Sender::Stranger });
         let bytes_max = self.app.options.body_bytes_max;
         let sent = body::read(sent, bytes_max, &mut reserved, &Peer::of(head).watched).await?;
@@ -209,7 +210,7 @@ impl Gateway {
         if let Some(key) = in_body.and_then(Raw::id) {
             return self.admit(&key);
         }
-        match auth::query(head.uri.query(), "writeKey") {
+        match query(head.uri.query(), "writeKey") {
             Some(key) => self.admit(&key),
             None => Err(Refusal::NoWriteKey),
         }
@@ -218,7 +219,7 @@ impl Gateway {
     fn envelope<'a>(&self, head: &'a Parts, peer: &'a Peer, route: &'static str) -> Envelope<'a> {
         let forwarded = if self.app.options.trust_forwarded_for { forwarded_for(&head.headers) } else { None };
         let asks_historical =
-            head.headers.contains_key(HISTORICAL_HEADER) || auth::query(head.uri.query(), "historical").as_deref() == Some("true");
+            head.headers.contains_key(HISTORICAL_HEADER) || query(head.uri.query(), "historical").as_deref() == Some("true");
         Envelope {
             route,
             received_at: self.app.clock.now(),

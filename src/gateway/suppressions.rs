@@ -9,10 +9,10 @@ use axum::http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::auth::query;
 use super::campaigns::{TAKEN, by_of, read_failed, shown, wait_of};
 use super::options::Access;
 use super::port::{SuppressionFound, SuppressionsAsked};
+use super::query::query;
 use super::reply::{Refusal, json};
 use super::{Gateway, Shared, openapi};
 use crate::domain::{Millis, SubjectKey};

@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 
 use super::act::{Action, simple};
 use super::{Gateway, TAKEN, by_of, read_failed, text_of};
-use crate::gateway::auth::one_of;
 use crate::gateway::port::{RunFound, RunsAsked};
+use crate::gateway::query::one_of;
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::{Shared, openapi};
 

@@ -33,10 +33,11 @@ pub(super) use read::{__path_approvals, __path_get, __path_list, __path_story, a
 pub(super) use start::{__path_create, create};
 pub(super) use workflows::{__path_list as __path_workflows, __path_publish, __path_retire, list as workflows, publish, retire};
 
-use super::auth::{self, one_of, only, query};
+use super::auth;
 use super::body;
 use super::options::Access;
 use super::port::RunFound;
+use super::query::{one_of, only, query};
 use super::reply::Refusal;
 use super::server::Peer;
 use super::{Gateway, whole_seconds};

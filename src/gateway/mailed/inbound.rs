@@ -13,6 +13,7 @@ use crate::domain::Millis;
 use crate::gateway::campaigns::read_failed;
 use crate::gateway::options::Access;
 use crate::gateway::port::EffectFound;
+use crate::gateway::query::query;
 use crate::gateway::reply::{Refusal, json};
 use crate::gateway::server::Peer;
 use crate::gateway::{Gateway, Shared, auth, body, openapi};
@@ -44,7 +45,7 @@ pub(in crate::gateway) async fn inbound(State(gateway): State<Shared>, request: 
 impl Gateway {
     async fn take_mail(&self, request: Request) -> Result<InboundAnswer, Refusal> {
         let (head, sent) = request.into_parts();
-        let in_query = || auth::query(head.uri.query(), "writeKey").map(|key| key.into_owned());
+        let in_query = || query(head.uri.query(), "writeKey").map(|key| key.into_owned());
         let key = auth::basic_user(&head.headers).or_else(|| auth::x_api_key(&head.headers)).or_else(in_query);
         let source = self.admit(&key.ok_or(Refusal::NoWriteKey)?)?;
         let access = Access { tenant: source.source.tenant.clone(), namespace: source.source.namespace.clone() };

@@ -25,9 +25,9 @@ use feed::{Feed, Found, Wanted};
 use position::Position;
 pub(super) use pulse::Pulses;
 
-use super::auth::{only, query};
 use super::campaigns::subject_of;
 use super::options::Access;
+use super::query::{only, query};
 use super::reply::Refusal;
 use super::{Gateway, ReadError, Shared};
 use crate::domain::{Offset, PartitionId, Subject};
