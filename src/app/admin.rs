@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::domain::{Millis, PartitionId};
 use crate::gateway;
-use crate::log::{Advice, BatchBuilder, Error, LogWriter, TopicInfo, TopicPartition, Transaction};
+use crate::log::{Advice, BatchBuilder, Error, HeaderList, LogWriter, TopicInfo, TopicPartition, Transaction};
 
 /// Larger than any command's batch, smaller than what could hurt.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -30,6 +30,17 @@ pub struct Incoming {
     pub timestamp: i64,
     #[serde(with = "base64_bytes")]
     pub key: Vec<u8>,
+    #[serde(with = "base64_option")]
+    pub value: Option<Vec<u8>>,
+    /// Of a foreign producer's record; none of ours has any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<IncomingHeader>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncomingHeader {
+    pub name: String,
     #[serde(with = "base64_option")]
     pub value: Option<Vec<u8>>,
 }
@@ -118,7 +129,11 @@ pub fn transaction(topic: &TopicInfo, records: &[Incoming]) -> Result<(Transacti
         let Some(builder) = builders.get_mut(record.partition as usize) else {
             return Err(format!("{} has partitions 0 to {}, not {}", topic.spec.name, topic.spec.partitions - 1, record.partition));
         };
-        builder.push(&record.key, record.value.as_deref(), Millis(record.timestamp));
+        let mut headers = HeaderList::default();
+        for header in &record.headers {
+            headers.push(&header.name, header.value.as_deref()).map_err(|error| error.to_string())?;
+        }
+        builder.push_headed(&record.key, record.value.as_deref(), Millis(record.timestamp), headers.as_headers());
     }
     let filled = builders.into_iter().enumerate().filter(|(_, builder)| !builder.is_empty());
     let batches = filled.map(|(at, builder)| {

@@ -51,7 +51,7 @@ async fn release(config: &Config, json: bool) -> anyhow::Result<()> {
             continue;
         }
         let (key, value) = stream::release(&namespace, info.incarnation)?;
-        let record = Incoming { partition: 0, timestamp: SystemClock.now().0, key, value: Some(value) };
+        let record = Incoming { partition: 0, timestamp: SystemClock.now().0, key, value: Some(value), headers: Vec::new() };
         writer.append(info, vec![record]).await?;
         released.push(namespace.to_string());
     }
@@ -101,7 +101,7 @@ async fn state(config: &Config, namespace: &Namespace, feeder: PartitionId, to: 
         }
     }
     let value = stream::override_of(&topics, feeder, time)?;
-    let incoming = |partition| Incoming { partition, timestamp: time.0, key: Vec::new(), value: Some(value.clone()) };
+    let incoming = |partition| Incoming { partition, timestamp: time.0, key: Vec::new(), value: Some(value.clone()), headers: Vec::new() };
     let records = (0..topics.count(Topic::Events)).map(incoming).collect();
     let events = topic::find(&*log, TopicName::new(namespace, Topic::Events.as_str()).as_str())?;
     let writer = tokio::task::block_in_place(|| Writer::open(&Folder::new(&config.data.dir)))?;

@@ -1,7 +1,7 @@
 //! `flywheel topic`: list, tail, export, import. Reads any log through its port; import appends through a writer.
 //!
-//! NDJSON lines hold the record decoded (`topic`, `partition`, `offset`, `timestamp`, `key`, `record`) and import to the same bytes; a
-//! name ending in `.avro` makes an Avro object container that any Avro tool reads.
+//! NDJSON lines hold the record decoded (`topic`, `partition`, `offset`, `timestamp`, `key`, `record`, and `headers` where a foreign
+//! producer sent some) and import to the same bytes; a name ending in `.avro` makes an Avro object container that any Avro tool reads.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,13 +10,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::exit::Exit;
 use super::output::Rows;
-use crate::app::admin::Incoming;
+use crate::app::admin::{Incoming, IncomingHeader};
 use crate::domain::{Millis, Offset, PartitionId, partition_of};
-use crate::log::{Cleanup, LogReader, RecordRef, Retention, TopicInfo, TopicPartition};
+use crate::log::{Cleanup, Header, LogReader, RecordRef, Retention, TopicInfo, TopicPartition};
 use crate::schema::{self, container};
 
 /// Bytes per fetch: large enough to be quick, small enough to show progress.
@@ -82,9 +84,20 @@ pub fn line(topic: &TopicInfo, partition: PartitionId, record: &RecordRef<'_>) -
     });
     match std::str::from_utf8(record.key) {
         Ok(text) => line["key"] = json!(text),
-        Err(_) => line["key_base64"] = json!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, record.key)),
+        Err(_) => line["key_base64"] = json!(STANDARD.encode(record.key)),
+    }
+    if !record.headers.is_empty() {
+        line["headers"] = record.headers.iter().map(header_line).collect();
     }
     Ok(line)
+}
+
+fn header_line(header: Header<'_>) -> Value {
+    match header.value.map(|value| (std::str::from_utf8(value), value)) {
+        None => json!({"name": header.name, "value": null}),
+        Some((Ok(text), _)) => json!({"name": header.name, "value": text}),
+        Some((Err(_), bytes)) => json!({"name": header.name, "value_base64": STANDARD.encode(bytes)}),
+    }
 }
 
 /// Which records `tail` shows.
@@ -233,7 +246,13 @@ pub fn read_export(topic: &str, file: &Path) -> anyhow::Result<Box<dyn Iterator<
     if file.extension().is_some_and(|extension| extension == "avro") {
         let entries = container::import(topic, input)?.map(|entry| {
             let entry = entry?;
-            Ok(Incoming { partition: entry.partition as u32, timestamp: entry.timestamp, key: entry.key, value: entry.value })
+            Ok(Incoming {
+                partition: entry.partition as u32,
+                timestamp: entry.timestamp,
+                key: entry.key,
+                value: entry.value,
+                headers: Vec::new(),
+            })
         });
         return Ok(Box::new(entries));
     }
@@ -248,14 +267,28 @@ fn parse_line(topic: &str, line: &Value) -> anyhow::Result<Incoming> {
     let number = |name: &str| line[name].as_i64().with_context(|| format!("{name:?} is missing or no number"));
     let key = match (line["key"].as_str(), line["key_base64"].as_str()) {
         (Some(text), _) => text.as_bytes().to_vec(),
-        (None, Some(text)) => base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text)?,
+        (None, Some(text)) => STANDARD.decode(text)?,
         (None, None) => bail!("\"key\" is missing"),
     };
     let value = match &line["record"] {
         Value::Null => None,
         record => Some(schema::from_json(topic, record)?),
     };
-    Ok(Incoming { partition: number("partition")? as u32, timestamp: number("timestamp")?, key, value })
+    Ok(Incoming { partition: number("partition")? as u32, timestamp: number("timestamp")?, key, value, headers: headers_of(line)? })
+}
+
+fn headers_of(line: &Value) -> anyhow::Result<Vec<IncomingHeader>> {
+    let listed = line.get("headers").map(|listed| listed.as_array().context("\"headers\" is no array")).transpose()?;
+    let header = |header: &Value| {
+        let value = match (&header["value"], header["value_base64"].as_str()) {
+            (Value::String(text), _) => Some(text.clone().into_bytes()),
+            (_, Some(text)) => Some(STANDARD.decode(text)?),
+            (Value::Null, None) => None,
+            (other, None) => bail!("the value of a header is {other}, not text"),
+        };
+        Ok(IncomingHeader { name: header["name"].as_str().context("a header has no name")?.to_owned(), value })
+    };
+    listed.into_iter().flatten().map(header).collect()
 }
 
 /// Appends an exported file to a topic through `append`. Records with a key go where the key belongs; those without stay in their partition.
@@ -308,6 +341,7 @@ mod tests {
             timestamp: 7,
             key: key.to_vec(),
             value: value.clone(),
+            headers: Vec::new(),
         });
         append(&log, &info, incoming.collect()).unwrap();
         log
@@ -345,6 +379,25 @@ mod tests {
             assert_eq!(import(&topic, &file, |records| append(&to, &topic, records), |_| ()).unwrap(), 3);
             assert_eq!(contents(&from, "main.identities"), contents(&to, "main.identities"), "{form}");
         }
+    }
+
+    #[test]
+    fn a_foreign_record_imports_to_the_same_bytes_and_headers() {
+        let log = log_with("inbox", &[]);
+        let topic = find(&log, "main.inbox").unwrap();
+        let header = |name: &str, value: Option<&[u8]>| IncomingHeader { name: name.into(), value: value.map(<[u8]>::to_vec) };
+        let headers = vec![header("flywheel-tenant", Some(b"acme")), header("none", None), header("raw", Some(&[0xff]))];
+        let foreign =
+            |value: &[u8], headers| Incoming { partition: 1, timestamp: 7, key: Vec::new(), value: Some(value.to_vec()), headers };
+        let sent = vec![foreign(br#"{"type": "track"}"#, headers), foreign(&[0, 0, 0, 0, 1, 0xff], Vec::new())];
+        append(&log, &topic, sent.clone()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("out.ndjson");
+        export(&log, "main.inbox", &file, Range::default()).unwrap();
+        let read: Vec<Incoming> = read_export("inbox", &file).unwrap().map(Result::unwrap).collect();
+        assert_eq!(read, sent);
+        let refused = export(&log, "main.inbox", &dir.path().join("out.avro"), Range::default()).unwrap_err();
+        assert!(refused.to_string().contains("NDJSON"), "{refused}");
     }
 
     #[test]

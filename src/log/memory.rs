@@ -83,7 +83,7 @@ impl State {
     fn check(&self, transaction: &Transaction) -> Result<(), Error> {
         for (id, batch) in &transaction.batches {
             self.partition(*id)?;
-            let largest = batch.iter().map(|record| record.key.len() + record.value.map_or(0, <[u8]>::len)).max().unwrap_or(0);
+            let largest = batch.iter().map(|record| record.bytes()).max().unwrap_or(0);
             if largest > RECORD_BYTES_MAX {
                 return Err(Error::TooLarge { bytes: largest, max: RECORD_BYTES_MAX });
             }

@@ -7,6 +7,7 @@
 //! durable records are served; a commit by a stale owner is refused; nothing above a reader's committed offset is trimmed.
 
 pub mod embedded;
+mod headers;
 pub mod memory;
 mod record;
 
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::domain::{Incarnation, Millis, Namespace, Offset, PartitionId};
 pub use embedded::EmbeddedLog;
+pub use headers::{HEADERS_BYTES_MAX, Header, HeaderList, Headers, HeadersTooLarge};
 pub use memory::MemoryLog;
 pub use record::{BatchBuilder, Record, RecordBatch, RecordRef};
 
@@ -164,7 +166,7 @@ pub struct Committed {
 /// Kafka's default `offset.metadata.max.bytes`; the embedded log holds to the same bound.
 pub const COMMIT_METADATA_BYTES_MAX: usize = 4096;
 
-/// The largest value of one record, so that any backend with default limits can hold it.
+/// The largest record (key, value and headers), so that any backend with default limits can hold it.
 pub const RECORD_BYTES_MAX: usize = 1_000_000;
 
 /// Batches and consumed offsets that become visible together or not at all.

@@ -2,13 +2,14 @@
 //!
 //! A batch is one contiguous buffer that is encoded once by the producer and copied no more than to the disk and to readers.
 //! Each record: `key_len u32 | value_len u32 (MAX = no value) | timestamp i64 | headers_len u16 | key | value | headers`, little endian.
-//! Headers are reserved (length 0) until foreign producers bring theirs; the length is there so that the format need not change.
+//! Headers are what foreign producers bring ([`Headers`]); records that this product makes have none.
 //! Offsets are the batch's base plus the record's index, unless compaction left gaps: then the batch carries its offsets explicitly.
 
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::headers::{HeaderList, Headers};
 use crate::domain::{Millis, Offset};
 
 pub(crate) const RECORD_HEAD_BYTES: usize = 4 + 4 + 8 + 2;
@@ -25,6 +26,7 @@ pub struct Record {
     pub key: Bytes,
     /// `None` removes the key from a compacted topic.
     pub value: Option<Bytes>,
+    pub headers: HeaderList,
 }
 
 /// A record within a batch; borrows the batch's buffer.
@@ -35,9 +37,15 @@ pub struct RecordRef<'a> {
     pub append_time: Millis,
     pub key: &'a [u8],
     pub value: Option<&'a [u8]>,
+    pub headers: Headers<'a>,
 }
 
 impl RecordRef<'_> {
+    /// What counts against [`RECORD_BYTES_MAX`](super::RECORD_BYTES_MAX).
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.value.map_or(0, <[u8]>::len) + self.headers.encoded().len()
+    }
+
     pub fn to_owned(&self) -> Record {
         Record {
             offset: self.offset,
@@ -45,6 +53,7 @@ impl RecordRef<'_> {
             append_time: self.append_time,
             key: Bytes::copy_from_slice(self.key),
             value: self.value.map(Bytes::copy_from_slice),
+            headers: self.headers.into(),
         }
     }
 }
@@ -62,13 +71,20 @@ impl BatchBuilder {
     }
 
     pub fn push(&mut self, key: &[u8], value: Option<&[u8]>, timestamp: Millis) {
-        self.buffer.reserve(RECORD_HEAD_BYTES + key.len() + value.map_or(0, <[u8]>::len));
+        self.push_headed(key, value, timestamp, Headers::NONE);
+    }
+
+    /// Pushes a record with headers, which keep to [`HEADERS_BYTES_MAX`](super::HEADERS_BYTES_MAX).
+    pub fn push_headed(&mut self, key: &[u8], value: Option<&[u8]>, timestamp: Millis, headers: Headers<'_>) {
+        let headers = headers.encoded();
+        self.buffer.reserve(RECORD_HEAD_BYTES + key.len() + value.map_or(0, <[u8]>::len) + headers.len());
         self.buffer.put_u32_le(key.len() as u32);
         self.buffer.put_u32_le(value.map_or(NO_VALUE, |value| value.len() as u32));
         self.buffer.put_i64_le(timestamp.0);
-        self.buffer.put_u16_le(0);
+        self.buffer.put_u16_le(headers.len() as u16);
         self.buffer.put_slice(key);
         self.buffer.put_slice(value.unwrap_or_default());
+        self.buffer.put_slice(headers);
         self.count += 1;
     }
 
@@ -258,7 +274,8 @@ impl<'a> Iterator for RecordIter<'a> {
         let value_at = key_at + key_len;
         let value_end = value_at + if value_len == NO_VALUE { 0 } else { value_len as usize };
         let offset = self.batch.offset_of(self.index);
-        self.at = value_end + headers_len;
+        let headers_end = value_end + headers_len;
+        self.at = headers_end;
         self.index += 1;
         Some(RecordRef {
             offset,
@@ -266,6 +283,7 @@ impl<'a> Iterator for RecordIter<'a> {
             append_time: self.batch.append_time,
             key: &self.batch.data[key_at..value_at],
             value: (value_len != NO_VALUE).then(|| &self.batch.data[value_at..value_end]),
+            headers: Headers::from_encoded(&self.batch.data[value_end..headers_end]),
         })
     }
 }
@@ -301,6 +319,29 @@ mod tests {
         assert_eq!(seen(gapped.clone()), pairs(&[(10, "a"), (12, "c")]));
         assert_eq!(seen(gapped.and_then(|batch| batch.starting_at(Offset(11)))), pairs(&[(12, "c")]));
         assert!(whole.keeping(|_| false).is_none());
+    }
+
+    #[test]
+    fn headers_stay_with_their_record_however_a_batch_is_cut() {
+        let mut list = HeaderList::default();
+        list.push("tenant", Some(b"acme")).unwrap();
+        let mut builder = BatchBuilder::new();
+        builder.push(b"a", Some(b"value"), Millis(1));
+        builder.push_headed(b"b", None, Millis(1), list.as_headers());
+        builder.push_headed(b"c", Some(b""), Millis(1), list.as_headers());
+        let whole = builder.build();
+        let seen = |batch: Option<RecordBatch>| -> Vec<(Vec<u8>, bool)> {
+            let with = |record: RecordRef<'_>| (record.key.to_vec(), record.headers.last("tenant") == Some(Some(b"acme")));
+            batch.iter().flat_map(RecordBatch::iter).map(with).collect()
+        };
+        let pair = |key: &str, with: bool| (key.as_bytes().to_vec(), with);
+        assert_eq!(seen(Some(whole.clone())), [pair("a", false), pair("b", true), pair("c", true)]);
+        assert_eq!(seen(whole.starting_at(Offset(2))), [pair("c", true)]);
+        assert_eq!(seen(whole.keeping(|record| record.key != b"b")), [pair("a", false), pair("c", true)]);
+        let (first, rest) = whole.split_at_bytes(whole.data().len() - 1);
+        assert_eq!((seen(Some(first)), seen(rest)), (vec![pair("a", false), pair("b", true)], vec![pair("c", true)]));
+        let owned = whole.iter().nth(1).map(|record| record.to_owned());
+        assert_eq!(owned.map(|record| (record.value, record.headers)), Some((None, list)));
     }
 
     #[test]

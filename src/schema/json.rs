@@ -1,7 +1,8 @@
 //! Records as JSON and back, led by the schema alone: what `topic tail`, `topic export` and `topic import` show and read.
 //!
 //! A record of a topic with several kinds says which it is in `"type"`. Bytes are base64. JSON carried as text (bodies, properties) stays
-//! text, so that an export imports to the same bytes. Slow on purpose (a tree per record); folds use `decode`.
+//! text, so that an export imports to the same bytes. Values of `inbox` are not ours: they are text, or `{"base64": ..}` if they are none.
+//! Slow on purpose (a tree per record); folds use `decode`.
 
 use std::collections::HashMap;
 
@@ -10,22 +11,32 @@ use apache_avro::schema::{NamesRef, ResolvedSchema};
 use apache_avro::types::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
-use super::registry::{TopicSchema, topic_schema};
+use super::registry::{FOREIGN, TopicSchema, is_foreign, topic_schema};
 use super::{CODEC_PLAIN, Error, codec};
 
 /// The member that names the record's kind where a topic has several.
 const KIND: &str = "type";
+/// The member that holds a foreign value which is no text.
+const BASE64: &str = "base64";
 
 /// Any record of `topic` (with or without its namespace), of any known version, as the current version's JSON.
 pub fn to_json(topic: &str, value: &[u8]) -> Result<Json, Error> {
+    if is_foreign(topic) {
+        return Ok(std::str::from_utf8(value).map_or_else(|_| json!({ BASE64: STANDARD.encode(value) }), Json::from));
+    }
     let topic = topic_schema(topic)?;
     Ok(value_to_json(topic.avro(), &to_value(topic, value)?))
 }
 
 /// The bytes of a record that [`to_json`] would show so. Members left out take the schema's default; unknown ones are refused.
 pub fn from_json(topic: &str, json: &Json) -> Result<Vec<u8>, Error> {
+    if is_foreign(topic) {
+        let decoded = || STANDARD.decode(json.get(BASE64)?.as_str()?).ok();
+        let value = json.as_str().map(|text| text.as_bytes().to_vec()).or_else(decoded);
+        return value.ok_or_else(|| Error::Encode { topic: FOREIGN, detail: format!("neither text nor {{\"{BASE64}\": ..}}: {json}") });
+    }
     let topic = topic_schema(topic)?;
     let failed = |detail: String| Error::Encode { topic: topic.topic, detail };
     let names = ResolvedSchema::new(topic.avro()).map_err(|error| failed(error.to_string()))?;

@@ -42,6 +42,8 @@ pub enum Error {
     Encode { topic: &'static str, detail: String },
     #[error("no schema for topic {0:?}; the last part of a topic's name is one of the registry's")]
     Topic(String),
+    #[error("{0} holds whatever its producers sent and has no schema of ours: export it as NDJSON")]
+    Foreign(&'static str),
     #[error("the file is no export of {topic}: {detail}")]
     Container { topic: &'static str, detail: String },
 }

@@ -158,8 +158,19 @@ topics! {
     OUTCOMES: BatchOutcomes, "outcomes", 2, &[(1, include_str!("../../schemas/history/outcomes.1.avsc"))];
 }
 
+/// The topic whose values are their producers' own.
+pub const FOREIGN: &str = "inbox";
+
+/// Whether a topic, named with or without its namespace, holds bytes as foreign producers sent them.
+pub(super) fn is_foreign(topic: &str) -> bool {
+    topic.rsplit('.').next() == Some(FOREIGN)
+}
+
 /// The schemas of a topic named with or without its namespace: `intake`, `demo.intake`.
 pub fn topic_schema(topic: &str) -> Result<&'static TopicSchema, Error> {
+    if is_foreign(topic) {
+        return Err(Error::Foreign(FOREIGN));
+    }
     let name = topic.rsplit('.').next().unwrap_or(topic);
     TOPICS.iter().copied().find(|schema| schema.topic == name).ok_or_else(|| Error::Topic(topic.to_owned()))
 }

@@ -313,7 +313,7 @@ fn check_record_sizes(batch: &RecordBatch) -> Result<(), Error> {
     if batch.data().len() <= RECORD_BYTES_MAX {
         return Ok(());
     }
-    let largest = batch.iter().map(|record| record.key.len() + record.value.map_or(0, <[u8]>::len)).max().unwrap_or(0);
+    let largest = batch.iter().map(|record| record.bytes()).max().unwrap_or(0);
     if largest > RECORD_BYTES_MAX { Err(Error::TooLarge { bytes: largest, max: RECORD_BYTES_MAX }) } else { Ok(()) }
 }
 

@@ -38,6 +38,7 @@ suite! {
         several_batches_of_one_partition_follow_each_other
         an_empty_transaction_is_taken
         keys_and_values_are_any_bytes
+        headers_come_back_as_they_were_sent
         appends_of_many_threads_keep_each_threads_order
         a_ticket_can_be_awaited
         a_commit_is_found_with_its_metadata

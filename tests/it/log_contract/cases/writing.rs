@@ -1,7 +1,7 @@
 //! What appending promises: order, wholeness, any bytes, many at once.
 
 use flywheel::domain::{Millis, Offset, PartitionId};
-use flywheel::log::{BatchBuilder, Error, TopicPartition, Transaction};
+use flywheel::log::{BatchBuilder, Error, HeaderList, TopicPartition, Transaction};
 
 use super::super::world::{World, batches};
 
@@ -71,6 +71,30 @@ pub fn keys_and_values_are_any_bytes(world: &mut World) {
         let fetched = world.fetch(events[0], 0, usize::MAX).unwrap();
         let seen: Vec<_> = fetched.records().map(|record| (record.key, record.value, record.timestamp.0)).collect();
         assert_eq!(seen, records);
+    }
+}
+
+pub fn headers_come_back_as_they_were_sent(world: &mut World) {
+    let inbox = world.topic("inbox", 1)[0];
+    let mut headers = HeaderList::default();
+    for (name, value) in [("flywheel-tenant", Some(&b"acme"[..])), ("trace", None), ("trace", Some(&[0, 255])), ("", Some(b""))] {
+        headers.push(name, value).unwrap();
+    }
+    let mut batch = BatchBuilder::new();
+    batch.push(b"before", Some(b"1"), Millis(0));
+    batch.push_headed(b"k", Some(b"2"), Millis(0), headers.as_headers());
+    batch.push_headed(b"", None, Millis(0), headers.as_headers());
+    batch.push(b"after", None, Millis(0));
+    world.submit(Transaction { batches: vec![(inbox, batch.build())], commits: Vec::new() }).unwrap();
+    for reopened in [false, true] {
+        if reopened {
+            world.seal();
+            world.reopen();
+        }
+        let fetched = world.fetch(inbox, 0, usize::MAX).unwrap();
+        let seen: Vec<_> = fetched.records().map(|record| (record.key, HeaderList::from(record.headers))).collect();
+        let none = HeaderList::default();
+        assert_eq!(seen, [(&b"before"[..], none.clone()), (b"k", headers.clone()), (b"", headers.clone()), (b"after", none)]);
     }
 }
 
