@@ -1,7 +1,7 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Both install what is missing first.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo test build setup lint unit sdk smtp readme bench clean
+.PHONY: demo test build setup services lint unit sdk smtp readme bench clean
 
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -14,7 +14,7 @@ demo: build
 	$(BIN) demo
 
 ## test: everything, in the order in which it fails fastest
-test: setup lint unit smtp sdk readme
+test: setup services lint unit smtp sdk readme
 
 build: setup
 	$(CARGO) build --release --locked
@@ -22,13 +22,19 @@ build: setup
 setup:
 	scripts/setup.sh
 
+## services: what the tests of adapters start: Kafka, Cassandra, PostgreSQL, Redis
+services:
+	@scripts/services/install.sh >/dev/null
+
+# The embedded product alone has to compile too: it is the default.
 lint:
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --all-targets --features cluster --locked -- -D warnings
+	$(CARGO) check --all-targets --locked
 
-## unit: unit, property, contract, simulation, conformance, crash and topology tests
+## unit: unit, property, contract, simulation, conformance, crash and topology tests, against real services where there is an adapter
 unit:
-	$(CARGO) test --locked
+	$(CARGO) test --features cluster --locked
 
 ## sdk: published Segment SDKs against the running binary
 sdk: build

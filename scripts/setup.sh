@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building and testing need, only what is missing: a C compiler for bundled C libraries, Python and Node for the SDK tests.
+# Installs what building and testing need, only what is missing: a C compiler for bundled C libraries, OpenSSL's headers for the Kafka client,
+# Python and Node for the SDK tests. The services that adapters are tested against: scripts/services/install.sh.
 set -euo pipefail
 
 missing=()
@@ -7,6 +8,8 @@ command -v cc >/dev/null || missing+=(build-essential)
 command -v curl >/dev/null || missing+=(curl)
 command -v python3 >/dev/null || missing+=(python3)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+command -v pkg-config >/dev/null || missing+=(pkg-config)
+pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
 command -v openssl >/dev/null || missing+=(openssl)
 command -v node >/dev/null || missing+=(nodejs npm)
 

@@ -24,6 +24,8 @@ mod place;
 mod policies;
 mod running;
 mod seeds;
+#[cfg(feature = "cluster")]
+mod services;
 mod spine;
 mod spine_world;
 mod state_contract;
