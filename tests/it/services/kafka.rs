@@ -72,7 +72,7 @@ impl Kafka {
         let controllers: Vec<String> = (1..=options.brokers).map(|node| format!("{node}@127.0.0.1:{}", fresh_port())).collect();
         let cluster = cluster_id();
         let password = fresh_password();
-        let certificates = options.secure.then(|| certificates()).transpose()?;
+        let certificates = options.secure.then(certificates).transpose()?;
         let mut secure_addresses = Vec::new();
         let mut brokers = Vec::new();
         for node in 1..=options.brokers {
