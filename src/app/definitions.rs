@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn what_is_published_is_read_once_and_seen_at_once() {
         let log = MemoryLog::new(Arc::new(ManualClock::at(Millis(0))));
-        let topics = Topics::create(&log, &Namespace::new("main").unwrap(), Partitions { intake: 1, events: 1 }).unwrap();
+        let topics = Topics::create(&log, &Namespace::new("main").unwrap(), Partitions { intake: 1, events: 1, inbox: 0 }).unwrap();
         let definitions = Definitions::default();
         let mut versions = Vec::new();
         for days in 1..=40 {

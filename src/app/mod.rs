@@ -64,6 +64,8 @@ pub enum Error {
     NoBaseUrl(String),
     #[error("the policy of namespace {namespace}: {detail}")]
     Policy { namespace: String, detail: String },
+    #[error("{0}")]
+    Inbox(String),
     #[error("channels.templates: {0}")]
     Templates(String),
     #[error("links.keys: {0}")]

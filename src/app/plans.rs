@@ -8,6 +8,7 @@ use crate::config::{Config, NamespaceConfig};
 use crate::domain::Namespace;
 use crate::engine::effects::Registry;
 use crate::log::LogReader;
+use crate::stream::inbox::{self, Senders};
 use crate::stream::topology::Topology;
 use crate::stream::{self, NamespaceClock, Partitions, Topic, Topics, topology};
 use crate::workflow::Policy;
@@ -19,12 +20,12 @@ pub fn of(config: &Config, log: &dyn LogReader, more: Option<Plan>) -> Result<Ve
         plans.push(configured(config, namespace)?);
     }
     if plans.iter().all(|plan| plan.namespace != main) {
-        let (topology, partitions) = (&config.topology.default, config.topology.partitions);
-        plans.push(plan(main, NamespaceClock::Wall, topology, partitions, &config.policy.default)?);
+        let wall = NamespaceConfig { name: main, clock: NamespaceClock::Wall, topology: None, policy: None, partitions: None, inbox: None };
+        plans.push(configured(config, &wall)?);
     }
     for namespace in existing(log)? {
         if plans.iter().all(|plan| plan.namespace != namespace) {
-            plans.extend(as_it_was(log, namespace)?);
+            plans.extend(as_it_was(config, log, namespace)?);
         }
     }
     for source in &config.sources {
@@ -39,21 +40,30 @@ fn configured(config: &Config, namespace: &NamespaceConfig) -> Result<Plan, Erro
     let topology = namespace.topology.as_deref().unwrap_or(&config.topology.default);
     let partitions = namespace.partitions.unwrap_or(config.topology.partitions);
     let policy = namespace.policy.as_deref().unwrap_or(&config.policy.default);
-    plan(namespace.name.clone(), namespace.clock, topology, partitions, policy)
+    let inbox = namespace.inbox_options(&config.inbox);
+    Ok(Plan {
+        topology: topology::load(topology)?,
+        partitions: Partitions { intake: partitions, events: partitions, inbox: inbox.partitions },
+        workflows: Vec::new(),
+        policy: policy_of(&namespace.name, policy)?,
+        performers: Registry::default(),
+        senders: senders(config, &namespace.name, &inbox)?,
+        namespace: namespace.name.clone(),
+        clock: namespace.clock,
+    })
 }
 
-fn plan(namespace: Namespace, clock: NamespaceClock, name: &str, partitions: u32, policy: &str) -> Result<Plan, Error> {
-    let topology: Topology = topology::load(name)?;
-    let policy = policy_of(&namespace, policy)?;
-    Ok(Plan {
-        namespace,
-        clock,
-        topology,
-        partitions: Partitions { intake: partitions, events: partitions },
-        workflows: Vec::new(),
-        policy,
-        performers: Registry::default(),
-    })
+/// Who may send to a namespace's inbox: its sources, and the tenants of its sources and keys.
+fn senders(config: &Config, namespace: &Namespace, options: &inbox::Options) -> Result<Senders, Error> {
+    let mut senders = Senders::default();
+    for source in config.sources_or_development().into_iter().filter(|source| source.namespace == *namespace) {
+        senders.tenants.insert(source.tenant.clone());
+        let sender = inbox::Sender { tenant: source.tenant, source: source.name, disabled: source.disabled };
+        senders.write_keys.insert(source.write_key, sender);
+    }
+    let keys = config.api_keys.iter().filter(|key| key.namespace == *namespace);
+    senders.tenants.extend(keys.map(|key| key.tenant.clone()));
+    senders.with_options(options).map_err(Error::Inbox)
 }
 
 /// The policy in a file, checked; none where no file is named.
@@ -75,15 +85,17 @@ fn existing(log: &dyn LogReader) -> Result<BTreeSet<Namespace>, Error> {
 }
 
 /// A namespace that nobody configured goes on with the clock and the topology it has; `None` if it never got as far as having them.
-fn as_it_was(log: &dyn LogReader, namespace: Namespace) -> Result<Option<Plan>, Error> {
+fn as_it_was(config: &Config, log: &dyn LogReader, namespace: Namespace) -> Result<Option<Plan>, Error> {
     let Some(topics) = Topics::find(log, &namespace)? else { return Ok(None) };
     let (Some(clock), Some(text)) = (stream::clock_of(log, &topics)?, stream::topology_text(log, &topics)?) else { return Ok(None) };
     let topology = Topology::parse(&format!("definitions of {namespace}"), &text).map_err(topology::Error::from)?;
-    let partitions = Partitions { intake: topics.count(Topic::Intake), events: topics.count(Topic::Events) };
-    Ok(Some(Plan { namespace, clock, topology, partitions, workflows: Vec::new(), policy: None, performers: Registry::default() }))
+    let partitions =
+        Partitions { intake: topics.count(Topic::Intake), events: topics.count(Topic::Events), inbox: topics.count(Topic::Inbox) };
+    let senders = senders(config, &namespace, &config.inbox)?;
+    Ok(Some(Plan { namespace, clock, topology, partitions, workflows: Vec::new(), policy: None, performers: Registry::default(), senders }))
 }
 
 /// What counts as an order and the like in a namespace, as its topology in force says.
 pub fn rules_of(log: &dyn LogReader, namespace: &Namespace) -> Result<crate::features::Rules, Error> {
-    Ok(as_it_was(log, namespace.clone())?.map(|plan| plan.topology.rules).unwrap_or_default())
+    Ok(as_it_was(&Config::default(), log, namespace.clone())?.map(|plan| plan.topology.rules).unwrap_or_default())
 }

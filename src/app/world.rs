@@ -1,5 +1,6 @@
 //! One namespace running: its spine and its projector, and what they say about themselves.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Error;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub policy: Option<workflow::Policy>,
     /// In place of those of the configuration that have the same names.
     pub performers: engine::effects::Registry,
+    /// Who may send to its inbox.
+    pub senders: stream::inbox::Senders,
 }
 
 pub struct World {
@@ -53,7 +56,7 @@ impl World {
         config: &Config,
         copied: Option<Incarnation>,
     ) -> Result<Self, Error> {
-        let Plan { namespace, clock: kind, topology, partitions, workflows, policy, performers } = plan;
+        let Plan { namespace, clock: kind, topology, partitions, workflows, policy, performers, senders } = plan;
         let (rules, topology) = (Arc::new(topology.rules.clone()), Arc::new(topology));
         let setup = stream::Setup {
             log: Arc::clone(log) as _,
@@ -65,6 +68,7 @@ impl World {
             topology: Arc::clone(&topology),
             options: config.stream.clone(),
             copied,
+            inbox: stream::inbox::Setup { senders: Arc::new(senders) },
         };
         let mut spine = Spine::open(setup)?;
         let from = if kind == NamespaceClock::Event { Millis::MIN } else { clock.now() };
@@ -207,6 +211,12 @@ impl Vitals {
         let catching_up = status.iter().filter(|partition| partition.catching_up).count();
         if catching_up > 0 {
             no("stream", format!("{catching_up} partitions are re-reading the log after a restart"));
+        }
+        // All of a stage usually wait for the same.
+        let stalled: BTreeSet<(&str, &String)> =
+            status.iter().filter_map(|partition| Some((partition.stage, partition.stalled.as_ref()?))).collect();
+        for (stage, why) in stalled {
+            no("stream", format!("{stage} stands still: {why}"));
         }
         let lag = status.iter().map(stream::PartitionStatus::lag_records).max().unwrap_or(0);
         if lag > LAG_RECORDS_MAX {

@@ -119,7 +119,7 @@ pub fn write_history_in(namespace: &str, dir: &Path, people: People, when: When,
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let log = EmbeddedLog::open(Arc::new(RealFs), &dir.join("log"), Options::default(), clock)?;
     let namespace = Namespace::new(namespace)?;
-    let topics = Topics::create(&*log, &namespace, Partitions { intake: PARTITIONS, events: PARTITIONS })?;
+    let topics = Topics::create(&*log, &namespace, Partitions { intake: PARTITIONS, events: PARTITIONS, inbox: 0 })?;
     let history = History { log, topics, when };
     history.append(people, 0, count)?;
     Ok(history)
@@ -201,10 +201,11 @@ impl History {
             clock: Arc::new(SystemClock),
             namespace: self.topics.namespace.clone(),
             time: NamespaceClock::Event,
-            partitions: Partitions { intake: PARTITIONS, events: PARTITIONS },
+            partitions: Partitions { intake: PARTITIONS, events: PARTITIONS, inbox: 0 },
             topology: Arc::new(topology::load("spine")?),
             options,
             copied: None,
+            inbox: Default::default(),
         };
         let cpu = cpu_seconds();
         let started = Instant::now();

@@ -161,10 +161,11 @@ impl Load {
             namespace: Namespace::new(NAMESPACE)?,
             clock: NamespaceClock::Wall,
             topology: topology::load(&config.topology.default)?,
-            partitions: Partitions { intake: partitions, events: partitions },
+            partitions: Partitions { intake: partitions, events: partitions, inbox: 0 },
             workflows: vec![workflow()?],
             policy: None,
             performers,
+            senders: Default::default(),
         };
         let starting = config.clone();
         let engine = tokio::task::spawn_blocking(move || Engine::start_with(&starting, Some(plan))).await??;

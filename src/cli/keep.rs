@@ -86,7 +86,7 @@ fn send_again(config: &Config, namespace: &Namespace, selection: &Selection, dry
                 timestamp: record.timestamp.0,
                 key: record.key.to_vec(),
                 value: Some(record.value.to_vec()),
-                headers: Vec::new(),
+                headers: topic::owned_headers(record.headers.as_headers()),
             };
             handle.block_on(writer.append(&topic, vec![incoming]))
         });

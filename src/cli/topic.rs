@@ -18,7 +18,7 @@ use super::exit::Exit;
 use super::output::Rows;
 use crate::app::admin::{Incoming, IncomingHeader};
 use crate::domain::{Millis, Offset, PartitionId, partition_of};
-use crate::log::{Cleanup, Header, LogReader, RecordRef, Retention, TopicInfo, TopicPartition};
+use crate::log::{Cleanup, Header, Headers, LogReader, RecordRef, Retention, TopicInfo, TopicPartition};
 use crate::schema::{self, container};
 
 /// Bytes per fetch: large enough to be quick, small enough to show progress.
@@ -90,6 +90,10 @@ pub fn line(topic: &TopicInfo, partition: PartitionId, record: &RecordRef<'_>) -
         line["headers"] = record.headers.iter().map(header_line).collect();
     }
     Ok(line)
+}
+
+pub fn owned_headers(headers: Headers<'_>) -> Vec<IncomingHeader> {
+    headers.iter().map(|header| IncomingHeader { name: header.name.to_owned(), value: header.value.map(<[u8]>::to_vec) }).collect()
 }
 
 fn header_line(header: Header<'_>) -> Value {

@@ -39,7 +39,8 @@ pub async fn run(config: &Config, log: &dyn LogReader, namespace: &str, at_most:
     let name = Namespace::new(namespace)?;
     let topics = Topics::find(log, &name)?.ok_or_else(|| Exit::not_found(format!("there is no namespace {namespace}")))?;
     let deadline = Instant::now() + at_most;
-    for (stage, input) in [("intake", Topic::Intake), ("profiles", Topic::Events), ("workflows", Topic::Commands)] {
+    let stages = [("decoder", Topic::Inbox), ("intake", Topic::Intake), ("profiles", Topic::Events), ("workflows", Topic::Commands)];
+    for (stage, input) in stages {
         let goals = ends(log, &topics, input)?;
         let group = Group(format!("{name}.{stage}").into());
         until(deadline, &format!("the {stage} fold"), async || {
@@ -81,7 +82,7 @@ pub async fn run(config: &Config, log: &dyn LogReader, namespace: &str, at_most:
 pub async fn behind(config: &Config, namespace: &Namespace) -> anyhow::Result<u64> {
     let log = run::reader(config)?;
     let Some(topics) = Topics::find(&*log, namespace)? else { return Ok(0) };
-    let mut goals = vec![(Topic::Intake, ends(&*log, &topics, Topic::Intake)?)];
+    let mut goals = vec![(Topic::Inbox, ends(&*log, &topics, Topic::Inbox)?), (Topic::Intake, ends(&*log, &topics, Topic::Intake)?)];
     for topic in PROJECTED {
         goals.push((topic, ends(&*log, &topics, topic)?));
     }
@@ -92,6 +93,7 @@ pub async fn behind(config: &Config, namespace: &Namespace) -> anyhow::Result<u6
             tokio::time::sleep(LOOK_EVERY).await;
         }
         let status = reader.status().await?;
+        let inbox = trace::committed(&*log, &topics, "decoder", Topic::Inbox)?;
         let intake = trace::committed(&*log, &topics, "intake", Topic::Intake)?;
         left = 0;
         for (topic, ends) in &goals {
@@ -101,6 +103,7 @@ pub async fn behind(config: &Config, namespace: &Namespace) -> anyhow::Result<u6
                     row.topic == topic.as_str() && row.partition == at && row.incarnation == topics.incarnation(*topic)
                 };
                 let next = match topic {
+                    Topic::Inbox => inbox.get(at as usize).copied(),
                     Topic::Intake => intake.get(at as usize).copied(),
                     _ => status.iter().find(is_it).map(|row| row.next_offset),
                 };

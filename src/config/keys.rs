@@ -62,6 +62,13 @@ pub const KEYS: &[Key] = &[
     key("stream.wakes_per_commit_max", "wake-ups that one commit holds"),
     key("stream.retry_pause_ms", "pause between attempts to commit while the disk is full"),
     key("stream.rebuild_state", "build all states anew from the log at start, whatever is stored"),
+    key(
+        "inbox.partitions",
+        "partitions of the topic `inbox` of each wall-clock namespace, to which foreign producers publish; 0 is none; fixed once it exists",
+    ),
+    key("inbox.tenant", "whose a record of the inbox is that names no tenant in its headers; empty: it is a dead letter"),
+    key("inbox.source", "the source of a record of the inbox that names none in its headers"),
+    key("inbox.format", "json, avro (Confluent wire format), or auto: avro where the value begins with a zero byte"),
     key("topology.default", "topology of namespaces that name none: a shipped one's name or a file"),
     key("topology.partitions", "partitions of each topic of a new namespace; fixed once it exists"),
     key(
@@ -123,5 +130,5 @@ pub const KEYS: &[Key] = &[
         "api_keys",
         "who may read profiles and state times: a list of {api_key, tenant, namespace}; none means this machine only, and without `sources` only",
     ),
-    key("namespaces", "worlds besides `main`: a list of {name, clock = \"wall\" | \"event\", topology, policy, partitions}"),
+    key("namespaces", "worlds besides `main`: a list of {name, clock = \"wall\" | \"event\", topology, policy, partitions, inbox}"),
 ];

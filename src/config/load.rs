@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::{Config, KEYS};
+use crate::stream::{NamespaceClock, inbox};
 
 const ENV_PREFIX: &str = "FLYWHEEL_";
 
@@ -200,10 +201,15 @@ fn validate(config: &Config) -> Result<(), Error> {
         if !names.insert(&namespace.name) {
             return refuse(format!("namespace {} is configured twice", namespace.name));
         }
+        if namespace.inbox.is_some() && namespace.clock == NamespaceClock::Event {
+            return refuse(format!("namespace {}: an event-time namespace has no inbox; leave `inbox` away", namespace.name));
+        }
+        check_inbox(&format!("namespace {}: ", namespace.name), &namespace.inbox_options(&config.inbox))?;
         if let Some(partitions) = namespace.partitions.filter(|partitions| !(1..=256).contains(partitions)) {
             return refuse(format!("namespace {}: partitions is {partitions}, it takes 1 to 256", namespace.name));
         }
     }
+    check_inbox("", &config.inbox)?;
     config.gateway.check().map_err(|error| Error::Conflict(error.to_string()))?;
     let mut seen = BTreeMap::new();
     for source in &config.sources {
@@ -215,6 +221,13 @@ fn validate(config: &Config) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn check_inbox(of: &str, inbox: &inbox::Options) -> Result<(), Error> {
+    if inbox.partitions > 256 {
+        return Err(Error::Conflict(format!("{of}inbox.partitions is {}, it takes 0 to 256", inbox.partitions)));
+    }
+    inbox::Senders::default().with_options(inbox).map(drop).map_err(|message| Error::Conflict(format!("{of}{message}")))
 }
 
 #[cfg(test)]
@@ -263,6 +276,11 @@ mod tests {
             (&[("FLYWHEEL_GATEWAY__CONNECTIONS_MAX", "0")], "at least 1"),
             (&[("FLYWHEEL_NAMESPACES", r#"[{name="a",clock="wall"},{name="a",clock="event"}]"#)], "a is configured twice"),
             (&[("FLYWHEEL_NAMESPACES", r#"[{name="a",clock="wall",partitions=0}]"#)], "it takes 1 to 256"),
+            (&[("FLYWHEEL_INBOX__PARTITIONS", "257")], "inbox.partitions is 257, it takes 0 to 256"),
+            (&[("FLYWHEEL_INBOX__TENANT", "No Slug")], "inbox.tenant: "),
+            (&[("FLYWHEEL_INBOX__FORMAT", "xml")], "xml"),
+            (&[("FLYWHEEL_NAMESPACES", r#"[{name="a",clock="wall",inbox={source="A B"}}]"#)], "namespace a: inbox.source: "),
+            (&[("FLYWHEEL_NAMESPACES", r#"[{name="a",clock="event",inbox={partitions=1}}]"#)], "has no inbox"),
         ];
         for (env, expected) in cases {
             let message = from_env(env).unwrap_err().to_string();

@@ -16,7 +16,7 @@ use crate::engine::effects;
 use crate::gateway;
 use crate::log::embedded;
 use crate::state::FjallOptions;
-use crate::stream::{self, NamespaceClock};
+use crate::stream::{self, NamespaceClock, inbox};
 
 pub use keys::{KEYS, Key};
 pub use load::{Effective, Error, Origin, load};
@@ -32,6 +32,7 @@ pub struct Config {
     pub log: Log,
     pub state: FjallOptions,
     pub stream: stream::Options,
+    pub inbox: inbox::Options,
     pub topology: Topology,
     pub policy: Policy,
     pub read: Read,
@@ -145,6 +146,19 @@ pub struct NamespaceConfig {
     pub policy: Option<String>,
     #[serde(default)]
     pub partitions: Option<u32>,
+    /// Its inbox for foreign producers, in place of `[inbox]`; wall-clock namespaces only.
+    #[serde(default)]
+    pub inbox: Option<inbox::Options>,
+}
+
+impl NamespaceConfig {
+    /// Its inbox; none in event time, where whoever states the time must know what has been decoded.
+    pub fn inbox_options(&self, default: &inbox::Options) -> inbox::Options {
+        match self.clock {
+            NamespaceClock::Wall => self.inbox.clone().unwrap_or_else(|| default.clone()),
+            NamespaceClock::Event => inbox::Options::default(),
+        }
+    }
 }
 
 /// The write key of a server that was not configured. It works on loopback only.

@@ -46,6 +46,10 @@ pub enum DeadReason {
     TooDeep,
     /// A command to a subject for which too much waits to be decided already: to be sent again once it has caught up.
     TooMuchHeld,
+    /// Of a foreign producer's record: it names no tenant, or one that this installation does not have.
+    UnknownTenant,
+    /// Of a foreign producer's record: the schema registry does not know the schema that it names.
+    UnknownSchema,
 }
 
 macro_rules! names {
@@ -79,6 +83,7 @@ names!(DeadReason {
     Undecodable => "undecodable", Malformed => "malformed", NoIdentity => "no_identity", UnknownType => "unknown_type",
     MissingField => "missing_field", TooLarge => "too_large", IdentityLoop => "identity_loop", Panicked => "panicked",
     TooDeep => "too_deep", TooMuchHeld => "too_much_held",
+    UnknownTenant => "unknown_tenant", UnknownSchema => "unknown_schema",
 });
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

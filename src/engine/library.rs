@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn policies_are_read_in_one_go_and_compiled_once_however_many_tenants_have_one() {
         let log = Arc::new(MemoryLog::new(Arc::new(ManualClock::at(Millis(0)))));
-        let topics = Topics::create(&*log, &Namespace::new("main").unwrap(), Partitions { intake: 1, events: 1 }).unwrap();
+        let topics = Topics::create(&*log, &Namespace::new("main").unwrap(), Partitions { intake: 1, events: 1, inbox: 0 }).unwrap();
         let mut in_force = InForce::default();
         let mut publish = |tenant: &str, limit: usize| {
             let text =

@@ -140,10 +140,11 @@ fn spine(log: &MemoryLog, clock: &ManualClock, time: NamespaceClock, workflow: O
         clock: Arc::new(clock.clone()),
         namespace: Namespace::new("t").unwrap(),
         time,
-        partitions: Partitions { intake: 1, events: 1 },
+        partitions: Partitions { intake: 1, events: 1, inbox: 0 },
         topology: Arc::new(topology),
         options: Options { linger_ms: 0, ..Options::default() },
         copied: None,
+        inbox: Default::default(),
     };
     let mut spine = Spine::open(setup).unwrap();
     if let Some(workflow) = workflow {

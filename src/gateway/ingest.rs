@@ -1,26 +1,22 @@
 //! From a request's JSON to durable records: one pass over the text, one encode per event into its partition's batch, one transaction.
 //!
 //! Answers only once the log's ticket has resolved. Judges nothing about an event beyond its size: what is wrong with it intake says, with a
-//! reason, in the dead letters. An event without any id is keyed by the hash of its message id, so that it gets there too.
-
-use std::borrow::Cow;
+//! reason, in the dead letters.
 
 use smallvec::SmallVec;
 
 use super::auth::Resolved;
 use super::options::{BODY_BYTES_MAX, Options};
 use super::reply::Refusal;
-use super::scan::{self, Item, Raw};
-use crate::domain::{ID_BYTES_MAX, Millis, PartitionId, Subject, is_placeholder_id, partition_of};
-use crate::intake;
+use crate::domain::{Millis, PartitionId, partition_of};
+use crate::intake::arrive;
+use crate::intake::scan::{self, Item};
 use crate::log::{BatchBuilder, TopicPartition, Transaction};
 use crate::schema;
 use crate::schema::records::{IntakeItem, IntakeRecord};
 
 /// The most of a User-Agent header kept with each event.
 const USER_AGENT_BYTES_MAX: usize = 512;
-/// The most that a batch may put beside each of its events.
-const SHARED_BYTES_MAX: usize = 16 * 1024;
 
 /// What is true of all events of a request.
 #[derive(Debug, Clone, Copy)]
@@ -42,17 +38,17 @@ pub(super) struct Records {
 
 /// Encodes a batch's events.
 pub(super) fn batch(source: &Resolved, envelope: Envelope<'_>, batch: &scan::Batch<'_>, options: &Options) -> Result<Records, Refusal> {
-    let shared = shared_parts(batch.context, batch.integrations);
+    let shared = arrive::shared_parts(batch.context, batch.integrations);
     // Every record carries it: a large one on many small events would make megabytes into gigabytes.
     let shared_bytes = shared.len().saturating_mul(batch.items.len());
-    if shared.len() > SHARED_BYTES_MAX || shared_bytes > options.body_bytes_max.saturating_mul(4) {
+    if shared.len() > arrive::SHARED_BYTES_MAX || shared_bytes > options.body_bytes_max.saturating_mul(4) {
         return Err(Refusal::BodyTooLarge { max: options.body_bytes_max });
     }
     let envelope = Envelope { historical: envelope.historical || batch.historical, ..envelope };
-    let sent_at = batch.sent_at.and_then(time);
+    let sent_at = batch.sent_at.and_then(arrive::sent_at);
     let mut encoder = Encoder::new(source, envelope, &shared);
     for item in &batch.items {
-        encoder.push(item, sent_at.or_else(|| item.sent_at.and_then(time)))?;
+        encoder.push(item, sent_at.or_else(|| item.sent_at.and_then(arrive::sent_at)))?;
     }
     Ok(encoder.finish())
 }
@@ -63,28 +59,8 @@ pub(super) fn single(source: &Resolved, envelope: Envelope<'_>, item: &Item<'_>,
         return Err(Refusal::EventTooLarge { bytes: item.body.len(), max: options.event_bytes_max });
     }
     let mut encoder = Encoder::new(source, envelope, "");
-    encoder.push(item, item.sent_at.and_then(time))?;
+    encoder.push(item, item.sent_at.and_then(arrive::sent_at))?;
     Ok(encoder.finish())
-}
-
-fn time(raw: Raw<'_>) -> Option<i64> {
-    Millis::parse(&raw.id()?).map(|time| time.0)
-}
-
-/// `{"context":..,"integrations":..}` of what the batch has of them.
-fn shared_parts(context: Option<Raw<'_>>, integrations: Option<Raw<'_>>) -> String {
-    let mut text = String::new();
-    for (name, part) in [("context", context), ("integrations", integrations)] {
-        let Some(Raw(part)) = part.filter(|part| part.is_object()) else { continue };
-        text.push_str(if text.is_empty() { "{\"" } else { ",\"" });
-        text.push_str(name);
-        text.push_str("\":");
-        text.push_str(part);
-    }
-    if !text.is_empty() {
-        text.push('}');
-    }
-    text
 }
 
 /// One batch builder per partition that the request touches.
@@ -103,10 +79,9 @@ impl<'a> Encoder<'a> {
     }
 
     fn push(&mut self, item: &Item<'_>, sent_at: Option<i64>) -> Result<(), Refusal> {
-        let given_id = item.message_id.and_then(Raw::id).filter(|id| id.len() <= ID_BYTES_MAX);
-        let message_id_derived = given_id.is_none();
-        let message_id = given_id.unwrap_or_else(|| intake::derived_message_id(item.body, self.envelope.route).into());
-        self.write_key(item, &message_id);
+        let route = self.envelope.route;
+        let (message_id, message_id_derived) = arrive::message_id(item, route);
+        arrive::write_key(&mut self.key, &self.source.source.tenant, item, route, &message_id);
         let record = IntakeRecord::Item(IntakeItem {
             source: self.source.source.source.as_str(),
             message_id: &message_id,
@@ -137,46 +112,6 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// The key that intake will decide the event under; what identifies nobody is keyed by its message id, to be dead-lettered there.
-    fn write_key(&mut self, item: &Item<'_>, message_id: &str) {
-        self.key.clear();
-        self.key.extend_from_slice(self.source.source.tenant.as_str().as_bytes());
-        self.key.push(0);
-        let has_escapes = |raw: Option<Raw<'_>>| raw.is_some_and(|raw| raw.0.contains('\\'));
-        let is_plain =
-            !item.has_escaped_names && ![item.kind, item.anonymous_id, item.user_id, item.previous_id].into_iter().any(has_escapes);
-        if is_plain {
-            self.write_plain_id(item, message_id);
-            return;
-        }
-        match intake::key_of(item.body, self.envelope.route) {
-            Ok(Subject::User(id)) => self.write_id(b"u:", &id),
-            Ok(Subject::Anonymous(id)) => self.write_id(b"a:", &id),
-            Ok(Subject::Address(_)) | Err(_) => self.write_id(b"a:", message_id),
-        }
-    }
-
-    /// What [`intake::key_of`] says of an event without escapes in its ids, without parsing it again: the anonymous id while there is
-    /// one (of an alias the id it ties), else the user id.
-    fn write_plain_id(&mut self, item: &Item<'_>, message_id: &str) {
-        let is_alias = item.kind.and_then(Raw::id).as_deref().unwrap_or(self.envelope.route) == "alias";
-        let previous_id = if is_alias { item.previous_id.and_then(Raw::id) } else { None };
-        let identifies = |id: &Cow<'_, str>| !is_placeholder_id(id) && id.len() <= ID_BYTES_MAX;
-        let anonymous_id = previous_id.or_else(|| item.anonymous_id.and_then(Raw::id)).filter(identifies);
-        if let Some(id) = anonymous_id {
-            return self.write_id(b"a:", &id);
-        }
-        match item.user_id.and_then(Raw::id).filter(identifies) {
-            Some(id) => self.write_id(b"u:", &id),
-            None => self.write_id(b"a:", message_id),
-        }
-    }
-
-    fn write_id(&mut self, mark: &[u8], id: &str) {
-        self.key.extend_from_slice(mark);
-        self.key.extend_from_slice(id.as_bytes());
-    }
-
     fn finish(self) -> Records {
         let topic = self.source.intake.topic;
         let batches = self.builders.into_iter().map(|(partition, builder)| (TopicPartition { topic, partition }, builder.build()));
@@ -194,9 +129,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{Namespace, SourceId, SubjectKey, TenantId};
+    use crate::domain::{Namespace, SourceId, Subject, SubjectKey, TenantId};
     use crate::gateway::auth::Intake;
     use crate::gateway::options::Source;
+    use crate::intake;
     use crate::log::TopicId;
 
     fn resolved() -> Resolved {

@@ -32,7 +32,6 @@ mod query;
 mod refusals;
 mod reply;
 mod request_id;
-mod scan;
 mod watch;
 mod worlds;
 

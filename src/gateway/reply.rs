@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 
-use super::scan;
+use crate::intake::scan;
 use crate::log;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

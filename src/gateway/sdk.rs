@@ -18,9 +18,9 @@ use super::body::{Reserved, Sender};
 use super::ingest::{self, Envelope};
 use super::query::query;
 use super::reply::{self, Refusal, whole_seconds};
-use super::scan::{self, Raw};
 use super::server::Peer;
 use super::{Gateway, Shared, body};
+use crate::intake::scan::{self, Raw};
 use crate::log::Ticket;
 
 #[utoipa::path(post, path = "/v1/batch", tag = "sdk", request_body(content = super::openapi::BatchBody),

@@ -4,6 +4,7 @@
 //! ([`Seen`]) it is told. Leaves bytes, positions and topics to `stream`, which maps [`Output`]s to records, and the features of a person
 //! to the profile fold. `docs/intake.md` lists what is accepted and every reason for what is not.
 
+pub mod arrive;
 mod bots;
 mod clock;
 mod decide;
@@ -13,6 +14,7 @@ mod ids;
 mod json;
 mod key;
 mod members;
+pub mod scan;
 mod settings;
 mod state;
 mod text;

@@ -24,8 +24,8 @@ pub struct Headers<'a>(&'a [u8]);
 impl<'a> Headers<'a> {
     pub const NONE: Headers<'static> = Headers(&[]);
 
-    /// Of bytes that a [`HeaderList`] encoded.
-    pub(super) fn from_encoded(bytes: &'a [u8]) -> Self {
+    /// Of bytes that a [`HeaderList`] encoded; whatever else they are ends the list.
+    pub fn from_encoded(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
@@ -56,7 +56,7 @@ impl<'a> IntoIterator for Headers<'a> {
     }
 }
 
-/// Ends early at bytes that are no list, which the checksums around a record exclude.
+/// Ends early at bytes that are no list.
 pub struct HeaderIter<'a> {
     rest: &'a [u8],
 }

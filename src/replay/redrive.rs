@@ -1,7 +1,8 @@
 //! Dead letters: listed, and sent again once whatever refused them is fixed.
 //!
 //! A record that failed in intake goes to `intake` again, one that failed in the profile fold to `events`, either marked with the position
-//! it had: dedup, the profile fold and the read models tell a copy from its original by that. A command goes to `commands` as it was.
+//! it had: dedup, the profile fold and the read models tell a copy from its original by that. A command goes to `commands` as it was, a foreign
+//! producer's record to `inbox` as it was, with the position in a header.
 //! Nothing goes twice: what was sent again before is found in the topic and left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 
 use super::each_record;
 use crate::domain::{KeyParts, Millis, Namespace, Offset, PartitionId, SubjectKey, partition_of};
-use crate::log::{BatchBuilder, LogReader, Transaction};
+use crate::log::{BatchBuilder, HeaderList, Headers, LogReader, Transaction};
 use crate::schema;
 use crate::schema::records::{CommandsRecord, DeadLetter, EventsRecord, IntakeRecord, Origin};
 use crate::stream::{Error, Topic, Topics};
@@ -30,7 +31,12 @@ pub struct Letter {
     pub message_id: String,
     pub at: Millis,
     pub value: Bytes,
+    /// Of a foreign producer's record.
+    pub headers: HeaderList,
 }
+
+/// Of a record of `inbox` that is sent again: the position it first had, as `incarnation/partition/offset`.
+const REDRIVEN_HEADER: &str = "flywheel-redriven-from";
 
 /// Which letters to send again; a field that is `None` takes all.
 #[derive(Debug, Clone, Default)]
@@ -99,6 +105,7 @@ pub fn letters(log: &dyn LogReader, topics: &Topics, mut visit: impl FnMut(Lette
                 message_id: letter.message_id.to_owned(),
                 at: Millis(letter.at),
                 value: Bytes::copy_from_slice(letter.value),
+                headers: Headers::from_encoded(letter.headers).into(),
             });
             Ok(())
         })?;
@@ -114,6 +121,7 @@ pub struct Again {
     pub key: Bytes,
     pub value: Bytes,
     pub timestamp: Millis,
+    pub headers: HeaderList,
 }
 
 /// Sends the selected letters again through `send`, which appends one record durably: to this log, or through the server that owns it.
@@ -155,11 +163,14 @@ pub fn redrive(
 /// The transaction that appends one record again.
 pub fn transaction(topics: &Topics, record: &Again) -> Transaction {
     let mut batch = BatchBuilder::new();
-    batch.push(&record.key, Some(&record.value), record.timestamp);
+    batch.push_headed(&record.key, Some(&record.value), record.timestamp, record.headers.as_headers());
     Transaction { batches: vec![(topics.partition(record.topic, record.partition), batch.build())], commits: Vec::new() }
 }
 
 fn again(topics: &Topics, letter: Letter) -> Result<Option<Again>, Error> {
+    if letter.topic == Topic::Inbox.as_str() {
+        return Ok(to_inbox(topics, letter));
+    }
     let topics_of = [Topic::Intake, Topic::Commands];
     let topic = topics_of.into_iter().find(|topic| letter.topic == topic.as_str()).unwrap_or(Topic::Events);
     let (timestamp, value) = match topic {
@@ -186,7 +197,26 @@ fn again(topics: &Topics, letter: Letter) -> Result<Option<Again>, Error> {
         }
     };
     let partition = partition_of(&letter.key, topics.count(topic));
-    Ok(Some(Again { topic, partition, key: letter.key, value, timestamp }))
+    Ok(Some(Again { topic, partition, key: letter.key, value, timestamp, headers: HeaderList::default() }))
+}
+
+/// As it was: its partition is its producer's business. `None` if its headers leave no room for the mark.
+fn to_inbox(topics: &Topics, letter: Letter) -> Option<Again> {
+    let partition = PartitionId(letter.origin.partition as u32 % topics.count(Topic::Inbox).max(1));
+    let mut headers = letter.headers;
+    headers.push(REDRIVEN_HEADER, Some(redriven_mark(letter.origin).as_bytes())).ok()?;
+    Some(Again { topic: Topic::Inbox, partition, key: letter.key, value: letter.value, timestamp: letter.at, headers })
+}
+
+fn redriven_mark(origin: Origin) -> String {
+    format!("{}/{}/{}", origin.incarnation, origin.partition, origin.offset)
+}
+
+fn redriven_origin(mark: &[u8]) -> Option<Origin> {
+    let mut parts = std::str::from_utf8(mark).ok()?.split('/');
+    let origin =
+        Origin { incarnation: parts.next()?.parse().ok()?, partition: parts.next()?.parse().ok()?, offset: parts.next()?.parse().ok()? };
+    parts.next().is_none().then_some(origin)
 }
 
 /// Whether `intake` no longer reaches back to `since`, so that what was sent again may be gone from it.
@@ -242,6 +272,14 @@ fn sent_before(log: &dyn LogReader, topics: &Topics, since: Millis) -> Result<BT
             {
                 sent.insert((Topic::Intake.as_str().to_owned(), origin));
             }
+            Ok(())
+        })?;
+    }
+    for partition in topics.partitions(Topic::Inbox) {
+        let from = log.offset_at(partition, since)?;
+        each_record(log, partition, Some(from), |record| {
+            let mark = record.headers.last(REDRIVEN_HEADER).flatten();
+            sent.extend(mark.and_then(redriven_origin).map(|origin| (Topic::Inbox.as_str().to_owned(), origin)));
             Ok(())
         })?;
     }

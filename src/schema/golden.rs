@@ -104,6 +104,7 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
             bytes_of(&IntakeRecord::Item(item())),
             bytes_of(&IntakeRecord::Item(IntakeItem { sent_at: None, redriven_from: None, batch: "", depth: 3, ..item() })),
             bytes_of(&IntakeRecord::Time(TimeStatement { time: 854_668_800_000 })),
+            bytes_of(&IntakeRecord::InboxTime(InboxTime { feeder: 1, feeders: 4, time: 9 })),
         ],
         "events" => vec![
             bytes_of(&EventsRecord::Event(event())),
@@ -175,7 +176,12 @@ fn samples(topic: &TopicSchema) -> Vec<Vec<u8>> {
             message_id: "m",
             at: 1,
             value: &[0, 1, 255],
+            headers: &[1, 0, 1, 0, b'a', b'b'],
         })],
+        "schemas" => vec![
+            bytes_of(&SchemasRecord::Registered(Registered { tenant: "acme", subject: "s-value", schema: r#""string""#, revision: 3 })),
+            bytes_of(&SchemasRecord::Configured(Configured { tenant: "acme", subject: "", compatibility: "FULL", revision: 4 })),
+        ],
         "outcomes" => vec![bytes_of(&BatchOutcomes {
             stage: "intake".to_owned(),
             partition: 1,

@@ -13,6 +13,9 @@ pub enum IntakeRecord<'a> {
     /// An importer states that everything before `time` has been sent (event-time namespaces only); one to every partition.
     #[serde(rename = "TimeStatement")]
     Time(TimeStatement),
+    /// A decoder says how far it is with its partition of `inbox`; one to every partition.
+    #[serde(rename = "InboxTime")]
+    InboxTime(InboxTime),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +46,15 @@ pub struct IntakeItem<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeStatement {
+    pub time: i64,
+}
+
+/// Time for one `intake` partition: everything that arrived before it in this partition of `inbox` has been decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboxTime {
+    /// The inbox partition that says so.
+    pub feeder: i32,
+    pub feeders: i32,
     pub time: i64,
 }
 
@@ -374,6 +386,37 @@ pub struct DeadLetter<'a> {
     pub at: i64,
     #[serde(with = "serde_bytes_slice")]
     pub value: &'a [u8],
+    /// Of a foreign producer's record, as `log::Headers` encodes them. Nothing before version 2.
+    #[serde(default, with = "serde_bytes_slice")]
+    pub headers: &'a [u8],
+}
+
+/// `schemas`: what foreign producers register. Numbers are given by the fold of the topic, see `schema::subjects`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum SchemasRecord<'a> {
+    #[serde(borrow)]
+    Registered(Registered<'a>),
+    Configured(Configured<'a>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered<'a> {
+    pub tenant: &'a str,
+    pub subject: &'a str,
+    /// Avro schema as JSON, as it was sent.
+    pub schema: &'a str,
+    /// How many changes the tenant had made when this one was checked; at another number it has no effect.
+    pub revision: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configured<'a> {
+    pub tenant: &'a str,
+    /// Empty: of all subjects without a level of their own.
+    pub subject: &'a str,
+    /// Empty: no level of its own any more.
+    pub compatibility: &'a str,
+    pub revision: i64,
 }
 
 /// `outcomes`, one per intake commit: the tally, and every record that was not applied.

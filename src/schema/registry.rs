@@ -16,7 +16,7 @@ use super::codec::{Wire, decode, encode};
 use super::profile::ProfileRecord;
 use super::records::{
     BatchOutcomes, CommandsRecord, CorrectionsRecord, DeadLetter, Definition, EventsRecord, IdentityRecord, IntakeRecord, JournalRecord,
-    SegmentChange,
+    SchemasRecord, SegmentChange,
 };
 
 /// What may stand in one topic: its current schema and all before it.
@@ -135,7 +135,10 @@ macro_rules! topics {
 }
 
 topics! {
-    INTAKE: IntakeRecord<'a>, "intake", 2, &[(1, include_str!("../../schemas/history/intake.1.avsc"))];
+    INTAKE: IntakeRecord<'a>, "intake", 3, &[
+        (1, include_str!("../../schemas/history/intake.1.avsc")),
+        (2, include_str!("../../schemas/history/intake.2.avsc")),
+    ];
     IDENTITIES: IdentityRecord, "identities", 1, &[];
     EVENTS: EventsRecord<'a>, "events", 7, &[
         (1, include_str!("../../schemas/history/events.1.avsc")),
@@ -154,7 +157,8 @@ topics! {
         (1, include_str!("../../schemas/history/definitions.1.avsc")),
         (2, include_str!("../../schemas/history/definitions.2.avsc")),
     ];
-    DEAD_LETTERS: DeadLetter<'a>, "dead_letters", 1, &[];
+    SCHEMAS: SchemasRecord<'a>, "schemas", 1, &[];
+    DEAD_LETTERS: DeadLetter<'a>, "dead_letters", 2, &[(1, include_str!("../../schemas/history/dead_letters.1.avsc"))];
     OUTCOMES: BatchOutcomes, "outcomes", 2, &[(1, include_str!("../../schemas/history/outcomes.1.avsc"))];
 }
 

@@ -100,6 +100,17 @@ pub trait Fold: Send {
         false
     }
 
+    /// How many of these records, from the first, can be folded now. What has to be asked of others is asked for here, without waiting: the
+    /// loop comes back for the rest shortly.
+    fn ready(&mut self, records: &[RecordRef<'_>]) -> usize {
+        records.len()
+    }
+
+    /// Why [`ready`](Fold::ready) does not let everything through.
+    fn stalled(&self) -> Option<String> {
+        None
+    }
+
     /// Loads the states that these records need. Called once per batch, before any of it is applied.
     fn prepare(&mut self, records: &[RecordRef<'_>]) -> Result<(), Error>;
 

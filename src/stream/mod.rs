@@ -1,7 +1,7 @@
 //! Stream processing: partition loops that fold topics into topics, exactly once, in the time that the data carries.
 //!
 //! `Worker` is the loop, `Fold` what it drives; `intake` and `profile` are the two folds of the event spine, thin shells around the pure
-//! cores. `Spine` composes them for a namespace. What must hold here is in ARCHITECTURE.md: outputs and consumed offset are one append,
+//! cores; `inbox` decodes what foreign producers publish. `Spine` composes them for a namespace. What must hold here is in ARCHITECTURE.md: outputs and consumed offset are one append,
 //! states are stored only after it, and the same records give the same bytes whatever the batches, threads and crashes.
 //!
 //! Leaves read models to `projections` and what happens offline to `replay`.
@@ -12,6 +12,7 @@ mod definitions;
 mod error;
 mod fold;
 mod in_use;
+pub mod inbox;
 mod intake;
 pub mod metrics;
 mod opening;

@@ -138,7 +138,8 @@ impl Outputs {
     /// Keeps a record that could not be applied, with why and where it came from.
     pub fn dead_letter(&mut self, from: &Source<'_>, record: &RecordRef<'_>, fault: &Fault, message_id: &str) -> Result<(), Error> {
         let value = record.value.unwrap_or_default();
-        let kept = &value[..value.len().min(RECORD_BYTES_MAX - DEAD_LETTER_HEAD_BYTES)];
+        let headers = record.headers.encoded();
+        let kept = &value[..value.len().min(RECORD_BYTES_MAX - DEAD_LETTER_HEAD_BYTES - headers.len())];
         let incarnation = self.topics.incarnation(from.topic).0 as i32;
         let letter = DeadLetter {
             topic: from.topic.as_str(),
@@ -149,6 +150,7 @@ impl Outputs {
             message_id: truncated(message_id, 1024),
             at: record.append_time.0,
             value: kept,
+            headers,
         };
         let key = if record.key.len() > 1024 { &record.key[..1024] } else { record.key };
         let partition = PartitionId(from.partition.0 % self.topics.count(Topic::DeadLetters));

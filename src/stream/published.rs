@@ -317,7 +317,7 @@ mod tests {
 
     fn empty() -> (MemoryLog, Topics) {
         let log = MemoryLog::new(Arc::new(ManualClock::at(Millis(0))));
-        let topics = Topics::create(&log, &Namespace::new("main").unwrap(), Partitions { intake: 1, events: 3 }).unwrap();
+        let topics = Topics::create(&log, &Namespace::new("main").unwrap(), Partitions { intake: 1, events: 3, inbox: 0 }).unwrap();
         (log, topics)
     }
 

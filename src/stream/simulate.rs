@@ -38,10 +38,11 @@ pub fn simulate(topology: &Topology, given: &[Given], until: Millis) -> Result<S
         clock: Arc::new(ManualClock::at(until)),
         namespace,
         time: NamespaceClock::Event,
-        partitions: Partitions { intake: 1, events: 1 },
+        partitions: Partitions { intake: 1, events: 1, inbox: 0 },
         topology: Arc::clone(&topology),
         options: Options { linger_ms: 0, ..Options::default() },
         copied: None,
+        inbox: Default::default(),
     };
     let state = Arc::clone(&setup.state);
     let mut spine = Spine::open(setup)?;

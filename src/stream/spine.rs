@@ -1,8 +1,10 @@
-//! The event spine of one namespace: its topics, its definitions, and every partition's intake and profile loop.
+//! The event spine of one namespace: its topics, its definitions, and every partition's intake and profile loop; where there is an inbox,
+//! also its decoders.
 
 use std::sync::Arc;
 
 use super::definitions::{self, Library, NamespaceClock};
+use super::inbox::{self, InboxFold};
 use super::intake::{IntakeFold, Setup as IntakeSetup};
 use super::profile::{ProfileFold, Setup as ProfileSetup};
 use super::pulse::Pulse;
@@ -31,6 +33,8 @@ pub struct Setup {
     pub options: Options,
     /// The incarnation that began because the log's folder was a copy, if any did: wall time stands still until an operator releases it.
     pub copied: Option<Incarnation>,
+    /// Who may send to the namespace's inbox, where it has one.
+    pub inbox: inbox::Setup,
 }
 
 /// A namespace made ready: topics created, topology activated, every partition taken over, nothing running yet.
@@ -48,7 +52,9 @@ impl Spine {
 
     /// Creates topics, brings the topology into force, takes over the partitions. Tests and simulations step the workers themselves.
     pub fn open(setup: Setup) -> Result<Self, Error> {
-        let topics = Topics::make(&*setup.log, &setup.namespace, setup.time, setup.partitions)?;
+        // An importer states the time when everything before it was acknowledged, and can know nothing of what still waits to be decoded.
+        let inbox = if setup.time == NamespaceClock::Event { 0 } else { setup.partitions.inbox };
+        let topics = Topics::make(&*setup.log, &setup.namespace, setup.time, Partitions { inbox, ..setup.partitions })?;
         let is_new = definitions::topology_text(&*setup.log, &topics)?.is_none();
         // The first one is in force from the beginning; a later one from now on, or, in event time, from where it stands in the log.
         let from = if is_new || setup.time == NamespaceClock::Event { Millis::MIN } else { setup.clock.now() };
@@ -56,7 +62,7 @@ impl Spine {
         let reader: Arc<dyn LogReader> = Arc::clone(&setup.log) as Arc<dyn LogReader>;
         let library = Arc::new(Library::new(Arc::clone(&reader), topics.clone()));
         library.add(Arc::clone(&setup.topology));
-        let loops = (topics.count(Topic::Intake) + topics.count(Topic::Events)) as usize;
+        let loops = [Topic::Inbox, Topic::Intake, Topic::Events].map(|topic| topics.count(topic) as usize).iter().sum();
         if let Some(copied) = setup.copied.filter(|_| setup.time == NamespaceClock::Wall)
             && definitions::released(&*setup.log, &topics)? < Some(copied)
         {
@@ -86,6 +92,10 @@ impl Spine {
         for id in around.topics.partitions(Topic::Events) {
             workers.push(Box::new(profile_worker(&around, &library, &setup.topology, setup.time, id.partition)?));
         }
+        for id in around.topics.partitions(Topic::Inbox) {
+            let fold = InboxFold::new(around.topics.clone(), id.partition, setup.inbox.clone());
+            workers.push(Box::new(Worker::open(around.clone(), fold)?));
+        }
         Ok(Self { around, library, workers })
     }
 
@@ -104,7 +114,7 @@ impl Spine {
         self.workers.push(worker);
     }
 
-    /// Intake's partitions first, then those of `events`, then what was added.
+    /// Intake's partitions first, then those of `events` and of `inbox`, then what was added.
     pub fn workers(&mut self) -> &mut [Box<dyn Stepper>] {
         &mut self.workers
     }

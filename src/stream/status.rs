@@ -30,6 +30,9 @@ pub struct PartitionStatus {
     pub duplicate: u64,
     pub filtered: u64,
     pub dead_lettered: u64,
+    /// What it waits for, where it cannot go on by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<String>,
 }
 
 impl PartitionStatus {
@@ -54,6 +57,7 @@ pub struct Shared {
     duplicate: AtomicU64,
     filtered: AtomicU64,
     dead_lettered: AtomicU64,
+    stalled: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -73,6 +77,7 @@ impl Shared {
             duplicate: AtomicU64::new(0),
             filtered: AtomicU64::new(0),
             dead_lettered: AtomicU64::new(0),
+            stalled: Mutex::default(),
         }
     }
 
@@ -87,6 +92,10 @@ impl Shared {
 
     pub(super) fn idle(&self, now: Millis) {
         self.idle_at.store(now.0, Ordering::Relaxed);
+    }
+
+    pub(super) fn stalled(&self, why: Option<String>) {
+        *self.stalled.lock() = why;
     }
 
     pub(super) fn committed(&self, records: u64) {
@@ -119,6 +128,7 @@ impl Shared {
             duplicate: load(&self.duplicate),
             filtered: load(&self.filtered),
             dead_lettered: load(&self.dead_lettered),
+            stalled: self.stalled.lock().clone(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Error, NamespaceClock};
 use crate::domain::{DAY_MS, Duration, Incarnation, Namespace, PartitionId};
 use crate::log::{Cleanup, LogReader, LogWriter, Retention, TopicId, TopicInfo, TopicName, TopicPartition, TopicSpec};
+use crate::schema::registry::FOREIGN;
 
 /// The topics of the event spine and of workflows. The order is that of [`Topics`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,10 +21,12 @@ pub enum Topic {
     Corrections,
     Commands,
     Journal,
+    Inbox,
+    Schemas,
 }
 
 impl Topic {
-    pub const ALL: [Topic; 11] = [
+    pub const ALL: [Topic; 13] = [
         Topic::Intake,
         Topic::Identities,
         Topic::Events,
@@ -35,6 +38,8 @@ impl Topic {
         Topic::Corrections,
         Topic::Commands,
         Topic::Journal,
+        Topic::Inbox,
+        Topic::Schemas,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -50,6 +55,8 @@ impl Topic {
             Topic::Corrections => "corrections",
             Topic::Commands => "commands",
             Topic::Journal => "journal",
+            Topic::Inbox => FOREIGN,
+            Topic::Schemas => "schemas",
         }
     }
 
@@ -57,7 +64,7 @@ impl Topic {
         let days = |days: i64| Retention::Age(Duration::from_millis((days * DAY_MS) as u64));
         match self {
             // Unsealed personal data: days, at most 30. Longer than deduplication looks back, so that its state can be built again.
-            Topic::Intake => (days(7), Cleanup::Delete),
+            Topic::Intake | Topic::Inbox => (days(7), Cleanup::Delete),
             // Which user a device belongs to: latest per device, for ever.
             Topic::Identities => (Retention::Forever, Cleanup::Compact),
             // The history everything is derived from.
@@ -65,7 +72,7 @@ impl Topic {
             Topic::Profiles => (Retention::Forever, Cleanup::Compact),
             // Few records, and a read model is rebuilt from nothing else: who has long been in a segment is known from when they entered.
             Topic::SegmentChanges | Topic::Corrections => (Retention::Forever, Cleanup::Delete),
-            Topic::Definitions => (Retention::Forever, Cleanup::Delete),
+            Topic::Definitions | Topic::Schemas => (Retention::Forever, Cleanup::Delete),
             // What was decided is in the journal: these are kept to look at, and to decide again in a replay.
             Topic::Commands => (days(30), Cleanup::Delete),
             Topic::Journal => (Retention::Forever, Cleanup::Delete),
@@ -77,29 +84,31 @@ impl Topic {
 }
 
 /// Topics that namespaces of earlier builds do not have.
-const LATER: [Topic; 3] = [Topic::Corrections, Topic::Commands, Topic::Journal];
+const LATER: [Topic; 5] = [Topic::Corrections, Topic::Commands, Topic::Journal, Topic::Inbox, Topic::Schemas];
 
-/// How many partitions each side has. `intake` may differ from `events`; everything by subject has one count.
+/// How many partitions each side has. `intake` and `inbox` may differ from `events`; everything by subject has one count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Partitions {
     pub intake: u32,
     pub events: u32,
+    /// For producers of their own; 0 where there are none, which spares the namespace the topic and its decoders.
+    pub inbox: u32,
 }
 
 impl Default for Partitions {
     fn default() -> Self {
-        Self { intake: 4, events: 4 }
+        Self { intake: 4, events: 4, inbox: 0 }
     }
 }
 
-/// The specification of every topic of `namespace`.
+/// The specification of every topic of `namespace`; one without partitions is not to be created.
 ///
 /// | topic | kept |
 /// |---|---|
-/// | `intake` | 7 days |
+/// | `intake`, `inbox` | 7 days |
 /// | `identities`, `profiles` | the newest of each key, for ever |
-/// | `events`, `segment_changes`, `corrections`, `journal`, `definitions` | for ever |
+/// | `events`, `segment_changes`, `corrections`, `journal`, `definitions`, `schemas` | for ever |
 /// | `commands` | 30 days |
 /// | `dead_letters` | 90 days |
 /// | `outcomes` | 30 days |
@@ -110,12 +119,18 @@ pub fn topics(namespace: &Namespace, partitions: Partitions) -> Vec<TopicSpec> {
                 partitions.events
             }
             Topic::Intake | Topic::Identities | Topic::DeadLetters | Topic::Outcomes => partitions.intake,
-            Topic::Definitions => 1,
+            Topic::Definitions | Topic::Schemas => 1,
+            Topic::Inbox => partitions.inbox,
         };
         let (retention, cleanup) = topic.kept();
         TopicSpec { name: TopicName::new(namespace, topic.as_str()), partitions: count, retention, cleanup }
     };
     Topic::ALL.iter().map(|topic| spec(*topic)).collect()
+}
+
+/// A topic that the log does not have: one without partitions.
+fn absent(spec: TopicSpec, incarnation: Incarnation) -> TopicInfo {
+    TopicInfo { id: TopicId(u32::MAX), incarnation, spec }
 }
 
 /// The topics of a namespace as the log knows them. A cheap handle.
@@ -134,10 +149,17 @@ impl Topics {
         let partitions = Partitions {
             intake: have(Topic::Intake).map_or(partitions.intake, |info| info.spec.partitions),
             events: have(Topic::Events).map_or(partitions.events, |info| info.spec.partitions),
+            inbox: have(Topic::Inbox).map_or(partitions.inbox, |info| info.spec.partitions),
         };
-        let create = |spec: &TopicSpec| log.create_topic(spec);
-        let infos: Result<Vec<_>, _> = topics(namespace, partitions).iter().map(create).collect();
-        Ok(Self { namespace: namespace.clone(), infos: infos?.into() })
+        let mut infos: Vec<TopicInfo> = Vec::with_capacity(Topic::ALL.len());
+        for spec in topics(namespace, partitions) {
+            let info = match infos.first().map(|info| info.incarnation) {
+                Some(incarnation) if spec.partitions == 0 => absent(spec, incarnation),
+                _ => log.create_topic(&spec)?,
+            };
+            infos.push(info);
+        }
+        Ok(Self { namespace: namespace.clone(), infos: infos.into() })
     }
 
     /// Makes a namespace ready to be appended to: its topics are there, and its clock is the one that is wanted.
@@ -152,10 +174,10 @@ impl Topics {
     pub fn find(log: &dyn LogReader, namespace: &Namespace) -> Result<Option<Self>, Error> {
         let existing = log.topics()?;
         let later = |topic: Topic| {
-            let mut specs = topics(namespace, Partitions { intake: 0, events: 0 });
-            let spec = specs.swap_remove(topic as usize);
+            let mut specs = topics(namespace, Partitions { intake: 0, events: 0, inbox: 0 });
+            let spec = TopicSpec { partitions: 0, ..specs.swap_remove(topic as usize) };
             let incarnation = existing.first()?.incarnation;
-            LATER.contains(&topic).then_some(TopicInfo { id: TopicId(u32::MAX), incarnation, spec })
+            LATER.contains(&topic).then(|| absent(spec, incarnation))
         };
         let find = |topic: &Topic| {
             let found = existing.iter().find(|info| info.spec.name == TopicName::new(namespace, topic.as_str()));
@@ -207,12 +229,23 @@ mod tests {
         let specs = topics(&namespace, Partitions::default());
         specs
             .iter()
-            .filter(|spec| !["corrections", "commands", "journal"].contains(&spec.name.topic()))
+            .filter(|spec| !["corrections", "commands", "journal", "inbox", "schemas"].contains(&spec.name.topic()))
             .for_each(|spec| drop(log.create_topic(spec).unwrap()));
         let found = find().unwrap();
         assert_eq!((found.count(Topic::Events), found.count(Topic::Corrections)), (4, 0));
         assert_eq!(found.partitions(Topic::Corrections).count(), 0);
         Topics::create(&log, &namespace, Partitions::default()).unwrap();
-        assert_eq!(find().unwrap().count(Topic::Corrections), 4);
+        assert_eq!((find().unwrap().count(Topic::Corrections), find().unwrap().count(Topic::Schemas)), (4, 1));
+    }
+
+    #[test]
+    fn an_inbox_is_there_once_it_is_asked_for_and_stays_as_it_was_made() {
+        let log = MemoryLog::new(Arc::new(ManualClock::at(crate::domain::Millis(0))));
+        let namespace = Namespace::new("shop").unwrap();
+        let inboxes = |inbox| {
+            let made = Topics::create(&log, &namespace, Partitions { inbox, ..Partitions::default() }).unwrap();
+            (made.count(Topic::Inbox), Topics::find(&log, &namespace).unwrap().unwrap().count(Topic::Inbox))
+        };
+        assert_eq!([inboxes(0), inboxes(3), inboxes(0), inboxes(5)], [(0, 0), (3, 3), (3, 3), (3, 3)]);
     }
 }

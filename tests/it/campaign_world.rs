@@ -74,7 +74,7 @@ pub async fn start() -> (Running, Deciding) {
 
 pub async fn start_as(options: Options, sources: Sources) -> (Running, Deciding) {
     let log = Arc::new(MemoryLog::new(Arc::new(ManualClock::at(NOW))));
-    let topics = Topics::create(&*log, &namespace("main"), Partitions { intake: http_support::PARTITIONS, events: 3 }).unwrap();
+    let topics = Topics::create(&*log, &namespace("main"), Partitions { intake: http_support::PARTITIONS, events: 3, inbox: 0 }).unwrap();
     let world = Arc::new(CampaignWorld {
         log: log.clone(),
         topics,

@@ -108,10 +108,11 @@ fn shop(dir: &Path, workflow: &str, change: impl FnOnce(&mut Config)) -> Shop {
         namespace: Namespace::new("main").unwrap(),
         clock: NamespaceClock::Wall,
         topology: topology::load("spine").unwrap(),
-        partitions: Partitions { intake: 1, events: 2 },
+        partitions: Partitions { intake: 1, events: 2, inbox: 0 },
         workflows: vec![Definition::parse("test.toml", workflow).unwrap_or_else(|problems| panic!("{problems}"))],
         policy: None,
         performers: Default::default(),
+        senders: Default::default(),
     };
     let engine = Engine::start_with(&config, Some(plan)).unwrap();
     let topics = Topics::find(&*engine.log, &Namespace::new("main").unwrap()).unwrap().unwrap();

@@ -16,6 +16,8 @@ mod http_hostile;
 mod http_mailed;
 mod http_realtime;
 mod http_support;
+mod inbox;
+mod inbox_world;
 mod late;
 mod log_contract;
 mod log_model;

@@ -68,7 +68,7 @@ impl World {
             state: Arc::new(MemoryStore::new()),
             clock,
             time,
-            partitions: Partitions { intake: 2, events: 3 },
+            partitions: Partitions { intake: 2, events: 3, inbox: 0 },
             topology: topology(segments),
             options,
         }
@@ -85,6 +85,7 @@ impl World {
             topology: Arc::clone(&self.topology),
             options: self.options.clone(),
             copied: None,
+            inbox: Default::default(),
         }
     }
 

@@ -90,7 +90,7 @@ fn what_was_read_again_is_not_written_again_with_the_next_commit() {
 #[test]
 fn one_large_person_makes_only_the_next_commits_small() {
     let mut world = World::new(NamespaceClock::Event, QUIET);
-    world.partitions = flywheel::stream::Partitions { intake: 1, events: 1 };
+    world.partitions = flywheel::stream::Partitions { intake: 1, events: 1, inbox: 0 };
     world.options = Options { linger_ms: 0, output_bytes_max: 6 << 10, ..Options::default() };
     let mut spine = world.open();
     let traits: Vec<String> = (0..30).map(|n| format!(r#""trait_{n}":"{}""#, "x".repeat(200))).collect();

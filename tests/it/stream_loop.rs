@@ -227,7 +227,7 @@ impl Loop {
         let clock = ManualClock::at(START);
         let log = Arc::new(Filling::over(MemoryLog::new(Arc::new(clock.clone()))));
         let namespace = Namespace::new("t").expect("a slug");
-        let topics = Topics::create(&*log, &namespace, Partitions { intake: 1, events: 1 }).expect("creates");
+        let topics = Topics::create(&*log, &namespace, Partitions { intake: 1, events: 1, inbox: 0 }).expect("creates");
         let around = Surroundings {
             pulse: Arc::new(Pulse::new(usize::MAX)),
             log: Arc::clone(&log) as Arc<dyn LogWriter>,

@@ -247,7 +247,7 @@ outcomes = { aplied = 1 }
 profiles = { ann = ["orders > x"] }
 changes = ["1d ann joins nobody"]"##,
             r##"5:13 there is no segment `nobody`
-6:14 there is no outcome `aplied` (hint: outcomes are applied, duplicate, filtered, dead_lettered, control; reasons are bot, internal, flood, source_disabled, erased, control, refused, undecodable, malformed, no_identity, unknown_type, missing_field, too_large, identity_loop, panicked, too_deep, too_much_held)
+6:14 there is no outcome `aplied` (hint: outcomes are applied, duplicate, filtered, dead_lettered, control; reasons are bot, internal, flood, source_disabled, erased, control, refused, undecodable, malformed, no_identity, unknown_type, missing_field, too_large, identity_loop, panicked, too_deep, too_much_held, unknown_tenant, unknown_schema)
 7:31 unknown field `x` (hint: docs/features.md lists all fields; a trait of your own is `traits.name`)
 8:12 `joins` is neither `enters` nor `leaves` (hint: write `60d ann enters lapsing` or `1d 2h ann leaves new`)"##,
         ),

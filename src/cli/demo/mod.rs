@@ -92,10 +92,11 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
         namespace: scene.namespace.clone(),
         clock: NamespaceClock::Event,
         topology: topology::load(scene.topology)?,
-        partitions: Partitions { intake: config.topology.partitions, events: config.topology.partitions },
+        partitions: Partitions { intake: config.topology.partitions, events: config.topology.partitions, inbox: 0 },
         workflows,
         policy,
         performers: Default::default(),
+        senders: Default::default(),
     };
     match left {
         Left::AllButTheTime => note!("{root} already holds every event of this history; what is missing is the word that it has ended"),

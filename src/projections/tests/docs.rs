@@ -108,6 +108,7 @@ fn lost(world: &World, at: i64) {
         message_id: "m-8",
         at,
         value: b"",
+        headers: &[],
     };
     world.append("dead_letters", 0, "u:ann", &letter);
     let exception = |offset, kind: &str, reason: &str| {

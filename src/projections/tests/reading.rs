@@ -93,6 +93,7 @@ fn a_trace_finds_messages_people_and_what_was_not_applied() {
         message_id: "bad-1",
         at: 4,
         value: &value,
+        headers: &[],
     };
     world.append("dead_letters", 0, "u:ann", &letter);
     let of_profiles = DeadLetter { topic: "events", stage: "profiles", message_id: "bad-2", ..letter };
@@ -154,6 +155,7 @@ fn a_trace_shows_no_outcome_that_may_be_another_tenants() {
         message_id: "Page",
         at: 4,
         value: b"",
+        headers: &[],
     };
     world.event(0, "u:ann", "Page", 1, "");
     world.append("outcomes", 0, "", &batch);

@@ -6,15 +6,18 @@
 
 mod dedup;
 mod emit;
+mod feeders;
 mod in_force;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::dedup::{Asked, Dedup, MessageHash, day_of};
+use self::feeders::Feeders;
 use self::in_force::InForce;
 use super::cache::{Cache, Slot};
 use super::definitions::{self, Library, NamespaceClock};
@@ -59,6 +62,7 @@ pub struct IntakeFold {
     current: Arc<Topology>,
     undo: Option<Undo>,
     hold: Cell<Hold>,
+    feeders: Feeders,
 }
 
 /// Whether time is held: what it waits for, and up to where the definitions were looked through for it.
@@ -91,6 +95,9 @@ struct Memo {
     /// Built again when part of `intake` was gone: of a key that it does not know it cannot say that nothing was sent before.
     #[serde(default)]
     has_gaps: bool,
+    /// The newest time that each decoder has stated, by its partition of `inbox`.
+    #[serde(default)]
+    inbox: BTreeMap<i32, i64>,
 }
 
 #[derive(Default)]
@@ -122,6 +129,7 @@ impl IntakeFold {
         let hold = setup.held.filter(|_| setup.clock == NamespaceClock::Wall);
         let hold = hold.map_or(Hold::No, |released| Hold::Until { released, looked: Offset(0) });
         let dedup = Dedup::new(Arc::clone(&store), &topics.namespace, setup.partition);
+        let feeders = Feeders::of(topics.count(Topic::Inbox));
         Ok(Self {
             store,
             log,
@@ -141,6 +149,7 @@ impl IntakeFold {
             current: setup.current,
             undo: None,
             hold: Cell::new(hold),
+            feeders,
         })
     }
 
@@ -223,6 +232,7 @@ impl IntakeFold {
     /// Says to every `events` partition how late it is.
     fn state_time(&mut self, time: Millis, out: &mut Outputs) -> Result<(), Error> {
         self.memo.time = Some(time.0);
+        self.feeders.told();
         let tick =
             Tick { feeder: self.partition.0 as i32, feeders: self.topics.count(Topic::Intake) as i32, time: time.0, by_operator: false };
         for id in self.topics.partitions(Topic::Events) {
@@ -255,12 +265,14 @@ impl IntakeFold {
         }
     }
 
-    /// The time to state now, if there is a newer one than the last.
+    /// The time to state now, if there is a newer one than the last: its own, or that of the decoder that is furthest behind.
     fn time_to_state(&self, seal: &Seal) -> Option<Millis> {
-        if self.clock == NamespaceClock::Event || !seal.tick_due || self.is_held() {
+        let is_due = seal.tick_due || self.feeders.have_all_spoken();
+        if self.clock == NamespaceClock::Event || !is_due || self.is_held() {
             return None;
         }
-        seal.end_asked.max(seal.folded).filter(|time| *time > self.time())
+        let own = seal.end_asked.max(seal.folded)?;
+        Some(own.min(self.feeders.time(&self.memo.inbox)?)).filter(|time| *time > self.time())
     }
 }
 
@@ -406,6 +418,10 @@ impl Fold for IntakeFold {
                 if self.clock == NamespaceClock::Event && time > self.time() {
                     self.state_time(time, out)?;
                 }
+                Ok(Applied::Done(Outcome::Filtered(FilterReason::Control)))
+            }
+            Ok(IntakeRecord::InboxTime(stated)) => {
+                self.feeders.hear(&mut self.memo.inbox, stated.feeder, stated.time);
                 Ok(Applied::Done(Outcome::Filtered(FilterReason::Control)))
             }
             Ok(IntakeRecord::Item(item)) => match prepared {

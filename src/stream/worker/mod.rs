@@ -19,13 +19,15 @@ use super::progress::Progress;
 use super::pulse::Pulse;
 use super::status::{Shared, Stopping};
 use super::{Error, Options, Topic, Topics, metrics};
-use crate::domain::{DeadReason, Incarnation, Millis, Offset, Outcome, Tally};
+use crate::domain::{DeadReason, FilterReason, Incarnation, Millis, Offset, Outcome, Tally};
 use crate::env::{Clock, Patience};
 use crate::log::{Fetched, Group, LogWriter, Ownership, RecordRef, Ticket, TopicPartition, Transaction};
 use crate::state::StateStore;
 
 /// After a record that failed, this many more are folded with an undo at hand: failures come in groups, and each surprise costs a re-read.
 const CAREFUL_RECORDS: u64 = 10_000;
+/// A fold that waits for an answer of others is asked again after this long.
+const ASK_AGAIN_MS: i64 = 20;
 
 /// What the outside gives every worker of a namespace.
 #[derive(Clone)]
@@ -98,6 +100,10 @@ pub struct Worker<F: Fold> {
     careful_until: Option<Offset>,
     /// What the fold now decides by is not in its stored state yet.
     must_store: bool,
+    /// The fold waits for others before it can go on with what was fetched last.
+    is_waiting: bool,
+    /// Something came from outside since this was last told.
+    has_arrivals: bool,
     patience: Patiences,
     /// The second whose first dead letter was logged.
     told_second: Option<i64>,
@@ -141,6 +147,8 @@ impl<F: Fold> Worker<F> {
             told_due: None,
             careful_until: None,
             must_store: false,
+            is_waiting: false,
+            has_arrivals: false,
             patience: Default::default(),
             told_second: None,
             shared,
@@ -246,7 +254,7 @@ impl<F: Fold> Worker<F> {
                 error => Err(error),
             };
         }
-        if self.uncommitted > 0 && self.fold.input().0 == Topic::Intake {
+        if std::mem::take(&mut self.has_arrivals) {
             self.around.pulse.news(now);
         }
         let seal = self.seal_facts(now)?;
@@ -283,6 +291,9 @@ impl<F: Fold> Worker<F> {
         self.flush_if_due()?;
         self.tell_due(now)?;
         self.publish()?;
+        if self.is_waiting {
+            return Ok(Stepped::Lingering { until: now + ASK_AGAIN_MS });
+        }
         self.shared.idle(now);
         Ok(Stepped::Idle { until: self.next_duty(now) })
     }
@@ -307,13 +318,18 @@ impl<F: Fold> Worker<F> {
         let is_before_stop = |record: &RecordRef<'_>| {
             stop.is_none_or(|stop| record.offset < stop.next || (record.offset == stop.next && stop.cursor.is_some()))
         };
-        let records: Vec<RecordRef<'_>> = fetched.records().take_while(is_before_stop).collect();
+        let mut records: Vec<RecordRef<'_>> = fetched.records().take_while(is_before_stop).collect();
+        let ready = self.fold.ready(&records);
+        self.is_waiting = ready < records.len();
+        records.truncate(ready);
         self.fold.prepare(&records)?;
+        let is_edge = matches!(self.fold.input().0, Topic::Intake | Topic::Inbox);
         for (at, record) in records.iter().enumerate() {
             let until = stop.filter(|stop| stop.next == record.offset).and_then(|stop| stop.cursor.as_ref());
             match self.apply(at, record, until)? {
                 Applied::Done(outcome) => {
                     self.account.count(record, outcome, || self.fold.message_id(record));
+                    self.has_arrivals |= is_edge && outcome != Outcome::Filtered(FilterReason::Control);
                     self.position = Progress::at(record.offset.next());
                     self.uncommitted += 1;
                     self.finished += 1;
@@ -331,6 +347,9 @@ impl<F: Fold> Worker<F> {
             if bytes >= self.around.options.output_bytes_max || self.finished >= self.records_max {
                 return Ok(());
             }
+        }
+        if self.is_waiting {
+            return Ok(());
         }
         // Offsets that compaction removed are passed over; a stop within them is reached.
         let past = stop.map_or(fetched.next, |stop| fetched.next.min(stop.next));
@@ -443,6 +462,7 @@ impl<F: Fold> Worker<F> {
     fn publish(&mut self) -> Result<(), Error> {
         let end = self.around.log.watermarks(self.input)?.end;
         self.shared.publish(&self.position, &self.committed, &self.flushed, end, self.fold.time());
+        self.shared.stalled(self.fold.stalled());
         metrics::partition(&self.around.topics.namespace, &self.shared);
         Ok(())
     }

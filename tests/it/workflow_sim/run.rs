@@ -108,7 +108,7 @@ impl Life {
             time,
             log_options,
             options,
-            partitions: Partitions { intake: rng.random_range(1..3), events: rng.random_range(1..3) },
+            partitions: Partitions { intake: rng.random_range(1..3), events: rng.random_range(1..3), inbox: 0 },
             topology: topology(BUSY),
             policy: Policy::parse("policy.toml", POLICY).unwrap_or_else(|problems| panic!("{problems}")),
             definitions: definitions.to_vec(),
@@ -202,6 +202,7 @@ impl Life {
             topology: Arc::clone(&self.topology),
             options: self.options.clone(),
             copied: None,
+            inbox: Default::default(),
         };
         let opened = Spine::open(setup).and_then(|mut spine| engine::join(&mut spine, self.time, None).map(|()| spine));
         match opened {

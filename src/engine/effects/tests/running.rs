@@ -64,7 +64,7 @@ impl Remote for Slow {
 fn world() -> World {
     let clock = Arc::new(ManualClock::at(Millis(1_000_000)));
     let log = Arc::new(MemoryLog::new(Arc::clone(&clock) as _));
-    let topics = Topics::create(&*log, &Namespace::new("shop").unwrap(), Partitions { intake: 1, events: 2 }).unwrap();
+    let topics = Topics::create(&*log, &Namespace::new("shop").unwrap(), Partitions { intake: 1, events: 2, inbox: 0 }).unwrap();
     World {
         log,
         state: Arc::new(MemoryStore::default()),

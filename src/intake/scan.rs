@@ -1,7 +1,7 @@
-//! Finds the events in a request's JSON in one pass, without building anything but slices of it.
+//! Finds the events in a body of JSON in one pass, without building anything but slices of it: for whoever appends to `intake`.
 //!
 //! Lenient on purpose: it checks the structure that it needs to find each event's borders and ids, and leaves the judgement of an event to
-//! intake, which dead-letters it alone. So a `NaN` from Python's `json.dumps` or a raw control character costs its own event, not the batch.
+//! the fold, which dead-letters it alone. So a `NaN` from Python's `json.dumps` or a raw control character costs its own event, not the batch.
 //! Iterative, with a bounded depth, so that no input can exhaust the stack.
 
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 const DEPTH_MAX: u32 = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Error {
+pub enum Error {
     #[error("the body is empty")]
     Empty,
     #[error("the body is not a JSON object")]
@@ -27,11 +27,11 @@ pub(super) enum Error {
 
 /// A JSON value as it stands in the body, quotes included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Raw<'a>(pub &'a str);
+pub struct Raw<'a>(pub &'a str);
 
 impl<'a> Raw<'a> {
     /// The text of a string or the digits of a number; `None` for null, an empty string, a boolean or a container.
-    pub(super) fn id(self) -> Option<Cow<'a, str>> {
+    pub fn id(self) -> Option<Cow<'a, str>> {
         let bytes = self.0.as_bytes();
         match bytes.first()? {
             b'"' => {
@@ -49,14 +49,14 @@ impl<'a> Raw<'a> {
         }
     }
 
-    pub(super) fn is_object(self) -> bool {
+    pub fn is_object(self) -> bool {
         self.0.starts_with('{')
     }
 }
 
 /// One event: its JSON, and what the gateway must know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Item<'a> {
+pub struct Item<'a> {
     pub body: &'a str,
     pub kind: Option<Raw<'a>>,
     pub message_id: Option<Raw<'a>>,
@@ -71,7 +71,7 @@ pub(super) struct Item<'a> {
 
 /// A batch's events and what it says about all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Batch<'a> {
+pub struct Batch<'a> {
     pub items: Vec<Item<'a>>,
     pub sent_at: Option<Raw<'a>>,
     pub write_key: Option<Raw<'a>>,
@@ -81,7 +81,7 @@ pub(super) struct Batch<'a> {
 }
 
 /// Reads `{"batch": [...], ...}`.
-pub(super) fn batch(text: &str, items_max: usize) -> Result<Batch<'_>, Error> {
+pub fn batch(text: &str, items_max: usize) -> Result<Batch<'_>, Error> {
     let mut scanner = Scanner::start(text)?;
     let mut batch = Batch::default();
     let mut has_batch = false;
@@ -111,7 +111,7 @@ pub(super) fn batch(text: &str, items_max: usize) -> Result<Batch<'_>, Error> {
 }
 
 /// Reads one event, the body of a single-event route.
-pub(super) fn single(text: &str) -> Result<Item<'_>, Error> {
+pub fn single(text: &str) -> Result<Item<'_>, Error> {
     let mut scanner = Scanner::start(text)?;
     let item = scanner.item()?;
     scanner.end()?;
