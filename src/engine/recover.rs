@@ -15,10 +15,10 @@ impl WorkflowFold {
     /// Reads the journal from where the stored states end.
     pub(super) fn read_journal(&mut self) -> Result<(), Error> {
         let partition = self.topics.partition(Topic::Journal, self.partition);
-        let bounds = self.log.watermarks(partition)?;
-        let mut from = Offset(self.memo.journal).max(bounds.start);
+        let end = self.log.settled_end(partition)?;
+        let mut from = Offset(self.memo.journal).max(self.log.watermarks(partition)?.start);
         let mut facts = 0_u64;
-        while from < bounds.end {
+        while from < end {
             let fetched = self.log.fetch(partition, from, FETCH_BYTES)?;
             let records: Vec<_> = fetched.records().collect();
             self.subjects.evict();
@@ -47,7 +47,7 @@ impl WorkflowFold {
             }
             if fetched.next <= from {
                 let what = format!("{partition:?} at {}", from.0);
-                return Err(Error::Corrupt { what, detail: format!("the records up to {} cannot be read", bounds.end.0) });
+                return Err(Error::Corrupt { what, detail: format!("the records up to {} cannot be read", end.0) });
             }
             from = fetched.next;
             self.memo.journal = from.0;

@@ -8,6 +8,9 @@
 
 pub mod embedded;
 mod headers;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+mod membership;
 pub mod memory;
 mod record;
 
@@ -24,6 +27,9 @@ use tokio::sync::oneshot;
 use crate::domain::{Incarnation, Millis, Namespace, Offset, PartitionId};
 pub use embedded::EmbeddedLog;
 pub use headers::{HEADERS_BYTES_MAX, Header, HeaderList, Headers, HeadersTooLarge};
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaLog;
+pub use membership::{Change, Everything, Membership};
 pub use memory::MemoryLog;
 pub use record::{BatchBuilder, Record, RecordBatch, RecordRef};
 
@@ -258,6 +264,14 @@ pub enum Error {
     Closed,
     #[error("the folder {folder} is in use by {holder}; stop that, or use another folder: --data")]
     Locked { folder: String, holder: String },
+    #[error("topic {topic} is there with {have}; this log needs {want}: change the topic's settings, or use another kafka.topic_prefix")]
+    TopicSettings { topic: String, have: String, want: String },
+    #[error("{key}: {message}")]
+    Refused { key: &'static str, message: String },
+    #[error("{context}: {message}")]
+    Unavailable { context: String, message: String },
+    #[error("whether a commit took place is not known: {0}; the next start finds out")]
+    OutcomeUnknown(String),
     #[error("{context}: {message}")]
     Io { context: String, message: String },
     #[error("{0}")]
@@ -278,10 +292,11 @@ pub enum Advice {
 impl Error {
     pub fn advice(&self) -> Advice {
         match self {
-            Error::NoSpace | Error::Overloaded => Advice::Retry,
+            Error::NoSpace | Error::Overloaded | Error::Unavailable { .. } => Advice::Retry,
             Error::UnknownTopic(_) | Error::TopicDisagrees { .. } | Error::OffsetOutOfRange { .. } => Advice::Reject,
             Error::TooLarge { .. } | Error::Hole { .. } | Error::Locked { .. } => Advice::Reject,
-            Error::Fenced(_) | Error::Closed | Error::Io { .. } | Error::Corrupt(_) => Advice::Fatal,
+            Error::TopicSettings { .. } | Error::Refused { .. } => Advice::Reject,
+            Error::OutcomeUnknown(_) | Error::Fenced(_) | Error::Closed | Error::Io { .. } | Error::Corrupt(_) => Advice::Fatal,
         }
     }
 
@@ -314,6 +329,17 @@ pub trait LogReader: Send + Sync {
     fn topics(&self) -> Result<Vec<TopicInfo>, Error>;
 
     fn watermarks(&self, partition: TopicPartition) -> Result<Watermarks, Error>;
+
+    /// The end as this process last saw it, without asking anybody: for figures, which may be a moment old.
+    fn end_seen(&self, partition: TopicPartition) -> Result<Offset, Error> {
+        Ok(self.watermarks(partition)?.end)
+    }
+
+    /// The end, once whatever was being committed when this was asked has been decided: what a fold that recovers from its outputs reads to,
+    /// after it has acquired what it writes them for.
+    fn settled_end(&self, partition: TopicPartition) -> Result<Offset, Error> {
+        Ok(self.watermarks(partition)?.end)
+    }
 
     /// Up to about `bytes_max` of records from `from` on, at least one if there is one. Empty at the end; never blocks for more.
     fn fetch(&self, partition: TopicPartition, from: Offset, bytes_max: usize) -> Result<Fetched, Error>;
@@ -358,4 +384,11 @@ pub trait LogWriter: LogReader {
 
     /// Deletes and compacts what each topic's spec allows as of `now`; returns the bytes freed.
     fn clean(&self, now: Millis) -> Result<u64, Error>;
+
+    /// Becomes a member of `group`, whose members share the partitions of `topic`. A log of one process has one member, which has them all.
+    fn join(&self, _group: &Group, topic: TopicId) -> Result<Box<dyn Membership>, Error> {
+        let info = self.topics()?.into_iter().find(|info| info.id == topic);
+        let info = info.ok_or_else(|| Error::UnknownTopic(format!("number {}", topic.0)))?;
+        Ok(Box::new(Everything::of(&info)))
+    }
 }

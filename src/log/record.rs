@@ -133,6 +133,16 @@ impl BatchBuilder {
     pub fn build(self) -> RecordBatch {
         RecordBatch { base: Offset(0), append_time: Millis(0), count: self.count, offsets: None, data: self.buffer.freeze() }
     }
+
+    /// As a log that has them hands them out: appended at `append_time`, each at its own offset, which rise.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn build_at(self, append_time: Millis, offsets: Vec<u64>) -> RecordBatch {
+        debug_assert_eq!(offsets.len(), self.count as usize, "an offset for each record");
+        let base = offsets.first().copied().unwrap_or_default();
+        let is_dense = offsets.last().is_none_or(|last| last - base + 1 == offsets.len() as u64);
+        let offsets = (!is_dense).then(|| offsets.into());
+        RecordBatch { base: Offset(base), append_time, count: self.count, offsets, data: self.buffer.freeze() }
+    }
 }
 
 /// Records of one partition in one buffer. Offsets and append time are the log's to fill in.

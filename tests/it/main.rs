@@ -18,6 +18,8 @@ mod http_realtime;
 mod http_support;
 mod inbox;
 mod inbox_world;
+#[cfg(feature = "kafka")]
+mod kafka_log;
 mod late;
 mod log_contract;
 mod log_model;

@@ -460,7 +460,7 @@ impl<F: Fold> Worker<F> {
     }
 
     fn publish(&mut self) -> Result<(), Error> {
-        let end = self.around.log.watermarks(self.input)?.end;
+        let end = self.around.log.end_seen(self.input)?;
         self.shared.publish(&self.position, &self.committed, &self.flushed, end, self.fold.time());
         self.shared.stalled(self.fold.stalled());
         metrics::partition(&self.around.topics.namespace, &self.shared);

@@ -62,3 +62,32 @@ impl Adapter for Embedded {
         self.log.as_ref().unwrap().roll().unwrap();
     }
 }
+
+/// Topics of their own on a broker that all tests share.
+#[cfg(feature = "kafka")]
+pub struct Kafka {
+    options: flywheel::log::kafka::Options,
+    log: Option<Arc<flywheel::log::KafkaLog>>,
+}
+
+#[cfg(feature = "kafka")]
+impl Kafka {
+    /// None where services are skipped.
+    pub fn new() -> Option<Self> {
+        Some(Self { options: crate::kafka_log::options(crate::services::kafka()?), log: None })
+    }
+}
+
+#[cfg(feature = "kafka")]
+impl Adapter for Kafka {
+    fn open(&mut self, _: &ManualClock) -> Arc<dyn LogWriter> {
+        if let Some(before) = self.log.take() {
+            before.close();
+        }
+        let log = flywheel::log::KafkaLog::open(self.options.clone()).unwrap();
+        self.log = Some(Arc::clone(&log));
+        log
+    }
+
+    fn seal(&mut self) {}
+}

@@ -117,13 +117,30 @@ pub fn appends_of_many_threads_keep_each_threads_order(world: &mut World) {
             });
         }
     });
-    let read = world.read(events[0]);
-    assert_eq!(read, world.read(events[1]), "both partitions took the transactions in one order");
-    for thread in 0..8 {
-        let of_thread = |word: &&str| word.contains(&format!(":t{thread}="));
-        let numbers: Vec<&str> = read.split(' ').filter(of_thread).map(|word| word.split_once('=').unwrap().1).collect();
-        assert_eq!(numbers, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
+    for read in [world.read(events[0]), world.read(events[1])] {
+        for thread in 0..8 {
+            let of_thread = |word: &&str| word.contains(&format!(":t{thread}="));
+            let numbers: Vec<&str> = read.split(' ').filter(of_thread).map(|word| word.split_once('=').unwrap().1).collect();
+            assert_eq!(numbers, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
+        }
     }
+}
+
+pub fn partitions_take_the_transactions_of_many_threads_in_one_order(world: &mut World) {
+    let events = world.topic("events", 2);
+    let log = &world.log;
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let events = &events;
+            scope.spawn(move || {
+                for number in 0..50 {
+                    let word = format!("t{thread}={number}");
+                    log.append(batches(&[(events[0], &word), (events[1], &word)])).unwrap().wait().unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(world.read(events[0]), world.read(events[1]));
 }
 
 pub fn a_ticket_can_be_awaited(world: &mut World) {
