@@ -33,9 +33,9 @@ impl Redis {
         self.port
     }
 
-    /// `redis://:PASSWORD@127.0.0.1:PORT/`.
+    /// `redis://default:PASSWORD@127.0.0.1:PORT/`.
     pub fn url(&self) -> String {
-        format!("redis://:{}@127.0.0.1:{}/", self.password, self.port)
+        format!("redis://default:{}@127.0.0.1:{}/", self.password, self.port)
     }
 
     /// Its process and folder, for tests of its end.

@@ -197,7 +197,7 @@ async fn redis_keeps_what_it_answered_for_when_it_is_killed() {
     redis.restart();
     let mut connection = client.get_multiplexed_async_connection().await.expect("a session");
     assert_eq!(redis::cmd("GET").arg("a").query_async::<String>(&mut connection).await.expect("a value"), "1");
-    let guessed = redis::Client::open(format!("redis://:guessed@127.0.0.1:{}/", redis.port())).expect("a url");
+    let guessed = redis::Client::open(format!("redis://default:guessed@127.0.0.1:{}/", redis.port())).expect("a url");
     assert!(guessed.get_multiplexed_async_connection().await.is_err());
 }
 
