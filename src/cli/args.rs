@@ -16,7 +16,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 it failed, and standard error says why; 2 the command line is wrong; 3 what was asked for is not there;
-4 a check did not pass (doctor; check, show and test of a topology, workflow or policy file with mistakes; replay --expect; the counts of demo).
+4 a check did not pass (doctor; ready; check, show and test of a topology, workflow or policy file with mistakes; replay --expect; the counts of demo).
 
 Settings come from defaults, then flywheel.toml, then FLYWHEEL_SECTION__KEY variables, then flags: `flywheel config show`.";
 
@@ -37,6 +37,8 @@ pub struct Global {
 pub enum Command {
     /// Serve: take events over HTTP, fold profiles, keep the read models.
     Up(Up),
+    /// Ask a server whether it is ready: exit code 0 if it is, 4 if it says why not, 1 if nobody answers. For health checks.
+    Ready(Ready),
     /// Replay a real purchase history (or a shop's clickstream) through the whole product, and show what came of it.
     Demo(Demo),
     /// Send events from an NDJSON or CSV file to a server.
@@ -104,6 +106,13 @@ pub struct Up {
     /// Address to serve on; overrides server.listen. Port 0 picks a free one.
     #[arg(long)]
     pub listen: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Ready {
+    /// Whom to ask; the server on this data folder if absent.
+    #[arg(long)]
+    pub url: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]

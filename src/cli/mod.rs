@@ -13,6 +13,7 @@ pub(crate) mod output;
 mod people;
 pub mod policy;
 mod query;
+mod ready;
 mod run;
 mod send;
 mod sender;

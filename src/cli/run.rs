@@ -16,7 +16,7 @@ use super::args::{self, Cli, Command};
 use super::exit::{self, Exit};
 use super::output::{Rows, grouped, note, out, outln, print_json};
 use super::writer::Writer;
-use super::{demo, keep, mail, people, policy, query, send, suppression, template, time, topic, trace, up, wait, workflow};
+use super::{demo, keep, mail, people, policy, query, ready, send, suppression, template, time, topic, trace, up, wait, workflow};
 use crate::app::Folder;
 use crate::config::{self, Config, Effective};
 use crate::domain::Millis;
@@ -72,6 +72,7 @@ async fn dispatch(cli: &Cli, effective: Effective) -> anyhow::Result<()> {
     let config = &effective.config;
     match &cli.command {
         Command::Up(_) => up::run(config).await,
+        Command::Ready(asked) => ready::run(&server_url(config, asked.url.as_deref())?, json).await,
         Command::Demo(asked) => demo::run(config, asked, json).await,
         Command::Send(asked) => send::run(asked, server_url(config, asked.url.as_deref())?, asked.namespace.as_deref(), json).await,
         Command::Wait(asked) => wait::run(config, &*reader(config)?, &asked.at.namespace, Duration::from_secs(asked.seconds)).await,

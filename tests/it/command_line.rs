@@ -313,6 +313,8 @@ fn exit_codes_say_what_kind_of_failure_it_was() {
     place.done(&["backup", copy]);
     let cases: &[(&[&str], i32, &str)] = &[
         (&["topology", "test"], 0, "spine"),
+        (&["ready"], 0, "ready"),
+        (&["ready", "--url", "http://127.0.0.1:1"], 1, "nobody answers"),
         (&["nosuch"], 2, "unrecognized"),
         (&["completions", "nosuch"], 2, "possible values"),
         (&["up", "--listen", "127.0.0.1:0"], 1, "in use by process"),
@@ -353,6 +355,7 @@ fn exit_codes_say_what_kind_of_failure_it_was() {
         (&["doctor"], 3, "--data"),
         (&["backup", broken], 3, "--data"),
         (&["time", "release"], 3, "--data"),
+        (&["ready"], 1, "flywheel up"),
         (&["up", "--listen", taken], 1, "--listen"),
     ];
     for (args, code, said) in cases {

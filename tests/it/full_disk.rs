@@ -13,7 +13,7 @@ use flywheel::state::{Error, Flush, MemoryStore, StateStore, Table, Wake};
 use flywheel::stream::{NamespaceClock, Spine, Topic};
 use serde_json::json;
 
-use crate::running::{Server, output_of, query_one, stderr_of};
+use crate::running::{Server, flywheel, output_of, query_one, stderr_of};
 use crate::spine_world::{START, World, identify, track};
 
 /// A store on a disk that is full for as many calls as it is told.
@@ -276,6 +276,9 @@ async fn the_server_stays_up_on_a_full_disk_and_goes_on_with_space() {
         refused += u32::from(status == 429);
         assert!(Instant::now() < deadline, "only {refused} refusals: {}", stderr_of(&dir));
     }
+    let asked = flywheel(&dir, &config, &["ready"]);
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert!(asked.status.code() == Some(4) && said.contains("log: "), "{said}");
     std::fs::remove_file(small.ballast()).expect("removes");
     while client.send().await != 200 {
         assert!(Instant::now() < deadline, "it does not go on: {}", stderr_of(&dir));
