@@ -1,7 +1,7 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Both install what is missing first.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo test build setup services lint unit sdk smtp readme bench clean
+.PHONY: demo test build setup services lint unit sdk smtp docker-check readme bench clean
 
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -43,6 +43,10 @@ sdk: build
 ## smtp: the mail channel against a real SMTP server
 smtp:
 	tests/smtp/run.sh
+
+## docker-check: compose file and image, as far as a machine without Docker can
+docker-check:
+	docker/check.sh
 
 ## readme: the commands of README.md, as written
 readme: build
