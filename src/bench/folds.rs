@@ -339,7 +339,7 @@ fn multiply(dir: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(tables.len() == PARTITIONS as usize, "{} tables of profiles", tables.len());
     let samples: Vec<Vec<bytes::Bytes>> = tables
         .iter()
-        .map(|table| Ok(state.scan(table, None, COLD_FLUSH)?.into_iter().map(|(_, state)| state).collect()))
+        .map(|table| Ok(state.scan(table, None, COLD_FLUSH)?.into_iter().map(|(_, stored)| stored.state).collect()))
         .collect::<anyhow::Result<_>>()?;
     let mut flushes: Vec<Flush> = tables.iter().map(|_| Flush::default()).collect();
     for number in 0..u64::from(COLD_USERS) {
@@ -377,7 +377,7 @@ fn profile_sizes(dir: &Path) -> anyhow::Result<Vec<Figure>> {
             let page = state.scan(&table, after.as_deref(), 10_000)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
-            sizes.extend(page.iter().map(|(_, value)| value.len() as u64));
+            sizes.extend(page.iter().map(|(_, stored)| stored.state.len() as u64));
         }
     }
     sizes.sort_unstable();

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::library::{Definitions, InForce};
 use super::subjects::Subjects;
-use crate::domain::{DeadReason, FilterReason, Incarnation, MINUTE_MS, Millis, Outcome, PartitionId, SubjectKey};
+use crate::domain::{DeadReason, FilterReason, Incarnation, MINUTE_MS, Millis, Offset, Outcome, PartitionId, SubjectKey};
 use crate::log::{LogReader, RecordRef};
 use crate::schema;
 use crate::schema::records::{Activated, Command, CommandsRecord, CommandsTick, JournalFact, JournalRecord, JournalTime};
-use crate::state::{StateStore, Table};
+use crate::state::{StateStore, Table, Upto};
 use crate::stream::{
     Applied, Cursor, Error, Fault, Fold, Library, NamespaceClock, Options, Outputs, Progress, Seal, Slot, Topic, Topics, Watermark, Window,
 };
@@ -249,6 +249,11 @@ impl WorkflowFold {
         Ok(self.memo.encode().into())
     }
 
+    /// How far the states are: a subject's is made of the journal, and of nothing else.
+    fn upto(&self) -> Upto {
+        Upto::new(self.incarnation, Offset(self.memo.journal))
+    }
+
     /// Stores what was read from the journal so far, so that memory stays bounded however long it is.
     pub(super) fn store_recovered(&mut self) -> Result<(), Error> {
         let watermark = Watermark {
@@ -258,7 +263,8 @@ impl WorkflowFold {
             progress: Progress::default(),
             memo: self.memo.encode().into(),
         };
-        self.subjects.flush(watermark.encode())
+        let upto = self.upto();
+        self.subjects.flush(upto, watermark.encode())
     }
 }
 
@@ -398,7 +404,8 @@ impl Fold for WorkflowFold {
 
     fn flush(&mut self, watermark: Watermark) -> Result<(), Error> {
         let memo = self.memo_bytes()?;
-        self.subjects.flush(Watermark { memo, ..watermark }.encode())?;
+        let upto = self.upto();
+        self.subjects.flush(upto, Watermark { memo, ..watermark }.encode())?;
         self.wakes_per_commit = self.wakes_per_commit_max;
         Ok(())
     }

@@ -27,6 +27,7 @@ impl WorkflowFold {
                 match (schema::decode::<JournalRecord<'_>>(record.value.unwrap_or_default())?, slot) {
                     (JournalRecord::Time(time), _) => self.memo.time = Some(time.time),
                     (JournalRecord::Activated(activated), _) => drop(self.memo.in_force.hear(&activated)),
+                    (JournalRecord::Fact(_), Some(slot)) if self.subjects.holds(slot, record.offset) => {}
                     (JournalRecord::Fact(fact), Some(slot)) => {
                         let corrupt = |error: crate::workflow::CodecError| Error::Corrupt {
                             what: format!(

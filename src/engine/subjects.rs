@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::domain::Millis;
-use crate::state::{Flush, StateStore, Table, Wake};
+use crate::domain::{Millis, Offset};
+use crate::state::{Flush, StateStore, Stored, Table, Upto, Wake};
 use crate::stream::{Cache, Error, Slot};
 use crate::workflow::{Clock, Subject};
 
@@ -32,6 +32,8 @@ pub(super) struct Known {
     wake_stored: Option<Millis>,
     /// As the state wants it.
     wake: Option<Millis>,
+    /// The journal below this is in the state: more than its table's watermark says after a flush that was cut.
+    holds: Offset,
 }
 
 pub(super) struct Subjects {
@@ -43,6 +45,8 @@ pub(super) struct Subjects {
     dirty_bytes: usize,
     /// When those that are dirty want to be woken.
     due: BTreeSet<Wake>,
+    /// Entries of the index that nobody wants, as a flush that was cut leaves behind.
+    leftover: Vec<Wake>,
     scratch: Vec<u8>,
 }
 
@@ -56,6 +60,7 @@ impl Subjects {
             dirty: Vec::new(),
             dirty_bytes: 0,
             due: BTreeSet::new(),
+            leftover: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -67,6 +72,7 @@ impl Subjects {
         self.dirty.clear();
         self.dirty_bytes = 0;
         self.due.clear();
+        self.leftover.clear();
     }
 
     /// Drops every stored table whose name begins so.
@@ -110,12 +116,12 @@ impl Subjects {
         Ok(slots)
     }
 
-    fn put(&mut self, slot: Slot, state: &[u8]) -> Result<(), Error> {
+    fn put(&mut self, slot: Slot, Stored { state, upto }: &Stored) -> Result<(), Error> {
         let corrupt = |error: crate::workflow::CodecError| Error::Corrupt { what: "a subject's state".into(), detail: error.to_string() };
         let subject = Subject::decode(state).map_err(corrupt)?;
         let wake = subject.next_wake(self.clock);
         self.cache.set_bytes(slot, memory_bytes(&subject, state.len()));
-        *self.cache.get_mut(slot) = Known { subject, is_dirty: false, wake_stored: wake, wake };
+        *self.cache.get_mut(slot) = Known { subject, is_dirty: false, wake_stored: wake, wake, holds: upto.next };
         Ok(())
     }
 
@@ -125,6 +131,11 @@ impl Subjects {
 
     pub(super) fn get(&self, slot: Slot) -> &Known {
         self.cache.get(slot)
+    }
+
+    /// Whether the journal's record at `offset` is in the state already.
+    pub(super) fn holds(&self, slot: Slot, offset: Offset) -> bool {
+        offset < self.cache.get(slot).holds
     }
 
     /// To be followed by [`changed`](Self::changed) if it changes.
@@ -179,6 +190,10 @@ impl Subjects {
         let is_fresh = |(wake, slot): &(Wake, Option<Slot>)| {
             slot.is_some_and(|slot| !self.cache.get(slot).is_dirty && self.cache.get(slot).wake == Some(wake.due))
         };
+        let nobodys = |(wake, slot): (&Wake, &Option<Slot>)| {
+            slot.is_none_or(|slot| self.cache.get(slot).wake_stored != Some(wake.due)).then(|| wake.clone())
+        };
+        self.leftover.extend(page.iter().zip(&slots).filter_map(nobodys));
         let due = page.into_iter().zip(slots).filter(is_fresh).map(|(wake, _)| wake).collect();
         Ok((due, next))
     }
@@ -191,9 +206,10 @@ impl Subjects {
         Ok(stored.into_iter().chain(changed).min())
     }
 
-    /// Stores everyone that changed, and the watermark.
-    pub(super) fn flush(&mut self, watermark: Bytes) -> Result<(), Error> {
-        let mut flush = Flush { watermark: Some(watermark), ..Flush::default() };
+    /// Stores everyone that changed up to this place in the journal, and the watermark.
+    pub(super) fn flush(&mut self, upto: Upto, watermark: Bytes) -> Result<(), Error> {
+        let wakes_cleared = std::mem::take(&mut self.leftover);
+        let mut flush = Flush { upto, wakes_cleared, watermark: Some(watermark), ..Flush::default() };
         for slot in &self.dirty {
             let key = self.cache.key(*slot).clone();
             let known = self.cache.get(*slot);

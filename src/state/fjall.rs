@@ -19,7 +19,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Flush, StateStore, Table, Wake};
+use super::{Error, Flush, StateStore, Stored, Table, Upto, Wake};
 use crate::domain::Millis;
 
 /// A keyspace halts whoever writes to it while four of its memtables wait to be written, for ever if nothing writes them any more, as after a
@@ -80,6 +80,11 @@ pub enum Opened {
         moved_to: PathBuf,
         reason: String,
     },
+}
+
+/// A flush is whole or absent, so no state is ahead of its watermark.
+fn stored(state: &[u8]) -> Stored {
+    Stored { state: Bytes::copy_from_slice(state), upto: Upto::default() }
 }
 
 fn backend(error: ::fjall::Error) -> Error {
@@ -231,7 +236,7 @@ fn read_wake(bytes: &[u8]) -> Result<Wake, Error> {
 }
 
 impl StateStore for FjallStore {
-    fn get_many(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Error> {
+    fn get_many(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Stored>>, Error> {
         self.with(|open| open.get_many(table, keys))
     }
 
@@ -247,7 +252,7 @@ impl StateStore for FjallStore {
         self.with(|open| open.due(table, until, after, limit))
     }
 
-    fn scan(&self, table: &Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    fn scan(&self, table: &Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Stored)>, Error> {
         self.with(|open| open.scan(table, after, limit))
     }
 
@@ -261,9 +266,9 @@ impl StateStore for FjallStore {
 }
 
 impl Open {
-    fn get_many(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Error> {
+    fn get_many(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Stored>>, Error> {
         let Some(handles) = self.handles(table, false, false)? else { return Ok(vec![None; keys.len()]) };
-        let get = |key: &&[u8]| Ok(handles.states.get(key).map_err(backend)?.map(|state| Bytes::copy_from_slice(&state)));
+        let get = |key: &&[u8]| Ok(handles.states.get(key).map_err(backend)?.map(|state| stored(&state)));
         keys.iter().map(get).collect()
     }
 
@@ -314,13 +319,13 @@ impl Open {
         Ok(due)
     }
 
-    fn scan(&self, table: &Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    fn scan(&self, table: &Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Stored)>, Error> {
         let Some(handles) = self.handles(table, false, false)? else { return Ok(Vec::new()) };
         let from = after.map_or(std::ops::Bound::Unbounded, |key| std::ops::Bound::Excluded(key.to_vec()));
         let mut pairs = Vec::with_capacity(limit.min(4096));
         for guard in handles.states.range((from, std::ops::Bound::Unbounded)).take(limit) {
             let (key, state) = guard.into_inner().map_err(backend)?;
-            pairs.push((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&state)));
+            pairs.push((Bytes::copy_from_slice(&key), stored(&state)));
         }
         Ok(pairs)
     }

@@ -1,4 +1,5 @@
-//! State in memory, for tests, simulation and folds that only compute: every flush is atomic, nothing outlives the process.
+//! State in memory, for tests, simulation and folds that only compute: every flush is atomic, nothing outlives the process. A state is not
+//! overwritten by one of an earlier place in the log, as in a store that several owners write.
 //!
 //! [`MemoryStore::fork`] copies it as it stands, so that a test can put a fold back to any earlier flush.
 
@@ -8,14 +9,14 @@ use std::ops::Bound;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Error, Flush, StateStore, Table, Wake};
+use super::{Error, Flush, StateStore, Stored, Table, Upto, Wake};
 use crate::domain::Millis;
 
 #[derive(Debug, Default, Clone)]
 struct Content {
-    states: BTreeMap<Bytes, Bytes>,
+    states: BTreeMap<Bytes, Stored>,
     wakes: BTreeSet<Wake>,
-    watermark: Option<Bytes>,
+    watermark: Option<(Upto, Bytes)>,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +36,7 @@ impl MemoryStore {
 }
 
 impl StateStore for MemoryStore {
-    fn get_many(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Error> {
+    fn get_many(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Stored>>, Error> {
         let tables = self.tables.lock();
         let content = tables.get(table);
         Ok(keys.iter().map(|key| content.and_then(|content| content.states.get(*key).cloned())).collect())
@@ -45,8 +46,11 @@ impl StateStore for MemoryStore {
         let mut tables = self.tables.lock();
         let content = tables.entry(table.clone()).or_default();
         for (key, state) in flush.states {
+            if content.states.get(&key).is_some_and(|stored| stored.upto > flush.upto) {
+                continue;
+            }
             match state {
-                Some(state) => content.states.insert(key, state),
+                Some(state) => content.states.insert(key, Stored { state, upto: flush.upto.clone() }),
                 None => content.states.remove(&key),
             };
         }
@@ -54,14 +58,15 @@ impl StateStore for MemoryStore {
             content.wakes.remove(wake);
         }
         content.wakes.extend(flush.wakes_set);
-        if flush.watermark.is_some() {
-            content.watermark = flush.watermark;
+        let is_late = content.watermark.as_ref().is_some_and(|(upto, _)| *upto > flush.upto);
+        if let Some(watermark) = flush.watermark.filter(|_| !is_late) {
+            content.watermark = Some((flush.upto, watermark));
         }
         Ok(())
     }
 
     fn watermark(&self, table: &Table) -> Result<Option<Bytes>, Error> {
-        Ok(self.tables.lock().get(table).and_then(|content| content.watermark.clone()))
+        Ok(self.tables.lock().get(table).and_then(|content| content.watermark.as_ref()).map(|(_, watermark)| watermark.clone()))
     }
 
     fn due(&self, table: &Table, until: Millis, after: Option<&Wake>, limit: usize) -> Result<Vec<Wake>, Error> {
@@ -72,7 +77,7 @@ impl StateStore for MemoryStore {
         Ok(wakes.take(limit).cloned().collect())
     }
 
-    fn scan(&self, table: &Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    fn scan(&self, table: &Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Stored)>, Error> {
         let tables = self.tables.lock();
         let Some(content) = tables.get(table) else { return Ok(Vec::new()) };
         let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(Bytes::copy_from_slice(key)));

@@ -7,6 +7,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use super::Error;
 use crate::domain::{Incarnation, Millis, Offset};
+use crate::state::Upto;
 
 /// The place within a record that is not finished: everything up to and including it is done.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +28,24 @@ pub struct Progress {
 impl Progress {
     pub fn at(next: Offset) -> Self {
         Self { next, cursor: None }
+    }
+
+    /// The same for the state store, in the same order.
+    pub fn upto(&self, incarnation: Incarnation) -> Upto {
+        let mut within = Vec::new();
+        match &self.cursor {
+            None => {}
+            Some(Cursor::Wake { due, key }) => {
+                within.put_u8(1);
+                within.put_u64(due.0 as u64 ^ 1 << 63);
+                within.put_slice(key);
+            }
+            Some(Cursor::Sweep { after }) => {
+                within.put_u8(2);
+                within.put_slice(after);
+            }
+        }
+        Upto { incarnation, next: self.next, within: within.into() }
     }
 }
 
@@ -162,5 +181,8 @@ mod tests {
         let sweep = Progress { next: Offset(5), cursor: Some(Cursor::Sweep { after: Bytes::new() }) };
         let order = [Progress::at(Offset(5)), wake(1), wake(2), sweep, Progress::at(Offset(6))];
         assert!(order.windows(2).all(|pair| pair[0] < pair[1]));
+        let upto = |progress: &Progress| progress.upto(Incarnation(1));
+        assert!(order.windows(2).all(|pair| upto(&pair[0]) < upto(&pair[1])), "as the state store sees it too");
+        assert!(upto(&wake(-1)) < upto(&wake(0)));
     }
 }

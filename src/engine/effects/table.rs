@@ -15,7 +15,7 @@ use super::notices::Kind;
 use super::pending::{Entry, Open, Pending, Slot, Standing, Stored};
 use crate::domain::{Incarnation, Millis, Namespace, Offset, SubjectKey};
 use crate::permit::Priority;
-use crate::state::{Flush, StateStore, Table};
+use crate::state::{Flush, StateStore, Table, Upto};
 use crate::workflow::{EffectId, Performer, RunId, Unknown};
 
 /// Before the others, which are read from the first of theirs on.
@@ -30,6 +30,7 @@ const VERSION: u32 = 1;
 pub struct Tables {
     state: Arc<dyn StateStore>,
     tables: Vec<Table>,
+    incarnation: Incarnation,
 }
 
 /// What a flush wrote and can give back.
@@ -90,7 +91,7 @@ struct Body<'a> {
 impl Tables {
     pub fn new(state: Arc<dyn StateStore>, namespace: &Namespace, partitions: u32, incarnation: Incarnation) -> Self {
         let table = |partition: u32| Table(format!("{namespace}.effects.{partition}.i{incarnation}.v{VERSION}").into());
-        Self { state, tables: (0..partitions).map(table).collect() }
+        Self { state, tables: (0..partitions).map(table).collect(), incarnation }
     }
 
     /// How many partitions the journal has.
@@ -119,7 +120,7 @@ impl Tables {
             for (key, row) in &rows {
                 let Some(kind) = key.strip_prefix(&[NOTICE]) else { return Ok(()) };
                 let kind = kind.try_into().map_err(|_| Error::Row("a notice's key that is none".to_owned()))?;
-                let notice = serde_json::from_slice(row).map_err(|error| Error::Row(error.to_string()))?;
+                let notice = serde_json::from_slice(&row.state).map_err(|error| Error::Row(error.to_string()))?;
                 pending.notices.stored(partition, Kind::from_be_bytes(kind), notice);
             }
             match rows.last() {
@@ -141,7 +142,7 @@ impl Tables {
                     return Ok(());
                 }
                 let (tenant, effect) = parts(key).ok_or_else(|| Error::Row("a key that is none".to_owned()))?;
-                let status: Status<'_> = serde_json::from_slice(row).map_err(|error| Error::Row(error.to_string()))?;
+                let status: Status<'_> = serde_json::from_slice(&row.state).map_err(|error| Error::Row(error.to_string()))?;
                 let (tenant, lane) = (pending.tenants.number(&tenant.into()), pending.lanes.number(&(status.by, status.target.into())));
                 pending.insert(status.entry(effect, tenant, lane, partition));
             }
@@ -157,13 +158,14 @@ impl Tables {
         let keys: Vec<Vec<u8>> = wanted.iter().map(|(tenant, effect)| key(REQUEST, tenant, *effect)).collect();
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let rows = self.state.get_many(&self.tables[partition as usize], &keys)?;
-        rows.into_iter().map(|row| row.map(|row| request(&row)).transpose()).collect()
+        rows.into_iter().map(|row| row.map(|row| request(&row.state)).transpose()).collect()
     }
 
     /// What is to be written of a partition, read up to `offset`. Counts as written until it is given back.
     pub fn collect(&self, pending: &mut Pending, partition: u32, offset: Offset) -> Flushed {
         let (dirty, removed) = pending.take_dirty(partition);
-        let mut flush = Flush { watermark: Some(Bytes::copy_from_slice(&offset.0.to_be_bytes())), ..Flush::default() };
+        let upto = Upto::new(self.incarnation, offset);
+        let mut flush = Flush { upto, watermark: Some(Bytes::copy_from_slice(&offset.0.to_be_bytes())), ..Flush::default() };
         for (tenant, effect) in &removed {
             let tenant = pending.tenants.name(*tenant);
             flush.states.push((key(STATUS, tenant, *effect).into(), None));

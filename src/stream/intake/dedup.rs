@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::domain::{DAY_MS, Incarnation, Millis, Namespace, Offset, PartitionId};
-use crate::state::{Error, Flush, StateStore, Table};
+use crate::state::{Error, Flush, StateStore, Table, Upto};
 
 pub(super) const ROW_BYTES: usize = 24;
 
@@ -107,7 +107,7 @@ impl Dedup {
             let keys: Vec<&[u8]> = rows.iter().map(|row| row.as_slice()).collect();
             for (at, row) in places.into_iter().zip(self.store.get_many(&self.table(day), &keys)?) {
                 let Some(row) = row else { continue };
-                let offset = Offset(u64::from_le_bytes(row[..].try_into().map_err(|_| Error::Backend("a mark of a wrong size".into()))?));
+                let offset = Offset(u64::from_le_bytes(row.state[..].try_into().map_err(|_| Error::Backend("a mark of a wrong size".into()))?));
                 found[at] = Some(found[at].map_or(offset, |other| other.min(offset)));
             }
         }
@@ -153,14 +153,14 @@ impl Dedup {
 
     /// Stores all marks and drops the tables that nothing asks any more. Before the watermark that covers them: a mark without its
     /// watermark is recognised as the record's own.
-    pub(super) fn flush(&mut self) -> Result<(), Error> {
+    pub(super) fn flush(&mut self, upto: &Upto) -> Result<(), Error> {
         while let Some((&day, marks)) = self.pending.first_key_value() {
             let mut rows: Vec<([u8; 16], Offset)> = marks.iter().map(|(hash, offset)| (hash.row(), *offset)).collect();
             rows.sort_unstable();
             let row =
                 |(hash, offset): ([u8; 16], Offset)| (Bytes::copy_from_slice(&hash), Some(Bytes::copy_from_slice(&offset.0.to_le_bytes())));
             let states = rows.into_iter().map(row).collect();
-            self.store.flush(&self.table(day), Flush { states, ..Flush::default() })?;
+            self.store.flush(&self.table(day), Flush { upto: upto.clone(), states, ..Flush::default() })?;
             // Only now: a store that refuses, as on a full disk, is asked again with all of it.
             self.days.insert(day);
             self.pending_count -= self.pending.remove(&day).map_or(0, |marks| marks.len());
@@ -203,7 +203,7 @@ mod tests {
         first.mark(asked("m", 10), Offset(5));
         assert!(is_duplicate(&first, asked("m", 10), 6));
         assert!(is_duplicate(&first, asked("m", 11), 6));
-        first.flush().unwrap();
+        first.flush(&Upto::default()).unwrap();
         let second = dedup(&store);
         assert!(is_duplicate(&second, asked("m", 10), 6));
         assert!(is_duplicate(&second, asked("m", 11), 6));
@@ -218,7 +218,7 @@ mod tests {
         let mut dedup = dedup(&store);
         for day in [10, 11, 12] {
             dedup.mark(asked("m", day), Offset(day as u64));
-            dedup.flush().unwrap();
+            dedup.flush(&Upto::default()).unwrap();
         }
         let names: Vec<String> = store.tables().unwrap().into_iter().map(|table| table.0.to_string()).collect();
         assert_eq!(names, ["demo.dedup.0.i1.11", "demo.dedup.0.i1.12"]);

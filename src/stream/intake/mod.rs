@@ -76,6 +76,9 @@ enum Hold {
 struct Key {
     state: KeyState,
     is_dirty: bool,
+    is_stored: bool,
+    /// Records below this are in the state: more than its table's watermark says after a flush that was cut.
+    holds: Offset,
 }
 
 #[derive(Clone, Copy)]
@@ -388,7 +391,9 @@ impl Fold for IntakeFold {
         for ((slot, key), state) in missing.iter().zip(self.store.get_many(&self.table, &keys)?) {
             if let Some(state) = state {
                 let corrupt = |detail: String| Error::Corrupt { what: "a stored intake key".into(), detail };
-                self.keys.get_mut(*slot).state = KeyState::decode(&state).map_err(|error| corrupt(error.to_string()))?;
+                let key = self.keys.get_mut(*slot);
+                key.state = KeyState::decode(&state.state).map_err(|error| corrupt(error.to_string()))?;
+                (key.is_stored, key.holds) = (true, state.upto.next);
             } else if self.memo.has_gaps && is_anonymous(key) {
                 self.keys.get_mut(*slot).state = KeyState::forgotten();
             }
@@ -425,6 +430,8 @@ impl Fold for IntakeFold {
                 Ok(Applied::Done(Outcome::Filtered(FilterReason::Control)))
             }
             Ok(IntakeRecord::Item(item)) => match prepared {
+                // So do its marks and what it sent: a key is stored after both.
+                Some(prepared) if record.offset < self.keys.get(prepared.slot).holds => Ok(Applied::Done(Outcome::Applied)),
                 Some(prepared) => self.item(prepared, record, &item, out),
                 None => Ok(bad_key()),
             },
@@ -472,10 +479,14 @@ impl Fold for IntakeFold {
     }
 
     fn flush(&mut self, watermark: Watermark) -> Result<(), Error> {
-        self.dedup.flush()?;
-        let mut flush = Flush::default();
+        let upto = watermark.progress.upto(self.incarnation);
+        self.dedup.flush(&upto)?;
+        let mut flush = Flush { upto: upto.clone(), ..Flush::default() };
         for slot in &self.dirty {
             let key = self.keys.get(*slot);
+            if key.state.is_empty() && !key.is_stored {
+                continue;
+            }
             let mut state = Vec::new();
             key.state.encode(&mut state);
             flush.states.push((self.keys.key(*slot).clone(), (!key.state.is_empty()).then(|| state.into())));
@@ -485,7 +496,8 @@ impl Fold for IntakeFold {
         flush.watermark = Some(Watermark { memo, ..watermark }.encode());
         self.store.flush(&self.table, flush)?;
         for slot in std::mem::take(&mut self.dirty) {
-            self.keys.get_mut(slot).is_dirty = false;
+            let key = self.keys.get_mut(slot);
+            (key.is_dirty, key.is_stored) = (false, !key.state.is_empty());
         }
         Ok(())
     }

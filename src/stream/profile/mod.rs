@@ -34,14 +34,14 @@ use super::cache::{Cache, Slot};
 use super::definitions::{Library, NamespaceClock};
 use super::fold::{Applied, Fault, Fold, Seal, Window};
 use super::outputs::Outputs;
-use super::progress::Watermark;
+use super::progress::{Cursor, Progress, Watermark};
 use super::topology::Topology;
 use super::{Error, Options, Topic, Topics};
 use crate::domain::{DeadReason, Digest, FilterReason, Incarnation, Millis, Offset, Outcome, PartitionId};
 use crate::log::RecordRef;
 use crate::schema;
 use crate::schema::records::EventsRecord;
-use crate::state::{Flush, StateStore, Table, Wake};
+use crate::state::{Flush, StateStore, Stored, Table, Upto, Wake};
 
 /// Raised when the bytes of `profiles`, `segment_changes` or absorbs can change for the same events: a new feature, another rounding.
 pub const FOLD_VERSION: u32 = 2;
@@ -80,6 +80,13 @@ pub struct ProfileFold {
     undo: Option<Undo>,
     writes_again: bool,
     scratch: Vec<u8>,
+    /// Entries of the index that nobody wants, as a flush that was cut leaves behind.
+    leftover: Vec<Wake>,
+    incarnation: Incarnation,
+    /// Up to here everything is stored, as far as this fold knows: of what was read no more than this is to be expected.
+    stored: Upto,
+    /// The record at hand.
+    at: Offset,
 }
 
 /// As it was before the record at hand.
@@ -134,6 +141,10 @@ impl ProfileFold {
             undo: None,
             writes_again: setup.writes_again,
             scratch: Vec::new(),
+            leftover: Vec::new(),
+            incarnation: Incarnation(0),
+            stored: Upto::default(),
+            at: Offset(0),
         }
     }
 
@@ -143,20 +154,39 @@ impl ProfileFold {
     }
 
     /// The person's slot, read from the store if need be.
-    fn load(&mut self, key: &[u8], state: Option<&[u8]>) -> Result<Slot, Error> {
+    fn load(&mut self, key: &[u8], stored: Option<&Stored>) -> Result<Slot, Error> {
         if let Some(slot) = self.cache.find(key) {
             return Ok(slot);
         }
-        let stored;
-        let state = match state {
-            Some(state) => Some(state),
+        let read;
+        let stored = match stored {
+            Some(stored) => Some(stored),
             None => {
-                stored = self.store.get_many(&self.table, &[key])?.pop().flatten();
-                stored.as_deref()
+                read = self.store.get_many(&self.table, &[key])?.pop().flatten();
+                read.as_ref()
             }
         };
-        let (person, bytes) = decode(state)?;
+        let (person, bytes) = self.decode(stored)?;
         Ok(self.cache.insert(Bytes::copy_from_slice(key), person, bytes))
+    }
+
+    /// Somebody of whom nothing is stored.
+    fn fresh(&mut self, key: &[u8]) -> Slot {
+        let found = self.cache.find(key);
+        found.unwrap_or_else(|| self.cache.insert(Bytes::copy_from_slice(key), Person::default(), FRESH_BYTES))
+    }
+
+    fn decode(&self, stored: Option<&Stored>) -> Result<(Person, usize), Error> {
+        let Some(Stored { state, upto }) = stored else { return Ok((Person::default(), FRESH_BYTES)) };
+        let mut person = Person::decode(state)?;
+        person.ahead = (*upto > self.stored).then(|| Box::new(upto.clone()));
+        Ok((person, state.len() * DECODED_PER_ENCODED))
+    }
+
+    /// Whether the person's state holds what the record at hand does to them, up to this place within it: as after a flush that was cut.
+    pub(super) fn holds(&self, slot: Slot, cursor: Option<Cursor>) -> bool {
+        let Some(ahead) = &self.cache.get(slot).ahead else { return false };
+        ahead.next > self.at || (ahead.next == self.at && **ahead >= Progress { next: self.at, cursor }.upto(self.incarnation))
     }
 
     fn mark_dirty(&mut self, slot: Slot) {
@@ -235,13 +265,6 @@ impl ProfileFold {
     }
 }
 
-fn decode(state: Option<&[u8]>) -> Result<(Person, usize), Error> {
-    match state {
-        Some(state) => Ok((Person::decode(state)?, state.len() * DECODED_PER_ENCODED)),
-        None => Ok((Person::default(), FRESH_BYTES)),
-    }
-}
-
 /// The table of one partition of the fold.
 pub fn table(topics: &Topics, partition: PartitionId, incarnation: Incarnation) -> Table {
     Table(format!("{}.profiles.{partition}.i{incarnation}", topics.namespace).into())
@@ -272,6 +295,9 @@ impl Fold for ProfileFold {
         self.dirty_bytes = 0;
         self.undo = None;
         self.table = table(&self.topics, self.partition, incarnation);
+        self.incarnation = incarnation;
+        self.leftover.clear();
+        self.stored = stored.map_or(Upto::new(incarnation, Offset(0)), |watermark| watermark.progress.upto(incarnation));
         match stored {
             Some(watermark) => self.memo = Memo::decode(&watermark.memo, watermark.progress.next)?,
             None => {
@@ -327,8 +353,8 @@ impl Fold for ProfileFold {
         missing.sort_unstable_by_key(|(_, key)| *key);
         let keys: Vec<&[u8]> = missing.iter().map(|(_, key)| *key).collect();
         for ((slot, _), state) in missing.iter().zip(self.store.get_many(&self.table, &keys)?) {
-            if let Some(state) = state {
-                let (person, bytes) = decode(Some(&state))?;
+            if state.is_some() {
+                let (person, bytes) = self.decode(state.as_ref())?;
                 *self.cache.get_mut(*slot) = person;
                 self.cache.set_bytes(*slot, bytes);
             }
@@ -338,6 +364,7 @@ impl Fold for ProfileFold {
 
     fn apply(&mut self, at: usize, record: &RecordRef<'_>, window: Window<'_>, out: &mut Outputs) -> Result<Applied, Error> {
         let slot = self.batch[at];
+        self.at = record.offset;
         if self.undo.is_some() {
             let person = slot.map(|slot| (slot, self.cache.get(slot).clone()));
             let (dirty, dirty_bytes, touched) = (self.dirty.len(), self.dirty_bytes, self.touched.len());
@@ -352,14 +379,20 @@ impl Fold for ProfileFold {
             (EventsRecord::Activated(activated), _) => self.activated(&activated, window, out),
             (EventsRecord::Broadcast(broadcast), _) => self.broadcast(&broadcast, window, out),
             (decoded, Some(slot)) => {
-                // Stored with a later position than its table's watermark, which stores without whole flushes may leave behind.
-                if record.offset < self.cache.get(slot).applied {
+                let origin = decoded.redriven_from();
+                let is_wanted = origin.is_none_or(|origin| self.memo.wants_copy_of(origin.offset as u64));
+                // Stored with a later position than its table's watermark, which stores without whole flushes may leave behind. The memo is
+                // not, so what it hears of the record it hears again.
+                let person = self.cache.get_mut(slot);
+                let is_ahead = person.ahead.as_ref().is_some_and(|ahead| record.offset < ahead.next);
+                if is_ahead || record.offset < person.applied {
+                    if person.refused.contains(&record.offset) {
+                        self.memo.refuse(record.offset);
+                    }
                     return Ok(Applied::Done(Outcome::Applied));
                 }
-                self.cache.get_mut(slot).applied = record.offset.next();
-                if let Some(origin) = decoded.redriven_from()
-                    && !self.memo.wants_copy_of(origin.offset as u64)
-                {
+                person.applied = record.offset.next();
+                if !is_wanted {
                     return Ok(Applied::Done(Outcome::Duplicate));
                 }
                 let value = record.value.unwrap_or_default();
@@ -383,6 +416,11 @@ impl Fold for ProfileFold {
         }
         self.memo.refuse(record.offset);
         let slot = self.load(record.key, None)?;
+        let stored = self.stored.next;
+        let person = self.cache.get_mut(slot);
+        person.refused.retain(|offset| *offset >= stored);
+        person.refused.push(record.offset);
+        self.mark_dirty(slot);
         match self.go_on_after(slot, &decoded, out) {
             // Such as under a key that is none: there is nobody to tell.
             Err(Error::Record(_)) => Ok(()),
@@ -448,7 +486,8 @@ impl Fold for ProfileFold {
     }
 
     fn flush(&mut self, watermark: Watermark) -> Result<(), Error> {
-        let mut flush = Flush::default();
+        let upto = watermark.progress.upto(self.incarnation);
+        let mut flush = Flush { upto: upto.clone(), wakes_cleared: std::mem::take(&mut self.leftover), ..Flush::default() };
         let dirty = std::mem::take(&mut self.dirty);
         for slot in &dirty {
             self.refresh_wake(*slot);
@@ -477,6 +516,7 @@ impl Fold for ProfileFold {
             person.is_dirty = false;
             person.wake_stored = person.wake;
         }
+        self.stored = self.stored.clone().max(upto);
         self.dirty_bytes = 0;
         // What was too large is behind us. Not before: a commit that starts over must come back to the smaller parts.
         self.wakes_per_commit = self.wakes_per_commit_max;

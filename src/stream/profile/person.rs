@@ -10,6 +10,7 @@ use super::past::Past;
 use crate::consent::Consent;
 use crate::domain::{HOUR_MS, Millis, Offset, varint};
 use crate::features::Profile;
+use crate::state::Upto;
 
 /// The most events that are kept back for an absorb that does not come, and their bytes. Beyond it the person goes on without; the absorb
 /// is merged when it does come.
@@ -23,6 +24,7 @@ const HAS_HEIRS: u8 = 1 << 2;
 /// With the time since when, which states of before there was a bound have not.
 const HAS_WAITING_SINCE: u8 = 1 << 3;
 const HAS_PAST: u8 = 1 << 4;
+const HAS_REFUSED: u8 = 1 << 5;
 
 /// On wall time, how long an absorb is waited for, by partition time. In event time the importer may state a year at once, past an absorb
 /// that is on its way, so that there only the person's own events bound the wait.
@@ -43,12 +45,16 @@ pub(super) struct Person {
     pub(super) heirs: Vec<Heir>,
     /// Of an anonymous person: what the user whom they may become is to hear.
     pub(super) past: Option<Box<Past>>,
+    /// Their records since the last flush or the one before that became dead letters.
+    pub(super) refused: Vec<Offset>,
     // Not stored:
     pub(super) is_wake_stale: bool,
     /// No segment flips by itself before this, where known: a bound at hand, while the very time is worked out only for who is stored.
     pub(super) quiet_until: Option<Millis>,
     /// The wake-up that the stored index has.
     pub(super) wake_stored: Option<Millis>,
+    /// Read with more in it than its table's watermark says.
+    pub(super) ahead: Option<Box<Upto>>,
     /// To be stored with the next flush.
     pub(super) is_dirty: bool,
     /// To be written to `profiles` with the next commit.
@@ -114,6 +120,7 @@ impl Person {
             (!self.heirs.is_empty(), HAS_HEIRS),
             (since.is_some(), HAS_WAITING_SINCE),
             (self.past.is_some(), HAS_PAST),
+            (!self.refused.is_empty(), HAS_REFUSED),
         ];
         out.push(FORMAT);
         out.push(marks.iter().filter(|(there, _)| *there).fold(0, |mask, (_, mark)| mask | mark));
@@ -141,6 +148,10 @@ impl Person {
             let mut bytes = Vec::new();
             past.encode(&mut bytes);
             put_bytes(out, &bytes);
+        }
+        if !self.refused.is_empty() {
+            varint::put(out, self.refused.len() as u64);
+            self.refused.iter().for_each(|offset| varint::put(out, offset.0));
         }
         encode_history(&self.profile, &self.consent, out);
     }
@@ -215,6 +226,11 @@ impl<'a> Reader<'a> {
         if marks & HAS_PAST != 0 {
             person.past = Some(Box::new(Past::decode(self.bytes()?)?));
         }
+        if marks & HAS_REFUSED != 0 {
+            for _ in 0..self.number()? {
+                person.refused.push(Offset(self.number()?));
+            }
+        }
         Some(person)
     }
 
@@ -254,7 +270,8 @@ mod tests {
     fn a_person_comes_back_as_stored() {
         let waiting = |since| Waiting { expected: vec!["a1".into()], held: vec![vec![0, 1, 2].into(), vec![].into()], since };
         let heirs = vec![Heir { user_id: "u1".into(), from: Millis(5) }, Heir { user_id: "u2".into(), from: Millis(-9) }];
-        let mut person = Person { applied: Offset(300), wake: Some(Millis(-1)), wake_stored: Some(Millis(-1)), ..Person::default() };
+        let refused = vec![Offset(7), Offset(299)];
+        let mut person = Person { applied: Offset(300), refused, wake: Some(Millis(-1)), wake_stored: Some(Millis(-1)), ..Person::default() };
         person.set_member(3, true);
         person.set_member(70, true);
         let some = |since| Some(Box::new(waiting(since)));

@@ -101,7 +101,7 @@ impl ProfileFold {
             }
             let slot = self.load(&key, Some(&state))?;
             done = key;
-            if !self.cache.get(slot).heirs.is_empty() {
+            if !self.cache.get(slot).heirs.is_empty() || self.holds(slot, Some(Cursor::Sweep { after: done.clone() })) {
                 continue;
             }
             self.contained(slot, out, |fold, out| each(fold, slot, out))?;

@@ -55,7 +55,7 @@ pub fn people(
         let Some((last, _)) = page.last() else { return Ok(people) };
         after = Some(last.clone());
         for (key, state) in page {
-            let person = Stored::decode(&state)?;
+            let person = Stored::decode(&state.state)?;
             let Ok(key) = SubjectKey::from_bytes(key) else { continue };
             if person.heirs.is_empty() {
                 people.push((key, Owned { profile: person.profile, topology: Arc::clone(topology) }));

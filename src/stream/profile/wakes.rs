@@ -84,6 +84,12 @@ impl ProfileFold {
             }
             let slot = self.load(&wake.key, None)?;
             let person = self.cache.get(slot);
+            if !from_memory && person.wake_stored != Some(wake.due) {
+                self.leftover.push(wake.clone());
+            }
+            if self.holds(slot, Some(Cursor::Wake { due: wake.due, key: wake.key.clone() })) {
+                continue;
+            }
             // The index may be behind: whoever changed since the last flush is in `changed` under the present due time.
             let is_hint_stale = !from_memory && person.is_dirty;
             if is_hint_stale || self.wake_by_or_never(slot, time) != Some(wake.due) {
@@ -253,7 +259,10 @@ impl Stored {
         let missing: Vec<&[u8]> = page.iter().filter(|wake| fold.cache.find(&wake.key).is_none()).map(|wake| &wake.key[..]).collect();
         let states = fold.store.get_many(&fold.table, &missing)?;
         for (key, state) in missing.into_iter().zip(states) {
-            fold.load(key, Some(state.as_deref().unwrap_or_default()).filter(|state| !state.is_empty()))?;
+            match state {
+                Some(state) => fold.load(key, Some(&state))?,
+                None => fold.fresh(key),
+            };
         }
         self.page = page.into_iter().peekable();
         Ok(())
