@@ -23,15 +23,38 @@ pub struct Ground {
 }
 
 impl Ground {
+    /// The state store that is configured, open.
+    ///
+    /// # Errors
+    /// Of the folder's: it is in use, or the disk is full. Of a cluster's: the key to change, after ten seconds at most.
     pub(super) fn open_state(&self) -> Result<Arc<dyn StateStore>, Error> {
         let begun = self.clock.now();
-        let (state, opened) = FjallStore::open_or_rebuild(&self.folder.state(), self.config.state.clone())?;
+        let state = match self.config.state.backend {
+            state::Backend::Fjall => self.open_state_folder()?,
+            state::Backend::Cassandra => open_cassandra(&self.config)?,
+        };
+        tracing::info!(state_ms = self.clock.now().since_ms(begun), "the state is open");
+        Ok(state)
+    }
+
+    fn open_state_folder(&self) -> Result<Arc<dyn StateStore>, Error> {
+        let (state, opened) = FjallStore::open_or_rebuild(&self.folder.state(), self.config.state.fjall())?;
         if let state::Opened::Rebuilt { moved_to, reason } = opened {
             tracing::warn!(%reason, moved_to = %moved_to.display(), "the state would not open and is rebuilt from the log");
         }
-        tracing::info!(state_ms = self.clock.now().since_ms(begun), "the state is open");
         Ok(Arc::new(state))
     }
+}
+
+#[cfg(feature = "cassandra")]
+fn open_cassandra(config: &Config) -> Result<Arc<dyn StateStore>, Error> {
+    Ok(Arc::new(state::CassandraStore::open(&config.cassandra)?))
+}
+
+#[cfg(not(feature = "cassandra"))]
+fn open_cassandra(_: &Config) -> Result<Arc<dyn StateStore>, Error> {
+    let detail = "is cassandra, which this build knows nothing of: build it with `--features cassandra`, or `cluster`".to_owned();
+    Err(state::Error::Refused { key: "state.backend", detail }.into())
 }
 
 /// A folder whose log is open and whose namespaces are known, which is all that acknowledging needs. State and folds come next, and may

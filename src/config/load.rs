@@ -66,7 +66,7 @@ impl Effective {
             .map(|key| {
                 let value = lookup(&table, key.path).cloned().unwrap_or(Value::Array(Vec::new()));
                 let origin = self.origins.get(key.path).unwrap_or(&Origin::Default);
-                (key.path, without_secrets(value).to_string(), origin.to_string(), key.doc)
+                (key.path, shown(key.path, value).to_string(), origin.to_string(), key.doc)
             })
             .collect()
     }
@@ -173,16 +173,21 @@ fn put(table: &mut Table, path: &str, value: Value) {
     }
 }
 
+const SECRETS: [&str; 6] = ["write_key", "api_key", "key", "token", "password", "secrets"];
+
+/// A key's value with what is secret in it replaced.
+fn shown(path: &str, value: Value) -> Value {
+    let (_, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let is_given = value.as_str().is_none_or(|text| !text.is_empty());
+    if SECRETS.contains(&name) && is_given { Value::String("***".into()) } else { without_secrets(value) }
+}
+
 fn without_secrets(value: Value) -> Value {
     match value {
         Value::Array(items) => Value::Array(items.into_iter().map(without_secrets).collect()),
         Value::Table(table) => {
             let hide = |(key, value): (String, Value)| {
-                let shown = if ["write_key", "api_key", "key", "token", "password", "secrets"].contains(&key.as_str()) {
-                    Value::String("***".into())
-                } else {
-                    without_secrets(value)
-                };
+                let shown = if SECRETS.contains(&key.as_str()) { Value::String("***".into()) } else { without_secrets(value) };
                 (key, shown)
             };
             Value::Table(table.into_iter().map(hide).collect())

@@ -15,7 +15,7 @@ use crate::domain::{Namespace, SourceId, TenantId};
 use crate::engine::effects;
 use crate::gateway;
 use crate::log::embedded;
-use crate::state::FjallOptions;
+use crate::state;
 use crate::stream::{self, NamespaceClock, inbox};
 
 pub use keys::{KEYS, Key};
@@ -30,7 +30,8 @@ pub struct Config {
     pub server: Server,
     pub gateway: gateway::Options,
     pub log: Log,
-    pub state: FjallOptions,
+    pub state: state::Options,
+    pub cassandra: state::CassandraOptions,
     pub stream: stream::Options,
     pub inbox: inbox::Options,
     pub topology: Topology,

@@ -15,9 +15,9 @@ use bytes::Bytes;
 
 use crate::domain::{Incarnation, Millis, Offset};
 
+pub use self::fjall::{FjallOptions, FjallStore, Opened};
 #[cfg(feature = "cassandra")]
 pub use cassandra::CassandraStore;
-pub use self::fjall::{FjallOptions, FjallStore, Opened};
 pub use memory::MemoryStore;
 pub use options::{Backend, CassandraOptions, Options};
 
@@ -83,7 +83,9 @@ pub enum Error {
     Poisoned,
     #[error("the state store does not answer: {0}")]
     Unavailable(String),
-    #[error("shared state: {0}; it can be rebuilt from the log: stop every process, drop the keyspace that `cassandra.keyspace` names, start again")]
+    #[error(
+        "shared state: {0}; it can be rebuilt from the log: stop every process, drop the keyspace that `cassandra.keyspace` names, start again"
+    )]
     Shared(String),
     #[error("{key}: {detail}")]
     Refused { key: &'static str, detail: String },

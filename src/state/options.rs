@@ -76,7 +76,7 @@ impl Default for CassandraOptions {
             datacenter: String::new(),
             tls_ca: PathBuf::new(),
             request_timeout_ms: 5_000,
-            in_flight_max: 128,
+            in_flight_max: 64,
         }
     }
 }

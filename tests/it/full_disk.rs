@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use flywheel::domain::{DAY_MS, Millis};
-use flywheel::state::{Error, Flush, MemoryStore, StateStore, Table, Wake};
+use flywheel::state::{Error, Flush, MemoryStore, StateStore, Stored, Table, Wake};
 use flywheel::stream::{NamespaceClock, Spine, Topic};
 use serde_json::json;
 
@@ -30,7 +30,7 @@ fn refuse(left: &AtomicUsize) -> Result<(), Error> {
 }
 
 impl StateStore for Full {
-    fn get_many(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Error> {
+    fn get_many(&self, table: &Table, keys: &[&[u8]]) -> Result<Vec<Option<Stored>>, Error> {
         refuse(&self.reads)?;
         self.store.get_many(table, keys)
     }
@@ -46,7 +46,7 @@ impl StateStore for Full {
         refuse(&self.reads)?;
         self.store.due(table, until, after, limit)
     }
-    fn scan(&self, table: &Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    fn scan(&self, table: &Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Stored)>, Error> {
         refuse(&self.reads)?;
         self.store.scan(table, after, limit)
     }
@@ -113,7 +113,8 @@ fn three_days(full: &Arc<Full>, disturb: impl Fn(&Full)) -> (Vec<String>, Vec<St
 
 fn stored(store: &MemoryStore) -> Vec<String> {
     let of = |table: &Table| {
-        let states = store.scan(table, None, usize::MAX).expect("reads");
+        let states: Vec<_> =
+            store.scan(table, None, usize::MAX).expect("reads").into_iter().map(|(key, stored)| (key, stored.state)).collect();
         let wakes = store.due(table, Millis::MAX, None, usize::MAX).expect("reads");
         format!("{} {:?} {states:?} {wakes:?}", table.0, store.watermark(table).expect("reads"))
     };

@@ -32,6 +32,8 @@ mod seeds;
 mod services;
 mod spine;
 mod spine_world;
+#[cfg(feature = "cluster")]
+mod state_cassandra;
 mod state_contract;
 mod stream_holes;
 mod stream_identity;

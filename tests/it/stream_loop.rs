@@ -54,8 +54,12 @@ impl Fold for Words {
         self.words.clear();
         if stored.is_some() {
             let text = |state: Bytes| String::from_utf8_lossy(&state).into_owned();
-            self.words =
-                self.store.scan(&self.table(incarnation), None, 1_000)?.into_iter().map(|(key, state)| (key, text(state))).collect();
+            self.words = self
+                .store
+                .scan(&self.table(incarnation), None, 1_000)?
+                .into_iter()
+                .map(|(key, stored)| (key, text(stored.state)))
+                .collect();
         }
         Ok(())
     }

@@ -35,7 +35,8 @@ fn change_watermarks(world: &World, change: impl Fn(&mut Watermark)) {
         let Some(bytes) = world.state.watermark(&table).expect("reads") else { continue };
         let mut watermark = Watermark::decode(&bytes).expect("decodes");
         change(&mut watermark);
-        world.state.flush(&table, Flush { watermark: Some(watermark.encode()), ..Flush::default() }).expect("flushes");
+        let upto = watermark.progress.upto(watermark.incarnation);
+        world.state.flush(&table, Flush { upto, watermark: Some(watermark.encode()), ..Flush::default() }).expect("flushes");
     }
 }
 

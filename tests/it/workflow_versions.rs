@@ -82,7 +82,8 @@ fn forget_what_is_heard(world: &World) {
         let mut memo: serde_json::Value = serde_json::from_slice(&watermark.memo).expect("JSON");
         memo.as_object_mut().expect("an object").remove("heard").expect("kept");
         watermark.memo = serde_json::to_vec(&memo).expect("plain data").into();
-        world.state.flush(table, Flush { watermark: Some(watermark.encode()), ..Flush::default() }).expect("stores");
+        let upto = watermark.progress.upto(watermark.incarnation);
+        world.state.flush(table, Flush { upto, watermark: Some(watermark.encode()), ..Flush::default() }).expect("stores");
     }
 }
 

@@ -1,5 +1,7 @@
-//! From settings to a session on a keyspace that is ours: every refusal names the key to change, within ten seconds.
+//! From settings to a session on a keyspace that is ours: every refusal names the key to change, within ten seconds; making the
+//! keyspace and its tables, once in its life, may take longer.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +11,18 @@ use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::DefaultPolicy;
-use scylla::statement::{Consistency, SerialConsistency};
+use scylla::statement::{Consistency, SerialConsistency, Statement};
 
 use super::statements::{self, Statements, VERSION};
 use super::{cell, errors};
 use crate::state::{CassandraOptions, Error};
 
-/// All of it: reaching a node, login, keyspace, tables.
+/// Reaching a node, login, a first answer.
 const PATIENCE: Duration = Duration::from_secs(9);
+/// Making the keyspace and its tables, once in its life: a cluster agrees on each for a while.
+const MAKING_PATIENCE: Duration = Duration::from_secs(120);
+/// Of each statement on the way.
+const STATEMENT_PATIENCE: Duration = Duration::from_secs(30);
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(3);
 /// A connection that answers nothing for about this long is given up and opened again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -29,11 +35,32 @@ pub(super) struct Connected {
 }
 
 pub(super) async fn connect(options: &CassandraOptions) -> Result<Connected, Error> {
+    check(options)?;
+    let (session, has_keyspace) = within(PATIENCE, options, async {
+        let session = Arc::new(session(options).await?);
+        let has_keyspace = has_keyspace(&session, &options.keyspace).await?;
+        Ok((session, has_keyspace))
+    })
+    .await?;
+    within(MAKING_PATIENCE, options, async {
+        if !has_keyspace {
+            make_keyspace(&session, options).await?;
+        }
+        make_tables(&session, options).await?;
+        check_version(&session, &options.keyspace).await?;
+        let incarnation_max = check_timestamps(&session, &options.keyspace).await?;
+        let statements = Statements::prepare(&session, &options.keyspace).await?;
+        Ok(Connected { session: Arc::clone(&session), statements, incarnation_max })
+    })
+    .await
+}
+
+async fn within<T>(patience: Duration, options: &CassandraOptions, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let nodes = options.nodes.join(", ");
-    match tokio::time::timeout(PATIENCE, connected(options)).await {
+    match tokio::time::timeout(patience, call).await {
         Ok(Err(Error::Unavailable(detail))) => Err(refused("cassandra.nodes", format!("{nodes}: {detail}"))),
         Ok(done) => done,
-        Err(_) => Err(refused("cassandra.nodes", format!("no answer from {nodes} within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(refused("cassandra.nodes", format!("no answer from {nodes} within {} s", patience.as_secs()))),
     }
 }
 
@@ -41,17 +68,12 @@ fn refused(key: &'static str, detail: impl Into<String>) -> Error {
     Error::Refused { key, detail: detail.into() }
 }
 
-async fn connected(options: &CassandraOptions) -> Result<Connected, Error> {
-    check(options)?;
-    let session = Arc::new(session(options).await?);
-    if !has_keyspace(&session, &options.keyspace).await? {
-        make_keyspace(&session, options).await?;
-    }
-    make_tables(&session, options).await?;
-    check_version(&session, &options.keyspace).await?;
-    let incarnation_max = check_timestamps(&session, &options.keyspace).await?;
-    let statements = Statements::prepare(&session, &options.keyspace).await?;
-    Ok(Connected { session, statements, incarnation_max })
+/// A statement that is sent once, at the start.
+fn patient(text: impl Into<String>) -> Statement {
+    let mut statement = Statement::new(text);
+    statement.set_request_timeout(Some(STATEMENT_PATIENCE));
+    statement.set_is_idempotent(true);
+    statement
 }
 
 fn check(options: &CassandraOptions) -> Result<(), Error> {
@@ -108,7 +130,8 @@ fn tls(options: &CassandraOptions) -> Result<Arc<rustls::ClientConfig>, Error> {
         return Err(bad(&"holds no certificate"));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|error| bad(&error))?;
+    let config =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|error| bad(&error))?;
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
@@ -119,7 +142,8 @@ async fn has_keyspace(session: &Session, keyspace: &str) -> Result<bool, Error> 
 
 /// The first column of all rows.
 async fn first_texts(session: &Session, text: &str, values: impl scylla::serialize::row::SerializeRow) -> Result<Vec<String>, Error> {
-    let rows = session.query_unpaged(text, values).await.map_err(errors::failed)?.into_rows_result().map_err(errors::unreadable)?;
+    let rows =
+        session.query_unpaged(patient(text), values).await.map_err(errors::failed)?.into_rows_result().map_err(errors::unreadable)?;
     let texts = rows.rows::<(String,)>().map_err(errors::unreadable)?;
     texts.map(|row| row.map(|(text,)| text).map_err(errors::unreadable)).collect()
 }
@@ -135,7 +159,7 @@ async fn make_keyspace(session: &Session, options: &CassandraOptions) -> Result<
         datacenter => format!("{{'class': 'NetworkTopologyStrategy', '{datacenter}': {copies}}}"),
     };
     let text = format!("CREATE KEYSPACE IF NOT EXISTS {name} WITH replication = {replication}");
-    session.query_unpaged(text, ()).await.map_err(|error| errors::unmade("the keyspace", error))?;
+    session.query_unpaged(patient(text), ()).await.map_err(|error| errors::unmade("the keyspace", error))?;
     tracing::info!(keyspace = %name, replication, "the keyspace for states was made");
     Ok(())
 }
@@ -157,7 +181,7 @@ async fn make_tables(session: &Session, options: &CassandraOptions) -> Result<()
         return Err(refused("cassandra.keyspace", detail));
     }
     for (_, text) in missing {
-        session.query_unpaged(text.as_str(), ()).await.map_err(|error| errors::unmade("its tables", error))?;
+        session.query_unpaged(patient(text.as_str()), ()).await.map_err(|error| errors::unmade("its tables", error))?;
     }
     Ok(())
 }
@@ -167,14 +191,16 @@ async fn check_version(session: &Session, keyspace: &str) -> Result<(), Error> {
     let mut found = first_texts(session, &read, ()).await?;
     if found.is_empty() {
         let text = format!("INSERT INTO {keyspace}.meta (name, value) VALUES ('version', '{VERSION}') IF NOT EXISTS");
-        session.query_unpaged(text, ()).await.map_err(|error| errors::unmade("the keyspace's version", error))?;
+        session.query_unpaged(patient(text), ()).await.map_err(|error| errors::unmade("the keyspace's version", error))?;
         found = first_texts(session, &read, ()).await?;
     }
     match found.first().map(String::as_str) {
         Some(VERSION) => Ok(()),
         other => {
             let found = other.unwrap_or("unknown");
-            let detail = format!("{keyspace} is of schema version {found}, this build knows {VERSION}: name another keyspace, and states are built again from the log");
+            let detail = format!(
+                "{keyspace} is of schema version {found}, this build knows {VERSION}: name another keyspace, and states are built again from the log"
+            );
             Err(refused("cassandra.keyspace", detail))
         }
     }
@@ -182,15 +208,16 @@ async fn check_version(session: &Session, keyspace: &str) -> Result<(), Error> {
 
 /// The server takes write timestamps of the log's positions: none in its future, and none too old for its taste.
 async fn check_timestamps(session: &Session, keyspace: &str) -> Result<u32, Error> {
-    let rows = session.query_unpaged("SELECT toUnixTimestamp(now()) FROM system.local", ()).await.map_err(errors::failed)?;
+    let rows = session.query_unpaged(patient("SELECT toUnixTimestamp(now()) FROM system.local"), ()).await.map_err(errors::failed)?;
     let rows = rows.into_rows_result().map_err(errors::unreadable)?;
-    let (now,) = rows.first_row::<(scylla::value::CqlTimestamp,)>().map_err(errors::unreadable)?;
-    let incarnation_max = cell::incarnation_max(now.0);
+    let (now,) = rows.first_row::<(i64,)>().map_err(errors::unreadable)?;
+    let incarnation_max = cell::incarnation_max(now);
     if incarnation_max == 0 {
         return Err(refused("cassandra.nodes", "the server's clock stands in 1970; positions as write timestamps would be in its future"));
     }
-    let text = format!("UPDATE {keyspace}.meta USING TIMESTAMP {} SET value = 'taken' WHERE name = 'timestamps'", 1_i64 << cell::OFFSET_BITS);
-    match session.query_unpaged(text, ()).await.map_err(errors::failed) {
+    let text =
+        format!("UPDATE {keyspace}.meta USING TIMESTAMP {} SET value = 'taken' WHERE name = 'timestamps'", 1_i64 << cell::OFFSET_BITS);
+    match session.query_unpaged(patient(text), ()).await.map_err(errors::failed) {
         Err(Error::Shared(detail)) => {
             Err(refused("cassandra.nodes", format!("write timestamps are positions of the log, and the cluster refuses them: {detail}")))
         }

@@ -34,13 +34,7 @@ fn last_of(slot: i64) -> i64 {
 }
 
 impl Inner {
-    pub(super) async fn due(
-        self: Arc<Self>,
-        table: &Table,
-        until: Millis,
-        after: Option<Wake>,
-        limit: usize,
-    ) -> Result<Vec<Wake>, Error> {
+    pub(super) async fn due(self: Arc<Self>, table: &Table, until: Millis, after: Option<Wake>, limit: usize) -> Result<Vec<Wake>, Error> {
         let Some(known) = self.find(table).await? else { return Ok(Vec::new()) };
         let mut due = Vec::new();
         let mut from = after.as_ref().map_or(i64::MIN, |wake| slot(wake.due));

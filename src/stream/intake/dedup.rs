@@ -107,7 +107,8 @@ impl Dedup {
             let keys: Vec<&[u8]> = rows.iter().map(|row| row.as_slice()).collect();
             for (at, row) in places.into_iter().zip(self.store.get_many(&self.table(day), &keys)?) {
                 let Some(row) = row else { continue };
-                let offset = Offset(u64::from_le_bytes(row.state[..].try_into().map_err(|_| Error::Backend("a mark of a wrong size".into()))?));
+                let offset =
+                    Offset(u64::from_le_bytes(row.state[..].try_into().map_err(|_| Error::Backend("a mark of a wrong size".into()))?));
                 found[at] = Some(found[at].map_or(offset, |other| other.min(offset)));
             }
         }

@@ -271,7 +271,8 @@ mod tests {
         let waiting = |since| Waiting { expected: vec!["a1".into()], held: vec![vec![0, 1, 2].into(), vec![].into()], since };
         let heirs = vec![Heir { user_id: "u1".into(), from: Millis(5) }, Heir { user_id: "u2".into(), from: Millis(-9) }];
         let refused = vec![Offset(7), Offset(299)];
-        let mut person = Person { applied: Offset(300), refused, wake: Some(Millis(-1)), wake_stored: Some(Millis(-1)), ..Person::default() };
+        let mut person =
+            Person { applied: Offset(300), refused, wake: Some(Millis(-1)), wake_stored: Some(Millis(-1)), ..Person::default() };
         person.set_member(3, true);
         person.set_member(70, true);
         let some = |since| Some(Box::new(waiting(since)));

@@ -258,7 +258,7 @@ impl Life {
         let mut stored: BTreeMap<Bytes, Subject> = BTreeMap::new();
         for table in tables.iter().filter(|table| table.0.contains(".workflows.")) {
             for (key, state) in self.store.scan(table, None, usize::MAX).expect("reads") {
-                let subject = Subject::decode(&state).expect("decodes");
+                let subject = Subject::decode(&state.state).expect("decodes");
                 stored.insert(key, subject);
             }
             let due = self.store.due(table, Millis::MAX, None, usize::MAX).expect("reads");
