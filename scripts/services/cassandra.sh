@@ -3,6 +3,7 @@
 #
 #   CASSANDRA_PORT=9042 CASSANDRA_STORAGE_PORT=7000 scripts/services/cassandra.sh DIR
 #
+# SERVICE_ADDRESS     where clients come to, 127.0.0.1
 # CASSANDRA_HEAP_MB   768
 # CASSANDRA_PASSWORDS yes: clients must log in; the first user is cassandra with the password cassandra
 set -euo pipefail
@@ -27,7 +28,7 @@ seed_provider:
     parameters:
       - seeds: "127.0.0.1:$CASSANDRA_STORAGE_PORT"
 listen_address: 127.0.0.1
-rpc_address: 127.0.0.1
+rpc_address: ${SERVICE_ADDRESS:-127.0.0.1}
 storage_port: $CASSANDRA_STORAGE_PORT
 native_transport_port: $CASSANDRA_PORT
 start_native_transport: true

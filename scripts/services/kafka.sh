@@ -6,6 +6,7 @@
 #
 # KAFKA_CONTROLLERS names every node; with three or more of them what is stored is stored three times, and two must have it.
 # KAFKA_CLUSTER     22 characters of base64, the same on every node
+# SERVICE_ADDRESS   where clients come to, 127.0.0.1
 # KAFKA_DATA        where the log is, DIR/data if not set: a small disk, say
 # KAFKA_HEAP_MB     512
 # KAFKA_SECURE_PORT a second listener for clients, TLS with SCRAM-SHA-512 for the user flywheel with KAFKA_PASSWORD; the authority is the
@@ -18,16 +19,17 @@ if ! command -v java >/dev/null || ! compgen -G "$libs/kafka_*.jar" >/dev/null; 
   echo "Kafka is not installed (java, and jars in $libs): run scripts/services/install.sh kafka" >&2
   exit 1
 fi
+address=${SERVICE_ADDRESS:-127.0.0.1}
 data=${KAFKA_DATA:-$dir/data}
 voters=${KAFKA_CONTROLLERS//[^@]/}
 copies=1 in_sync=1
 if [ ${#voters} -ge 3 ]; then copies=3 in_sync=2; fi
 controller_port=$(tr ',' '\n' <<<"$KAFKA_CONTROLLERS" | sed -n "s/^$KAFKA_NODE@.*:\([0-9]*\)$/\1/p")
 
-listeners="PLAINTEXT://127.0.0.1:$KAFKA_PORT"
+listeners="PLAINTEXT://$address:$KAFKA_PORT"
 secure="" scram=()
 if [ -n "${KAFKA_SECURE_PORT:-}" ]; then
-  listeners+=",SASL_SSL://127.0.0.1:$KAFKA_SECURE_PORT"
+  listeners+=",SASL_SSL://$address:$KAFKA_SECURE_PORT"
   scram=(--add-scram "SCRAM-SHA-512=[name=flywheel,password=$KAFKA_PASSWORD]")
   secure="sasl.enabled.mechanisms=SCRAM-SHA-512
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;

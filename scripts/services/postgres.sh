@@ -4,7 +4,7 @@
 #
 #   POSTGRES_PORT=5432 POSTGRES_PASSWORD=SECRET scripts/services/postgres.sh DIR
 #
-# The first user is postgres. Everybody needs a password, so that a wrong one is refused as it is elsewhere.
+# SERVICE_ADDRESS is where clients come to, 127.0.0.1 if not set. The first user is postgres. Everybody needs a password, so that a wrong one is refused as it is elsewhere.
 set -euo pipefail
 dir=$1
 bin=$(compgen -G '/usr/lib/postgresql/*/bin' | sort -V | tail -n 1 || true)
@@ -30,7 +30,8 @@ if [ ! -e "$dir/data/PG_VERSION" ]; then
   "${as[@]}" "$bin/initdb" -D "$dir/part" -U postgres -A scram-sha-256 --pwfile="$dir/password" \
     -E UTF8 --locale=C.UTF-8 --no-sync --no-instructions >/dev/null
   rm "$dir/password"
+  echo 'host all all samenet scram-sha-256' >>"$dir/part/pg_hba.conf"
   mv "$dir/part" "$dir/data"
 fi
-exec "${as[@]}" "$bin/postgres" -D "$dir/data" -p "$POSTGRES_PORT" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
+exec "${as[@]}" "$bin/postgres" -D "$dir/data" -p "$POSTGRES_PORT" -c listen_addresses="${SERVICE_ADDRESS:-127.0.0.1}" -c unix_socket_directories= \
   -c max_connections=200 -c log_min_messages=warning -c timezone=UTC

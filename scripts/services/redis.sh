@@ -3,7 +3,7 @@
 #
 #   REDIS_PORT=6379 REDIS_PASSWORD=SECRET scripts/services/redis.sh DIR
 #
-# What it holds survives its own restart: losing it is a test of its own (FLUSHALL), not an accident.
+# SERVICE_ADDRESS is where clients come to, 127.0.0.1 if not set. What it holds survives its own restart: losing it is a test of its own (FLUSHALL), not an accident.
 set -euo pipefail
 dir=$1
 if ! command -v redis-server >/dev/null; then
@@ -14,7 +14,7 @@ mkdir -p "$dir"
 # By standard input: an argument is seen by everybody who lists processes.
 exec redis-server - <<CONFIG
 port $REDIS_PORT
-bind 127.0.0.1
+bind ${SERVICE_ADDRESS:-127.0.0.1}
 dir $(cd "$dir" && pwd)
 requirepass $REDIS_PASSWORD
 save ""

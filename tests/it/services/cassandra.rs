@@ -1,5 +1,6 @@
 //! Apache Cassandra, one node. It speaks Scylla's protocol and stands in for it.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub struct CassandraOptions {
 /// A running node.
 pub struct Cassandra {
     process: Process,
+    address: Ipv4Addr,
     port: u16,
     passwords: bool,
 }
@@ -30,25 +32,32 @@ impl Cassandra {
     /// Starts a node of the test's own and waits until it answers a query. `None` if services are to be skipped.
     #[track_caller]
     pub fn start(options: CassandraOptions) -> Option<Self> {
-        own("Cassandra", || Self::try_start(options))
+        Self::start_at(Ipv4Addr::LOCALHOST, options)
     }
 
-    pub(super) fn try_start(options: CassandraOptions) -> Result<Self, String> {
+    /// The same at another address of this machine: that of a [`super::Network`].
+    #[track_caller]
+    pub fn start_at(address: Ipv4Addr, options: CassandraOptions) -> Option<Self> {
+        own("Cassandra", || Self::try_start(address, options))
+    }
+
+    pub(super) fn try_start(address: Ipv4Addr, options: CassandraOptions) -> Result<Self, String> {
         let port = fresh_port();
         let settings = vec![
+            ("SERVICE_ADDRESS", address.to_string()),
             ("CASSANDRA_PORT", port.to_string()),
             ("CASSANDRA_STORAGE_PORT", fresh_port().to_string()),
             ("CASSANDRA_PASSWORDS", if options.passwords { "yes" } else { "no" }.into()),
         ];
         let spec = Spec { name: "cassandra".into(), script: "cassandra.sh", settings, ends_on: libc::SIGTERM, dies_on: libc::SIGKILL };
-        let cassandra = Self { process: Process::new(spec), port, passwords: options.passwords };
+        let cassandra = Self { process: Process::new(spec), address, port, passwords: options.passwords };
         cassandra.try_run()?;
         Ok(cassandra)
     }
 
-    /// `127.0.0.1:PORT`.
+    /// `ADDRESS:PORT`.
     pub fn node(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.address, self.port)
     }
 
     /// Its process and folder, for tests of its end.

@@ -1,5 +1,6 @@
 //! Apache Kafka: one broker, or three with everything stored three times, each broker a KRaft controller too.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub struct KafkaOptions {
     /// 1, or 3: then topics have replication factor 3 and need 2 in sync, Kafka's own included.
     pub brokers: u32,
     pub heap_mb: u32,
+    /// Where clients come to: 127.0.0.1, or the address of a [`super::Network`].
+    pub address: Ipv4Addr,
     /// A second listener, which wants TLS and a password: [`Kafka::secure`].
     pub secure: bool,
     /// Where a broker (1 to 3) has its log, if not in its own folder: a small disk, say.
@@ -29,7 +32,7 @@ pub struct KafkaOptions {
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        Self { brokers: 1, heap_mb: 512, secure: false, data: Vec::new(), properties: String::new() }
+        Self { brokers: 1, heap_mb: 512, address: Ipv4Addr::LOCALHOST, secure: false, data: Vec::new(), properties: String::new() }
     }
 }
 
@@ -42,6 +45,7 @@ impl KafkaOptions {
 /// A running cluster. Brokers are numbered from 1.
 pub struct Kafka {
     brokers: Vec<Broker>,
+    address: Ipv4Addr,
     secure: Option<Secure>,
 }
 
@@ -72,12 +76,13 @@ impl Kafka {
         let controllers: Vec<String> = (1..=options.brokers).map(|node| format!("{node}@127.0.0.1:{}", fresh_port())).collect();
         let cluster = cluster_id();
         let password = fresh_password();
-        let certificates = options.secure.then(certificates).transpose()?;
+        let certificates = options.secure.then(|| certificates(options.address)).transpose()?;
         let mut secure_addresses = Vec::new();
         let mut brokers = Vec::new();
         for node in 1..=options.brokers {
             let port = fresh_port();
             let mut settings = vec![
+                ("SERVICE_ADDRESS", options.address.to_string()),
                 ("KAFKA_NODE", node.to_string()),
                 ("KAFKA_PORT", port.to_string()),
                 ("KAFKA_CONTROLLERS", controllers.join(",")),
@@ -87,7 +92,7 @@ impl Kafka {
             ];
             if let Some(certificates) = &certificates {
                 let secure_port = fresh_port();
-                secure_addresses.push(format!("127.0.0.1:{secure_port}"));
+                secure_addresses.push(format!("{}:{secure_port}", options.address));
                 settings.push(("KAFKA_SECURE_PORT", secure_port.to_string()));
                 settings.push(("KAFKA_PASSWORD", password.clone()));
                 settings.push(("KAFKA_CERTIFICATES", certificates.display().to_string()));
@@ -105,14 +110,14 @@ impl Kafka {
             user: "flywheel".into(),
             password,
         });
-        let kafka = Self { brokers, secure };
+        let kafka = Self { brokers, address: options.address, secure };
         kafka.try_start_brokers(&(1..=options.brokers).collect::<Vec<_>>())?;
         Ok(kafka)
     }
 
-    /// `127.0.0.1:PORT` of every broker, comma separated, running or not. No encryption, no password.
+    /// `ADDRESS:PORT` of every broker, comma separated, running or not. No encryption, no password.
     pub fn bootstrap(&self) -> String {
-        let addresses: Vec<String> = self.brokers.iter().map(|broker| format!("127.0.0.1:{}", broker.port)).collect();
+        let addresses: Vec<String> = self.brokers.iter().map(|broker| format!("{}:{}", self.address, broker.port)).collect();
         addresses.join(",")
     }
 
@@ -203,7 +208,7 @@ impl Kafka {
         for node in nodes {
             let broker = self.broker(*node);
             let is_member = || {
-                let metadata = metadata(&format!("127.0.0.1:{}", broker.port))?;
+                let metadata = metadata(&format!("{}:{}", self.address, broker.port))?;
                 let members: Vec<i32> = metadata.brokers().iter().map(|broker| broker.id()).collect();
                 let is_in = |node: &u32| members.contains(&(*node as i32));
                 if nodes.iter().all(is_in) { Ok(()) } else { Err(format!("members are {members:?}")) }
@@ -233,9 +238,13 @@ fn cluster_id() -> String {
 }
 
 /// A folder with a throw-away authority and a broker's certificate.
-fn certificates() -> Result<PathBuf, String> {
+fn certificates(address: Ipv4Addr) -> Result<PathBuf, String> {
     let dir = fresh_dir("certificates");
-    let made = Command::new("scripts/services/certificates.sh").arg(&dir).output().map_err(|error| format!("certificates.sh: {error}"))?;
+    let made = Command::new("scripts/services/certificates.sh")
+        .arg(&dir)
+        .arg(address.to_string())
+        .output()
+        .map_err(|error| format!("certificates.sh: {error}"))?;
     if !made.status.success() {
         return Err(format!("certificates.sh: {}", String::from_utf8_lossy(&made.stderr)));
     }

@@ -16,14 +16,19 @@ mod cassandra;
 mod postgres;
 mod redis;
 
+mod network;
+
 mod starting;
+mod weathering;
 
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use cassandra::{Cassandra, CassandraOptions};
 pub use kafka::{Kafka, KafkaOptions};
+pub use network::Network;
 pub use postgres::Postgres;
 pub use process::{ask, wait_until};
 pub use redis::Redis;
@@ -37,19 +42,19 @@ pub fn kafka() -> Option<&'static Kafka> {
 /// The Cassandra of all tests, without passwords.
 pub fn cassandra() -> Option<&'static Cassandra> {
     static SHARED: OnceLock<Result<Cassandra, String>> = OnceLock::new();
-    shared("Cassandra", &SHARED, || Cassandra::try_start(CassandraOptions::default()))
+    shared("Cassandra", &SHARED, || Cassandra::try_start(Ipv4Addr::LOCALHOST, CassandraOptions::default()))
 }
 
 /// The PostgreSQL of all tests: [`Postgres::create_database`] gives a database of the test's own.
 pub fn postgres() -> Option<&'static Postgres> {
     static SHARED: OnceLock<Result<Postgres, String>> = OnceLock::new();
-    shared("PostgreSQL", &SHARED, Postgres::try_start)
+    shared("PostgreSQL", &SHARED, || Postgres::try_start(Ipv4Addr::LOCALHOST))
 }
 
 /// The Redis of all tests: its keys are everybody's, so begin them with a [`fresh_name`].
 pub fn redis() -> Option<&'static Redis> {
     static SHARED: OnceLock<Result<Redis, String>> = OnceLock::new();
-    shared("Redis", &SHARED, Redis::try_start)
+    shared("Redis", &SHARED, || Redis::try_start(Ipv4Addr::LOCALHOST))
 }
 
 /// A name that no other test, of this or of an earlier run, has used: letters, digits and underscores, as a keyspace or a topic may be called.

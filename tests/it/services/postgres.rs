@@ -1,5 +1,6 @@
 //! PostgreSQL, one server.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::process::{Process, Spec, ask, fresh_password, fresh_port};
 /// A running server.
 pub struct Postgres {
     process: Process,
+    address: Ipv4Addr,
     port: u16,
     password: String,
 }
@@ -20,15 +22,22 @@ impl Postgres {
     /// Starts a server of the test's own and waits until it answers a query. `None` if services are to be skipped.
     #[track_caller]
     pub fn start() -> Option<Self> {
-        own("PostgreSQL", Self::try_start)
+        Self::start_at(Ipv4Addr::LOCALHOST)
     }
 
-    pub(super) fn try_start() -> Result<Self, String> {
+    /// The same at another address of this machine: that of a [`super::Network`].
+    #[track_caller]
+    pub fn start_at(address: Ipv4Addr) -> Option<Self> {
+        own("PostgreSQL", || Self::try_start(address))
+    }
+
+    pub(super) fn try_start(address: Ipv4Addr) -> Result<Self, String> {
         let (port, password) = (fresh_port(), fresh_password());
-        let settings = vec![("POSTGRES_PORT", port.to_string()), ("POSTGRES_PASSWORD", password.clone())];
+        let mut settings = vec![("POSTGRES_PORT", port.to_string()), ("POSTGRES_PASSWORD", password.clone())];
+        settings.push(("SERVICE_ADDRESS", address.to_string()));
         // "At once" is SIGQUIT: after a SIGKILL its shared memory would stay.
         let spec = Spec { name: "postgres".into(), script: "postgres.sh", settings, ends_on: libc::SIGINT, dies_on: libc::SIGQUIT };
-        let postgres = Self { process: Process::new(spec), port, password };
+        let postgres = Self { process: Process::new(spec), address, port, password };
         postgres.try_run()?;
         Ok(postgres)
     }
@@ -38,9 +47,9 @@ impl Postgres {
         &self.password
     }
 
-    /// `postgres://USER:PASSWORD@127.0.0.1:PORT/DATABASE` of the first user.
+    /// `postgres://USER:PASSWORD@ADDRESS:PORT/DATABASE` of the first user.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
+        format!("postgres://postgres:{}@{}:{}/{database}", self.password, self.address, self.port)
     }
 
     /// A new, empty database, and its url for the first user.

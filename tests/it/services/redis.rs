@@ -1,5 +1,6 @@
 //! Redis, one server.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::process::{Process, Spec, ask, fresh_password, fresh_port};
 /// A running server.
 pub struct Redis {
     process: Process,
+    address: Ipv4Addr,
     port: u16,
     password: String,
 }
@@ -17,14 +19,21 @@ impl Redis {
     /// Starts a server of the test's own and waits until it answers. `None` if services are to be skipped.
     #[track_caller]
     pub fn start() -> Option<Self> {
-        own("Redis", Self::try_start)
+        Self::start_at(Ipv4Addr::LOCALHOST)
     }
 
-    pub(super) fn try_start() -> Result<Self, String> {
+    /// The same at another address of this machine: that of a [`super::Network`].
+    #[track_caller]
+    pub fn start_at(address: Ipv4Addr) -> Option<Self> {
+        own("Redis", || Self::try_start(address))
+    }
+
+    pub(super) fn try_start(address: Ipv4Addr) -> Result<Self, String> {
         let (port, password) = (fresh_port(), fresh_password());
-        let settings = vec![("REDIS_PORT", port.to_string()), ("REDIS_PASSWORD", password.clone())];
+        let mut settings = vec![("REDIS_PORT", port.to_string()), ("REDIS_PASSWORD", password.clone())];
+        settings.push(("SERVICE_ADDRESS", address.to_string()));
         let spec = Spec { name: "redis".into(), script: "redis.sh", settings, ends_on: libc::SIGTERM, dies_on: libc::SIGKILL };
-        let redis = Self { process: Process::new(spec), port, password };
+        let redis = Self { process: Process::new(spec), address, port, password };
         redis.try_run()?;
         Ok(redis)
     }
@@ -33,9 +42,9 @@ impl Redis {
         self.port
     }
 
-    /// `redis://default:PASSWORD@127.0.0.1:PORT/`.
+    /// `redis://default:PASSWORD@ADDRESS:PORT/`.
     pub fn url(&self) -> String {
-        format!("redis://default:{}@127.0.0.1:{}/", self.password, self.port)
+        format!("redis://default:{}@{}:{}/", self.password, self.address, self.port)
     }
 
     /// Its process and folder, for tests of its end.
