@@ -12,6 +12,7 @@ use crate::env::fs::{Fs, RealFs};
 use crate::gateway::Reason;
 use crate::log::LogWriter;
 use crate::projections::{self, Health, Projector};
+use crate::schema::remote::Remote;
 use crate::state::StateStore;
 use crate::stream::topology::Topology;
 use crate::stream::{self, NamespaceClock, Partitions, Spine, Watch};
@@ -68,7 +69,7 @@ impl World {
             topology: Arc::clone(&topology),
             options: config.stream.clone(),
             copied,
-            inbox: stream::inbox::Setup { senders: Arc::new(senders) },
+            inbox: stream::inbox::Setup { senders: Arc::new(senders), registry: registry(config)? },
         };
         let mut spine = Spine::open(setup)?;
         let from = if kind == NamespaceClock::Event { Millis::MIN } else { clock.now() };
@@ -119,6 +120,14 @@ impl World {
         stopped?;
         Ok(performed?)
     }
+}
+
+/// The schema registry elsewhere, where there is one.
+fn registry(config: &Config) -> Result<Option<Arc<Remote>>, Error> {
+    if config.registry.url.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(Remote::start(&config.registry).map_err(Error::Inbox)?)))
 }
 
 /// Brings the policy of a file into force. Where the file is as it was, and another one was published since, that is said and kept.

@@ -83,6 +83,13 @@ pub const KEYS: &[Key] = &[
     key("inbox.tenant", "whose a record of the inbox is that names no tenant in its headers; empty: it is a dead letter"),
     key("inbox.source", "the source of a record of the inbox that names none in its headers"),
     key("inbox.format", "json, avro (Confluent wire format), or auto: avro where the value begins with a zero byte"),
+    key(
+        "registry.url",
+        "Confluent-compatible schema registry in which schemas of Avro values are looked up; empty is our own (docs/kafka-producers.md)",
+    ),
+    key("registry.user", "user name for that registry; empty sends none"),
+    key("registry.password", "its password"),
+    key("registry.timeout_ms", "a question to it that takes longer has failed and is asked again"),
     key("topology.default", "topology of namespaces that name none: a shipped one's name or a file"),
     key("topology.partitions", "partitions of each topic of a new namespace; fixed once it exists"),
     key(

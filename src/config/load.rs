@@ -215,6 +215,7 @@ fn validate(config: &Config) -> Result<(), Error> {
         }
     }
     check_inbox("", &config.inbox)?;
+    config.registry.check().map_err(Error::Conflict)?;
     config.gateway.check().map_err(|error| Error::Conflict(error.to_string()))?;
     let mut seen = BTreeMap::new();
     for source in &config.sources {
@@ -282,6 +283,8 @@ mod tests {
             (&[("FLYWHEEL_NAMESPACES", r#"[{name="a",clock="wall"},{name="a",clock="event"}]"#)], "a is configured twice"),
             (&[("FLYWHEEL_NAMESPACES", r#"[{name="a",clock="wall",partitions=0}]"#)], "it takes 1 to 256"),
             (&[("FLYWHEEL_INBOX__PARTITIONS", "257")], "inbox.partitions is 257, it takes 0 to 256"),
+            (&[("FLYWHEEL_REGISTRY__URL", "registry:8081")], "registry.url"),
+            (&[("FLYWHEEL_REGISTRY__URL", "https://u:sesame@registry")], "put them into registry.user and registry.password"),
             (&[("FLYWHEEL_INBOX__TENANT", "No Slug")], "inbox.tenant: "),
             (&[("FLYWHEEL_INBOX__FORMAT", "xml")], "xml"),
             (&[("FLYWHEEL_NAMESPACES", r#"[{name="a",clock="wall",inbox={source="A B"}}]"#)], "namespace a: inbox.source: "),
@@ -301,5 +304,7 @@ mod tests {
         let effective = from_env(&[("FLYWHEEL_SOURCES", sources)]).unwrap();
         let shown = format!("{:?}", effective.rows());
         assert!(shown.contains("acme") && !shown.contains("hunter2"), "{shown}");
+        let shown = format!("{:?}", from_env(&[("FLYWHEEL_REGISTRY__PASSWORD", "hunter2")]).unwrap().rows());
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 }

@@ -15,6 +15,7 @@ use crate::domain::{Namespace, SourceId, TenantId};
 use crate::engine::effects;
 use crate::gateway;
 use crate::log::embedded;
+use crate::schema::remote;
 use crate::state;
 use crate::stream::{self, NamespaceClock, inbox};
 
@@ -34,6 +35,7 @@ pub struct Config {
     pub cassandra: state::CassandraOptions,
     pub stream: stream::Options,
     pub inbox: inbox::Options,
+    pub registry: remote::Options,
     pub topology: Topology,
     pub policy: Policy,
     pub read: Read,

@@ -18,6 +18,7 @@ mod openapi;
 mod pixel;
 mod port;
 mod realtime;
+mod registry;
 mod routes;
 mod sdk;
 mod suppressions;
@@ -120,6 +121,7 @@ struct Gateway {
     app: App,
     keys: auth::Keys,
     worlds: BTreeMap<Namespace, worlds::World>,
+    registries: registry::Registries,
     limits: limits::Limits,
     budget: Arc<body::Budget>,
     refusals: Arc<refusals::Refusals>,
@@ -140,6 +142,7 @@ impl Gateway {
         Ok(Self {
             keys: auth::Keys::resolve(&app.sources, &*app.log)?,
             worlds: worlds::resolve(&app.sources, &*app.log)?,
+            registries: registry::resolve(&app.sources, &*app.log)?,
             limits: limits::Limits::new(app.options.tenant_requests_per_s, app.options.tenant_burst),
             budget: body::Budget::new(app.options.inflight_bytes_max, app.options.body_bytes_max),
             refusals: Arc::default(),

@@ -8,7 +8,7 @@ use axum::http::uri::{PathAndQuery, Uri};
 use axum::routing::{get, post};
 
 use super::reply::Refusal;
-use super::{Shared, api, browser, campaigns, health, mailed, openapi, pixel, realtime, sdk, suppressions};
+use super::{Shared, api, browser, campaigns, health, mailed, openapi, pixel, realtime, registry, sdk, suppressions};
 
 /// Other names of an SDK route: the first letters are what browsers send to, `import` is the Java SDK's, `beacon` the page's last breath.
 pub(super) const ALIASES: &[(&str, &[&str])] = &[
@@ -69,6 +69,7 @@ pub(super) fn router(gateway: Shared) -> Router {
         .route("/m/click/{token}", get(mailed::click))
         .route("/m/approve/{token}", get(mailed::ask).post(mailed::decide))
         .route("/m/inbound", post(mailed::inbound))
+        .nest("/registry", registry::routes())
         .route("/ws/realtime", get(realtime::realtime))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))

@@ -9,11 +9,14 @@ mod avro;
 mod codec;
 pub mod compatibility;
 pub mod container;
+pub mod foreign;
 mod json;
 
 pub mod profile;
 pub mod records;
 pub mod registry;
+pub mod remote;
+pub mod subjects;
 
 #[cfg(test)]
 mod golden;

@@ -102,8 +102,8 @@ pub trait Fold: Send {
 
     /// How many of these records, from the first, can be folded now. What has to be asked of others is asked for here, without waiting: the
     /// loop comes back for the rest shortly.
-    fn ready(&mut self, records: &[RecordRef<'_>]) -> usize {
-        records.len()
+    fn ready(&mut self, records: &[RecordRef<'_>]) -> Result<usize, Error> {
+        Ok(records.len())
     }
 
     /// Why [`ready`](Fold::ready) does not let everything through.

@@ -93,7 +93,7 @@ impl Spine {
             workers.push(Box::new(profile_worker(&around, &library, &setup.topology, setup.time, id.partition)?));
         }
         for id in around.topics.partitions(Topic::Inbox) {
-            let fold = InboxFold::new(around.topics.clone(), id.partition, setup.inbox.clone());
+            let fold = InboxFold::new(Arc::clone(&reader), around.topics.clone(), id.partition, setup.inbox.clone());
             workers.push(Box::new(Worker::open(around.clone(), fold)?));
         }
         Ok(Self { around, library, workers })

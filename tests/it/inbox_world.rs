@@ -32,7 +32,7 @@ pub fn senders(options: &inbox::Options) -> Senders {
 }
 
 pub fn setup(world: &World) -> Setup {
-    let inbox = inbox::Setup { senders: Arc::new(senders(&inbox::Options::default())) };
+    let inbox = inbox::Setup { senders: Arc::new(senders(&inbox::Options::default())), registry: None };
     Setup { inbox, ..world.setup() }
 }
 

@@ -319,7 +319,7 @@ impl<F: Fold> Worker<F> {
             stop.is_none_or(|stop| record.offset < stop.next || (record.offset == stop.next && stop.cursor.is_some()))
         };
         let mut records: Vec<RecordRef<'_>> = fetched.records().take_while(is_before_stop).collect();
-        let ready = self.fold.ready(&records);
+        let ready = self.fold.ready(&records)?;
         self.is_waiting = ready < records.len();
         records.truncate(ready);
         self.fold.prepare(&records)?;
