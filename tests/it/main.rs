@@ -15,8 +15,10 @@ mod http_conformance;
 mod http_hostile;
 mod http_mailed;
 mod http_realtime;
+mod http_registry;
 mod http_support;
 mod inbox;
+mod inbox_avro;
 mod inbox_world;
 #[cfg(feature = "kafka")]
 mod kafka_log;
