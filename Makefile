@@ -1,7 +1,7 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Both install what is missing first.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo test build setup services lint unit sdk smtp docker-check readme bench clean
+.PHONY: demo test build setup services lint unit sdk registry smtp docker-check readme bench clean
 
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -14,7 +14,7 @@ demo: build
 	$(BIN) demo
 
 ## test: everything, in the order in which it fails fastest
-test: setup services lint unit smtp sdk readme
+test: setup services lint unit smtp sdk registry readme
 
 build: setup
 	$(CARGO) build --release --locked
@@ -39,6 +39,10 @@ unit:
 ## sdk: published Segment SDKs against the running binary
 sdk: build
 	FLYWHEEL_BIN=$(BIN) tests/sdk/run.sh
+
+## registry: the published confluent-kafka[avro] client against our schema registry and decoder
+registry: build
+	FLYWHEEL_BIN=$(BIN) tests/registry/run.sh
 
 ## smtp: the mail channel against a real SMTP server
 smtp:
