@@ -187,6 +187,17 @@ fn an_inbox_to_which_nothing_comes_does_not_hold_time_up() {
 }
 
 #[test]
+fn an_event_time_namespace_has_no_inbox() {
+    let mut world = crate::spine_world::World::new(flywheel::stream::NamespaceClock::Event, "");
+    world.partitions.inbox = INBOXES;
+    let mut spine = open(&world);
+    world.send(&[track("m1", "u1", "Page", START)]);
+    world.state_time(START + DAY_MS);
+    world.drive(&mut spine);
+    assert_eq!((world.topics().count(Topic::Inbox), world.event_ids(&user("u1")).len()), (0, 1), "and nothing waits for one");
+}
+
+#[test]
 fn time_is_told_seldom_while_nothing_comes_to_either_door() {
     let world = world(QUIET);
     let mut spine = open(&world);

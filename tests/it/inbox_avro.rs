@@ -89,7 +89,8 @@ fn what_cannot_be_read_is_a_dead_letter_that_says_why() {
     register(&world, "acme", "t.inbox-value", &EVENT.replace("\"Event\"", "\"Ours\""), 2);
     let value = page(4, "m1", "ann");
     let globex = [("flywheel-tenant", "globex")];
-    let cases: [(&[(&str, &str)], &[u8], &str); 9] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [u8], &'a str);
+    let cases: [Case<'_>; 9] = [
         (ACME, &page(1, "m1", "ann"), "unknown_schema: no schema 1 is registered here by tenant acme"),
         (ACME, &page(99, "m1", "ann"), "unknown_schema: no schema 99"),
         (ACME, &[0, 0, 0], "undecodable: the value is 3 bytes long"),
