@@ -10,7 +10,7 @@ use flywheel::stream::{Error, NamespaceClock, Options, drive};
 
 use crate::spine_world::{START, World, drive_in_order, identify, track};
 
-const SEGMENTS: &str = r#"
+pub const SEGMENTS: &str = r#"
 [[segment]]
 name = "busy"
 when = "events_1h >= 3"
@@ -26,10 +26,10 @@ when = "days_since_seen >= 3"
 "#;
 
 /// Three months of a handful of people, one of them first seen as a device; retries, rubbish and long silences included.
-fn load(world: &World) {
+pub fn load(world: &World, rounds: i64) {
     let day = |days: i64| START + days * DAY_MS;
     let mut bodies = Vec::new();
-    for round in 0..6i64 {
+    for round in 0..rounds {
         for (at, who) in ["u1", "u2", "a:d1", "u3"].into_iter().enumerate() {
             let at = at as i64;
             let time = day(round * (3 + at)) + at * HOUR_MS;
@@ -57,11 +57,11 @@ fn world(options: Options) -> World {
     let mut world = World::new(NamespaceClock::Event, SEGMENTS);
     world.options = Options { linger_ms: 0, ..options };
     world.open();
-    load(&world);
+    load(&world, 6);
     world
 }
 
-fn digest_of(world: &World) -> NamespaceDigest {
+pub fn digest_of(world: &World) -> NamespaceDigest {
     digest(&world.log, &Namespace::new("t").expect("a slug")).expect("reads").expect("exists")
 }
 
@@ -120,7 +120,7 @@ fn is_the_same_when_records_come_while_it_runs_and_for_any_number_of_threads() {
         let mut world = World::new(NamespaceClock::Event, SEGMENTS);
         world.options = Options { linger_ms: 0, threads, ..Options::default() };
         let handle = world.open().run();
-        load(&world);
+        load(&world, 6);
         world.wait_until_done(&handle);
         handle.stop().expect("stops");
         assert_eq!(digest_of(&world), expected, "{threads} threads");

@@ -215,7 +215,11 @@ impl IntakeFold {
         };
         let was_applied = self.dedup.is_duplicate(prepared.message, prepared.stored, record.offset);
         let seen = if was_applied { Seen::Applied } else { Seen::No };
-        let state = &mut self.keys.get_mut(prepared.slot).state;
+        // What the state holds already is decided beside it, for its mark: marks are in other tables.
+        let key_state = self.keys.get_mut(prepared.slot);
+        let is_held = record.offset < key_state.holds;
+        let mut beside = if is_held { key_state.state.clone() } else { KeyState::default() };
+        let state = if is_held { &mut beside } else { &mut key_state.state };
         let decision = decide(state, &asked, seen, &self.rules);
         if let Outcome::DeadLettered(reason) = decision.outcome {
             return Ok(Applied::Rejected(Fault::new(reason, decision.detail)));
@@ -223,7 +227,7 @@ impl IntakeFold {
         if decision.outcome == Outcome::Applied {
             self.dedup.mark(prepared.message, record.offset);
         }
-        if decision.outcome != Outcome::Duplicate {
+        if decision.outcome != Outcome::Duplicate && !is_held {
             self.mark_dirty(prepared.slot);
         }
         let incarnation = self.incarnation.0 as i32;
@@ -430,8 +434,6 @@ impl Fold for IntakeFold {
                 Ok(Applied::Done(Outcome::Filtered(FilterReason::Control)))
             }
             Ok(IntakeRecord::Item(item)) => match prepared {
-                // So do its marks and what it sent: a key is stored after both.
-                Some(prepared) if record.offset < self.keys.get(prepared.slot).holds => Ok(Applied::Done(Outcome::Applied)),
                 Some(prepared) => self.item(prepared, record, &item, out),
                 None => Ok(bad_key()),
             },
