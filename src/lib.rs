@@ -20,6 +20,7 @@ pub mod workflow;
 // 2: ports and adapters
 pub mod channels;
 pub mod env;
+pub mod limits;
 pub mod log;
 pub mod schema;
 pub mod state;

@@ -20,6 +20,7 @@ use crate::config::{Config, DEVELOPMENT_WRITE_KEY};
 use crate::domain::Namespace;
 use crate::engine::effects::{Known, Templates};
 use crate::gateway::{self, Access, Clocked, Source, Sources};
+use crate::limits::{self, Limits};
 use crate::state::{self, StateStore};
 use crate::stream::NamespaceClock;
 
@@ -76,6 +77,7 @@ impl Edge {
                 owner: Some(gateway::Owner { token: token.clone(), listening: address.ip() }),
                 ..sources(&config, namespaces)
             },
+            limits: Arc::new(request_limits(&config).await?),
             options: config.gateway.clone(),
             extra: Some(admin::router(log, token, address.ip())),
         };
@@ -206,4 +208,30 @@ fn sources(config: &Config, namespaces: &[(Namespace, NamespaceClock)]) -> Sourc
 /// Whether this server still takes the key that needs no configuration.
 pub fn takes_development_key(config: &Config) -> Option<&'static str> {
     config.sources.is_empty().then_some(DEVELOPMENT_WRITE_KEY)
+}
+
+/// Who counts requests: this process, or Redis for all gateways.
+#[cfg(feature = "redis")]
+async fn request_limits(config: &Config) -> Result<Limits, Error> {
+    let (rate, burst) = (config.gateway.tenant_requests_per_s, config.gateway.tenant_burst);
+    if config.redis.url.is_empty() {
+        return Ok(Limits::local(rate, burst));
+    }
+    let redis = limits::Redis::new(&config.redis, rate, burst)?;
+    match limits::check(&config.redis).await {
+        // A wrong login does not heal by itself; a server that is not there yet does, and events are taken meanwhile.
+        Err(error) if error.key != "redis.url" => return Err(error.into()),
+        Err(error) => tracing::warn!(%error, "redis does not answer: request rates are counted by this process's share until it does"),
+        Ok(()) => {}
+    }
+    Ok(Limits::Redis(redis))
+}
+
+#[cfg(not(feature = "redis"))]
+async fn request_limits(config: &Config) -> Result<Limits, Error> {
+    if config.redis.url.is_empty() {
+        return Ok(Limits::local(config.gateway.tenant_requests_per_s, config.gateway.tenant_burst));
+    }
+    let detail = "is set, but this build knows nothing of Redis: build it with `--features redis`, or `cluster`".to_owned();
+    Err(limits::Error { key: "redis.url", detail }.into())
 }

@@ -48,6 +48,8 @@ pub enum Error {
     #[error(transparent)]
     State(#[from] state::Error),
     #[error(transparent)]
+    Limits(#[from] crate::limits::Error),
+    #[error(transparent)]
     Effects(#[from] effects::Error),
     #[error(transparent)]
     Stream(#[from] stream::Error),

@@ -17,6 +17,7 @@ use crate::domain::{Namespace, SourceId, Subject, TenantId};
 use crate::env::SystemClock;
 use crate::env::fs::RealFs;
 use crate::gateway::{self, Clocked, ProfileAnswer, ProfileReader, Readiness, Reason, Source, Sources};
+use crate::limits::Limits;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::stream::{Partitions, Topics};
 
@@ -100,7 +101,10 @@ impl Gateway {
             Source { tenant: TenantId::new("bench")?, namespace: namespace.clone(), source: SourceId::new("bench")?, disabled: false };
         sources.write_keys.insert(WRITE_KEY.to_owned(), source);
         sources.namespaces.insert(namespace, Clocked::Wall);
+        let options = gateway::Options::default();
+        let limits = Limits::local(options.tenant_requests_per_s, options.tenant_burst);
         let app = gateway::App {
+            limits: Arc::new(limits),
             log: log.clone(),
             clock,
             profiles: Arc::new(Nobody),
@@ -113,7 +117,7 @@ impl Gateway {
             readiness: Arc::new(Nobody),
             metrics: None,
             sources,
-            options: gateway::Options::default(),
+            options,
             extra: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await?;

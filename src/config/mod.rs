@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Namespace, SourceId, TenantId};
 use crate::engine::effects;
 use crate::gateway;
+use crate::limits::RedisOptions;
 use crate::log::embedded;
 use crate::schema::remote;
 use crate::state;
@@ -33,6 +34,7 @@ pub struct Config {
     pub log: Log,
     pub state: state::Options,
     pub cassandra: state::CassandraOptions,
+    pub redis: RedisOptions,
     pub stream: stream::Options,
     pub inbox: inbox::Options,
     pub registry: remote::Options,

@@ -44,8 +44,10 @@ pub(super) async fn readyz(State(gateway): State<Shared>) -> Response<Body> {
     if gateway.is_draining() {
         reasons.push(Reason { component: "server".to_owned(), reason: "shutting down".to_owned() });
     }
+    let mut degraded = gateway.app.readiness.degraded();
+    degraded.extend(gateway.app.limits.degraded().map(|reason| Reason { component: "limits".to_owned(), reason }));
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &ReadyAnswer { ready: reasons.is_empty(), reasons, degraded: gateway.app.readiness.degraded() })
+    json(status, &ReadyAnswer { ready: reasons.is_empty(), reasons, degraded })
 }
 
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Prometheus text format")))]

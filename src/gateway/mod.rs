@@ -27,7 +27,6 @@ mod auth;
 mod body;
 mod cors;
 mod ingest;
-mod limits;
 mod metrics;
 mod query;
 mod refusals;
@@ -46,6 +45,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::domain::{Namespace, Subject, TenantId};
 use crate::env::Clock;
+use crate::limits::Limits;
 use crate::log::{self, LogWriter, TopicName};
 pub use health::Reason;
 pub use openapi::openapi;
@@ -83,6 +83,8 @@ pub struct App {
     pub metrics: Option<PrometheusHandle>,
     pub sources: Sources,
     pub options: Options,
+    /// How many requests each tenant may make.
+    pub limits: Arc<Limits>,
     /// Routes of the app's own, such as its admin API; they bring their own authentication.
     pub extra: Option<axum::Router>,
 }
@@ -122,7 +124,6 @@ struct Gateway {
     keys: auth::Keys,
     worlds: BTreeMap<Namespace, worlds::World>,
     registries: registry::Registries,
-    limits: limits::Limits,
     budget: Arc<body::Budget>,
     refusals: Arc<refusals::Refusals>,
     metrics: metrics::Metrics,
@@ -143,7 +144,6 @@ impl Gateway {
             keys: auth::Keys::resolve(&app.sources, &*app.log)?,
             worlds: worlds::resolve(&app.sources, &*app.log)?,
             registries: registry::resolve(&app.sources, &*app.log)?,
-            limits: limits::Limits::new(app.options.tenant_requests_per_s, app.options.tenant_burst),
             budget: body::Budget::new(app.options.inflight_bytes_max, app.options.body_bytes_max),
             refusals: Arc::default(),
             metrics: metrics::Metrics::new(),

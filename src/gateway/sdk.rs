@@ -146,7 +146,7 @@ impl Gateway {
     /// The source of a write key, within its tenant's request rate.
     pub(super) fn admit(&self, write_key: &str) -> Result<Arc<Resolved>, Refusal> {
         let source = self.keys.source(write_key)?;
-        match self.limits.admit(&source.source.tenant) {
+        match self.app.limits.admit(&source.source.tenant) {
             Ok(()) => Ok(source.clone()),
             Err(wait) => Err(Refusal::RateLimited { retry_after_s: whole_seconds(wait) }),
         }

@@ -1,6 +1,4 @@
-//! How many requests a tenant may make: a token bucket each, in this process.
-//!
-//! Counts requests, not events: what an event costs is bounded by the body's bytes. A per-person flood limit is intake's.
+//! A token bucket for each tenant in this process: all there is to one gateway, and what decides for many while Redis does not answer.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -31,21 +29,27 @@ impl Bucket {
 
 /// The buckets of all tenants. The set is bounded: only configured tenants ever ask.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub struct Local {
     rate: f64,
     burst: f64,
     start: Instant,
     buckets: Mutex<HashMap<TenantId, Bucket>>,
 }
 
-impl Limits {
+impl Local {
     /// `rate` 0 is without a limit.
-    pub(super) fn new(rate: u32, burst: u32) -> Self {
-        Self { rate: f64::from(rate), burst: f64::from(burst.max(1)), start: Instant::now(), buckets: Mutex::default() }
+    pub fn new(rate: u32, burst: u32) -> Self {
+        Self::share(rate, burst, 1)
+    }
+
+    /// One part of so many, at least one request each.
+    pub fn share(rate: u32, burst: u32, parts: u32) -> Self {
+        let parts = f64::from(parts.max(1));
+        Self { rate: f64::from(rate) / parts, burst: (f64::from(burst) / parts).max(1.0), start: Instant::now(), buckets: Mutex::default() }
     }
 
     /// Takes one request of the tenant's allowance, or says how long to wait for the next.
-    pub(super) fn admit(&self, tenant: &TenantId) -> Result<(), Duration> {
+    pub fn admit(&self, tenant: &TenantId) -> Result<(), Duration> {
         if self.rate == 0.0 {
             return Ok(());
         }

@@ -152,6 +152,7 @@ pub async fn start_with(
         readiness: world.clone(),
         metrics,
         sources,
+        limits: Arc::new(flywheel::limits::Limits::local(options.tenant_requests_per_s, options.tenant_burst)),
         options,
         extra: Some(axum::Router::new().route("/admin/v1/echo", axum::routing::get(|| async { "of the app" }))),
     };

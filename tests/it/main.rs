@@ -23,6 +23,8 @@ mod inbox_world;
 #[cfg(feature = "kafka")]
 mod kafka_log;
 mod late;
+#[cfg(feature = "cluster")]
+mod limits;
 mod log_contract;
 mod log_model;
 mod log_sim;
@@ -44,6 +46,7 @@ mod stream_loop;
 mod stream_poison;
 mod stream_recovery;
 mod stream_time;
+mod stream_torn;
 mod suppressions;
 mod tidy;
 mod topology;

@@ -68,7 +68,7 @@ impl Gateway {
                 access.tenant = TenantId::new(tenant).map_err(bad)?;
             }
         }
-        match self.limits.admit(&access.tenant) {
+        match self.app.limits.admit(&access.tenant) {
             Ok(()) => Ok(access),
             Err(wait) => Err(Refusal::RateLimited { retry_after_s: whole_seconds(wait) }),
         }
