@@ -11,6 +11,7 @@ mod links;
 mod plans;
 mod preferences;
 mod preview;
+mod read_models;
 mod runs;
 mod server;
 mod world;
@@ -22,6 +23,7 @@ pub use engine::{Engine, Ground, Opened};
 pub use folder::{Contact, Folder};
 pub use links::links;
 pub use plans::rules_of;
+pub use read_models::{check_read_models, read_models};
 pub use server::Server;
 pub use world::{Plan, Vitals, World};
 

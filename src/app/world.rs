@@ -87,8 +87,8 @@ impl World {
             if config.effects.enabled { Some(effects(config, folder, performers, (log, state, clock), topics, copied)?) } else { None };
         let watch = spine.watch();
         let pins: Arc<dyn projections::Pins> = Arc::clone(log) as Arc<dyn projections::Pins>;
-        let options = projections::Options { clock: Arc::clone(clock), rules, pins: Some(pins) };
-        let projector = Projector::start(Arc::clone(log) as _, &folder.read(), &namespace, options)?;
+        let options = projections::Options { clock: Arc::clone(clock), rules, pins: Some(pins), is_history: kind == NamespaceClock::Event };
+        let projector = Projector::start(Arc::clone(log) as _, super::read_models(config)?, &namespace, options)?;
         Ok(Self { namespace, clock: kind, spine, effects, projector, watch })
     }
 
