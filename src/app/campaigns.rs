@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Error;
 use super::definitions::Definitions;
+use super::folder::Folder;
 use super::runs::{self, Readers};
 use super::{preferences, preview};
 use crate::domain::{Digest, Millis, Namespace, Offset, PartitionId, Subject, TenantId};
@@ -54,9 +55,9 @@ pub struct Runs {
 
 impl Runs {
     pub fn of(
-        log: &Arc<impl LogWriter + 'static>,
+        log: &Arc<dyn LogWriter>,
         clock: &Arc<dyn Clock>,
-        read_models: &projections::Place,
+        folder: &Folder,
         namespaces: &[(Namespace, NamespaceClock)],
         (templates, performers): (Templates, Known),
     ) -> Result<Self, Error> {
@@ -66,10 +67,10 @@ impl Runs {
             let group = Group(format!("{namespace}.{}", engine::STAGE).into());
             places.insert(namespace.clone(), Place { topics, clock: *kind, group });
         }
-        let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Arc::new(Reader::new(read_models, namespace)));
+        let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Arc::new(Reader::new(&folder.read(), namespace)));
         let readers = namespaces.iter().map(reader).collect();
         Ok(Self {
-            log: Arc::clone(log) as _,
+            log: Arc::clone(log),
             clock: Arc::clone(clock),
             places,
             readers,

@@ -14,9 +14,9 @@ use super::engine::{Engine, Ground, Opened};
 use super::health::{Health, Profiles};
 use super::links::links;
 use super::server::Server;
-use super::world::Vitals;
+use super::vitals::Vitals;
 use super::{Contact, Error, Folder, admin};
-use crate::config::{Config, DEVELOPMENT_WRITE_KEY};
+use crate::config::{Config, DEVELOPMENT_WRITE_KEY, Role};
 use crate::domain::Namespace;
 use crate::engine::effects::{Known, Templates};
 use crate::gateway::{self, Access, Clocked, Source, Sources};
@@ -46,8 +46,7 @@ impl Edge {
         namespaces: &[(Namespace, NamespaceClock)],
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, Error> {
-        let Ground { log, clock, folder, config } = ground.clone();
-        let place = super::read_models(&config)?;
+        let Ground { log, clock, folder, config, .. } = ground.clone();
         let listener = listen(&config.server.listen).await.map_err(|error| Error::Listen(config.server.listen.clone(), error))?;
         let address = listener.local_addr().map_err(|error| Error::Listen(config.server.listen.clone(), error))?;
         if config.sources.is_empty() && !address.ip().is_loopback() {
@@ -69,10 +68,16 @@ impl Edge {
         let app = gateway::App {
             log: Arc::clone(&log) as _,
             clock: Arc::clone(&clock),
-            profiles: Arc::new(Profiles::of(&place, namespaces)),
-            campaigns: Arc::new(Runs::of(&log, &clock, &place, namespaces, (templates, performers))?),
+            profiles: Arc::new(Profiles::of(&folder, namespaces)),
+            campaigns: Arc::new(Runs::of(&log, &clock, &folder, namespaces, (templates, performers))?),
             links: links(&config, &folder, &contact.url)?,
-            readiness: Arc::new(Health { log: Arc::clone(&log) as _, vitals: Arc::clone(&vitals), clock }),
+            readiness: Arc::new(Health {
+                log: Arc::clone(&log) as _,
+                vitals: Arc::clone(&vitals),
+                clock,
+                // Who takes events is ready while they are kept; who does not is ready while its loops go on.
+                needs_loops: !config.process.is(Role::Gateway),
+            }),
             metrics,
             sources: Sources {
                 owner: Some(gateway::Owner { token: token.clone(), listening: address.ip() }),
@@ -80,6 +85,7 @@ impl Edge {
             },
             limits: Arc::new(request_limits(&config).await?),
             options: config.gateway.clone(),
+            takes_requests: config.process.is(Role::Gateway),
             extra: Some(admin::router(log, token, address.ip())),
         };
         let (shutdown, mut asked) = tokio::sync::watch::channel(false);

@@ -3,20 +3,21 @@
 
 use std::sync::Arc;
 
+use super::backend::OpenLog;
 use super::world::{Plan, World};
 use super::{Error, Folder, plans};
 use crate::config::Config;
 use crate::domain::Namespace;
-use crate::env::fs::RealFs;
 use crate::env::{Clock, SystemClock};
-use crate::log::embedded::{self, EmbeddedLog};
+use crate::log::LogWriter;
 use crate::state::{self, FjallStore, StateStore};
 use crate::stream::{NamespaceClock, Topics};
 
 /// What everything stands on: the log, recovered and open, the clock, the folder, the settings.
 #[derive(Clone)]
 pub struct Ground {
-    pub log: Arc<EmbeddedLog>,
+    pub log: Arc<dyn LogWriter>,
+    pub(super) opened: OpenLog,
     pub clock: Arc<dyn Clock>,
     pub folder: Folder,
     pub(super) config: Config,
@@ -74,22 +75,16 @@ impl Opened {
     pub fn open_with(config: &Config, more: Option<Plan>) -> Result<Self, Error> {
         let folder = Folder::new(&config.data.dir);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let options = embedded::Options {
-            wal_bytes: config.log.wal_bytes,
-            tail_bytes_max: config.log.tail_bytes_max,
-            queue_bytes_max: config.log.queue_bytes_max,
-            ..embedded::Options::default()
-        };
         std::fs::create_dir_all(folder.root()).map_err(|error| Error::folder(&folder, &error))?;
         let begun = clock.now();
-        let log = EmbeddedLog::open(Arc::new(RealFs), &folder.log(), options, Arc::clone(&clock))?;
+        let log = OpenLog::open(config, &folder, &clock)?;
         let opened = clock.now();
-        let plans = plans::of(config, &*log, more)?;
+        let plans = plans::of(config, &*log.writer, more)?;
         for plan in &plans {
-            Topics::make(&*log, &plan.namespace, plan.clock, plan.partitions)?;
+            Topics::make(&*log.writer, &plan.namespace, plan.clock, plan.partitions)?;
         }
         tracing::info!(log_ms = opened.since_ms(begun), namespaces_ms = clock.now().since_ms(opened), "the log is open");
-        Ok(Self { ground: Ground { log, clock, folder, config: config.clone() }, plans })
+        Ok(Self { ground: Ground { log: Arc::clone(&log.writer), opened: log, clock, folder, config: config.clone() }, plans })
     }
 
     pub fn namespaces(&self) -> Vec<(Namespace, NamespaceClock)> {
@@ -104,12 +99,11 @@ impl Opened {
 
     /// Starts every namespace on a state that is open.
     pub(super) fn start_on(self, state: Arc<dyn StateStore>) -> Result<Engine, Error> {
-        let Ground { log, clock, folder, config } = self.ground;
+        let Ground { log, opened, clock, folder, config } = self.ground;
         let begun = clock.now();
-        let mut engine = Engine { log, clock, folder, worlds: Vec::new(), state, config };
+        let mut engine = Engine { log, opened, clock, folder, worlds: Vec::new(), state, config };
         for plan in self.plans {
-            let copied = engine.log.copied();
-            let world = World::start(plan, &engine.log, &engine.state, &engine.clock, &engine.folder, &engine.config, copied)?;
+            let world = World::start(plan, &engine.opened, &engine.state, &engine.clock, &engine.folder, &engine.config)?;
             engine.worlds.push(world);
         }
         tracing::info!(folds_ms = engine.clock.now().since_ms(begun), "folds and projectors run");
@@ -119,7 +113,8 @@ impl Opened {
 
 /// Everything but the gateway: what benchmarks and the demonstration drive directly.
 pub struct Engine {
-    pub log: Arc<EmbeddedLog>,
+    pub log: Arc<dyn LogWriter>,
+    pub(super) opened: OpenLog,
     pub clock: Arc<dyn Clock>,
     pub folder: Folder,
     pub worlds: Vec<World>,
@@ -140,7 +135,7 @@ impl Engine {
 
     pub(super) fn ground(&self) -> Ground {
         let (log, clock) = (Arc::clone(&self.log), Arc::clone(&self.clock));
-        Ground { log, clock, folder: self.folder.clone(), config: self.config.clone() }
+        Ground { log, opened: self.opened.clone(), clock, folder: self.folder.clone(), config: self.config.clone() }
     }
 
     pub fn world(&self, namespace: &str) -> Option<&World> {

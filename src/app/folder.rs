@@ -6,6 +6,7 @@
 //! DATA/read         one SQLite file per namespace; deleted, it is rebuilt
 //! DATA/outbox       messages that went to no mail server, one folder per namespace
 //! DATA/server.json  address and admin token of the running server, readable by its owner only
+//! DATA/instance     who this process is to others of a cluster
 //! DATA/link.key     what links in messages are signed with unless the configuration says, readable by its owner only
 //! ```
 
@@ -79,6 +80,22 @@ impl Folder {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(serde_json::to_string_pretty(contact).expect("a contact is JSON").as_bytes())?;
         std::fs::rename(temporary, self.contact_path())
+    }
+
+    /// Who a process of this folder is to others: as it was set, or a name made once, which outlives it.
+    pub fn instance(&self, set: &str) -> std::io::Result<String> {
+        if !set.is_empty() {
+            return Ok(set.to_owned());
+        }
+        let path = self.0.join("instance");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => return Ok(text.trim().to_owned()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Err(_) => {}
+        }
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        std::fs::write(&path, &name)?;
+        Ok(name)
     }
 
     /// The key that links are signed with where none is configured; made when first asked for. Lost, every link sent so far is dead.

@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use super::world::Vitals;
+use super::Folder;
+use super::vitals::Vitals;
 use crate::domain::{Namespace, Subject, TenantId};
 use crate::env::Clock;
 use crate::gateway::{ProfileAnswer, ProfileReader, ReadError, Readiness, Reason};
 use crate::log::LogWriter;
-use crate::projections::{self, Place, Reader};
+use crate::projections::{self, Reader};
 use crate::stream::NamespaceClock;
 
 /// Profiles from the read models.
 pub(super) struct Profiles(BTreeMap<Namespace, Reader>);
 
 impl Profiles {
-    pub(super) fn of(place: &Place, namespaces: &[(Namespace, NamespaceClock)]) -> Self {
-        let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Reader::new(place, namespace));
+    pub(super) fn of(folder: &Folder, namespaces: &[(Namespace, NamespaceClock)]) -> Self {
+        let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Reader::new(&folder.read(), namespace));
         Self(namespaces.iter().map(reader).collect())
     }
 }
@@ -39,12 +40,15 @@ pub(super) struct Health {
     pub(super) log: Arc<dyn LogWriter>,
     pub(super) vitals: Arc<OnceLock<Vec<Vitals>>>,
     pub(super) clock: Arc<dyn Clock>,
+    /// A loop that stands still is then as good as none.
+    pub(super) needs_loops: bool,
 }
 
 impl Readiness for Health {
     fn not_ready(&self) -> Vec<Reason> {
         let log = self.log.health().err().map(|error| Reason { component: "log".to_owned(), reason: error.to_string() });
-        log.into_iter().collect()
+        let loops = self.needs_loops.then(|| self.degraded()).unwrap_or_default();
+        log.into_iter().chain(loops).collect()
     }
 
     fn degraded(&self) -> Vec<Reason> {
@@ -65,7 +69,7 @@ impl Readiness for Health {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Engine, Folder};
+    use super::super::Engine;
     use super::*;
     use crate::config::Config;
 
@@ -79,7 +83,7 @@ mod tests {
     async fn a_profile_asked_for_before_there_is_a_read_model_is_not_a_failure() {
         let dir = tempfile::tempdir().unwrap();
         let main = Namespace::new("main").unwrap();
-        let profiles = Profiles::of(&Folder::new(dir.path()).read().into(), &[(main.clone(), NamespaceClock::Wall)]);
+        let profiles = Profiles::of(&Folder::new(dir.path()), &[(main.clone(), NamespaceClock::Wall)]);
         let tenant = TenantId::new("default").unwrap();
         assert_eq!(profiles.profile(&main, &tenant, &Subject::user("ada")).await, Err(ReadError::NotYet));
     }
@@ -88,7 +92,8 @@ mod tests {
     async fn what_is_starting_is_degraded_and_ready() {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(&dir).await;
-        let health = Health { log: Arc::clone(&engine.log) as _, vitals: Arc::default(), clock: Arc::clone(&engine.clock) };
+        let health =
+            Health { log: Arc::clone(&engine.log) as _, vitals: Arc::default(), clock: Arc::clone(&engine.clock), needs_loops: false };
         assert_eq!((health.not_ready(), health.degraded().len()), (Vec::new(), 1));
     }
 
@@ -97,7 +102,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(&dir).await;
         let log = Arc::clone(&engine.log);
-        let health = Health { log: Arc::clone(&log) as _, vitals: Arc::new(OnceLock::from(Vec::new())), clock: Arc::clone(&engine.clock) };
+        let health = Health {
+            log: Arc::clone(&log) as _,
+            vitals: Arc::new(OnceLock::from(Vec::new())),
+            clock: Arc::clone(&engine.clock),
+            needs_loops: false,
+        };
         assert_eq!(health.not_ready(), []);
         log.close();
         let reasons = health.not_ready();

@@ -1,31 +1,34 @@
 //! Composition: the one place that names concrete adapters and joins settings to components.
 
 pub mod admin;
+mod backend;
 mod campaigns;
 mod definitions;
 mod edge;
 mod engine;
 mod folder;
 mod health;
+mod holding;
 mod links;
 mod plans;
 mod preferences;
 mod preview;
-mod read_models;
 mod runs;
 mod server;
+mod vitals;
 mod world;
 
 use std::net::SocketAddr;
 
+pub use backend::OpenLog;
 pub use edge::{Edge, takes_development_key};
 pub use engine::{Engine, Ground, Opened};
 pub use folder::{Contact, Folder};
 pub use links::links;
 pub use plans::rules_of;
-pub use read_models::{check_read_models, read_models};
 pub use server::Server;
-pub use world::{Plan, Vitals, World};
+pub use vitals::Vitals;
+pub use world::{Plan, World};
 
 use crate::engine::effects;
 use crate::{gateway, log, projections, state, stream};
@@ -43,6 +46,8 @@ pub enum Error {
     DevelopmentKeyInPublic(SocketAddr),
     #[error("source {source_name} sends to namespace {namespace}, which is not configured; add it under [[namespaces]]")]
     UnknownNamespace { source_name: String, namespace: String },
+    #[error("{key} = {value:?} needs a build with the feature {feature}: cargo build --release --features cluster")]
+    NotBuilt { key: &'static str, value: &'static str, feature: &'static str },
     #[error("stopped: {0}")]
     Stopped(String),
     #[error(transparent)]
@@ -79,6 +84,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the same may succeed a moment later.
+    fn passes(&self) -> bool {
+        match self {
+            Error::Log(error) | Error::Stream(stream::Error::Log(error)) | Error::Effects(effects::Error::Log(error)) => {
+                error.advice() == log::Advice::Retry
+            }
+            Error::State(error) | Error::Stream(stream::Error::State(error)) | Error::Effects(effects::Error::State(error)) => {
+                error.may_pass()
+            }
+            _ => false,
+        }
+    }
+
     fn folder(folder: &Folder, error: &std::io::Error) -> Self {
         Error::Folder { folder: folder.root().display().to_string(), message: error.to_string() }
     }

@@ -11,11 +11,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinHandle;
 
 use super::Error;
+use super::backend::OpenLog;
 use super::edge::Edge;
 use super::engine::Engine;
-use super::world::{Vitals, World};
+use super::vitals::Vitals;
+use super::world::World;
 use crate::env::Clock;
-use crate::log::embedded::EmbeddedLog;
 use crate::log::{Advice, LogWriter};
 
 /// How often metrics are brought up to date that nobody counts as it happens.
@@ -43,7 +44,7 @@ impl Server {
     pub(super) fn of(edge: Edge, engine: Engine) -> Self {
         edge.know(engine.worlds.iter().map(World::vitals).collect());
         let cleaner = tokio::spawn(clean(Arc::clone(&engine.log), Arc::clone(&engine.clock), engine.config.log.clean_interval_s));
-        let measurer = tokio::spawn(measure(Arc::clone(&engine.log)));
+        let measurer = tokio::spawn(measure(engine.opened.clone()));
         Server { engine, address: edge.address, edge, cleaner, measurer }
     }
 
@@ -91,7 +92,7 @@ impl Server {
     }
 }
 
-async fn measure(log: Arc<EmbeddedLog>) {
+async fn measure(log: OpenLog) {
     let mut every = tokio::time::interval(MEASURE_EVERY);
     loop {
         every.tick().await;
@@ -99,13 +100,13 @@ async fn measure(log: Arc<EmbeddedLog>) {
     }
 }
 
-async fn clean(log: Arc<EmbeddedLog>, clock: Arc<dyn Clock>, interval_s: u64) {
+async fn clean(log: Arc<dyn LogWriter>, clock: Arc<dyn Clock>, interval_s: u64) {
     let mut every = tokio::time::interval(Duration::from_secs(interval_s.max(1)));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
         let (log, now) = (Arc::clone(&log), clock.now());
-        let cleaned = tokio::task::spawn_blocking(move || crate::log::LogWriter::clean(&*log, now)).await;
+        let cleaned = tokio::task::spawn_blocking(move || log.clean(now)).await;
         match cleaned {
             Ok(Ok(0)) => {}
             Ok(Ok(bytes)) => tracing::info!(bytes, "retention and compaction freed space"),

@@ -1,25 +1,24 @@
-//! One namespace running: its spine and its projector, and what they say about themselves.
+//! One namespace running: its spine, its executor and its projector, or those of them that are this process's.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Error;
-use crate::config::Config;
-use crate::domain::{Incarnation, Millis, Namespace};
+use super::backend::OpenLog;
+use super::holding::{Holding, Part, Ways};
+use super::vitals::Vitals;
+use crate::config::{Config, Role};
+use crate::domain::{Millis, Namespace, PartitionId};
 use crate::engine;
 use crate::env::Clock;
 use crate::env::fs::{Fs, RealFs};
-use crate::gateway::Reason;
-use crate::log::LogWriter;
-use crate::projections::{self, Health, Projector};
+use crate::features::Rules;
+use crate::log::{Group, LogWriter};
+use crate::projections::{self, Projector};
 use crate::schema::remote::Remote;
 use crate::state::StateStore;
 use crate::stream::topology::Topology;
 use crate::stream::{self, NamespaceClock, Partitions, Spine, Watch};
 use crate::workflow;
-
-/// A fold this far behind is worth a word.
-const LAG_RECORDS_MAX: u64 = 1_000_000;
 
 /// What a namespace is made of.
 #[derive(Debug, Clone)]
@@ -42,25 +41,25 @@ pub struct World {
     pub namespace: Namespace,
     pub clock: NamespaceClock,
     spine: stream::Handle,
-    effects: Option<engine::effects::Handle>,
-    projector: projections::Handle,
+    effects: Part<engine::effects::Handle>,
+    projector: Part<projections::Handle>,
     watch: Watch,
 }
 
 impl World {
-    pub fn start<L: LogWriter + 'static>(
+    pub fn start(
         plan: Plan,
-        log: &Arc<L>,
+        opened: &OpenLog,
         state: &Arc<dyn StateStore>,
         clock: &Arc<dyn Clock>,
         folder: &super::Folder,
         config: &Config,
-        copied: Option<Incarnation>,
     ) -> Result<Self, Error> {
+        let (log, copied) = (&opened.writer, opened.copied());
         let Plan { namespace, clock: kind, topology, partitions, workflows, policy, performers, senders } = plan;
         let (rules, topology) = (Arc::new(topology.rules.clone()), Arc::new(topology));
         let setup = stream::Setup {
-            log: Arc::clone(log) as _,
+            log: Arc::clone(log),
             state: Arc::clone(state),
             clock: Arc::clone(clock),
             namespace: namespace.clone(),
@@ -71,7 +70,7 @@ impl World {
             copied,
             inbox: stream::inbox::Setup { senders: Arc::new(senders), registry: registry(config)? },
         };
-        let mut spine = Spine::open(setup)?;
+        let mut spine = if opened.is_shared() { Spine::share(setup)? } else { Spine::open(setup)? };
         let from = if kind == NamespaceClock::Event { Millis::MIN } else { clock.now() };
         for workflow in &workflows {
             stream::declare_workflow(&**log, spine.topics(), workflow, from)?;
@@ -82,18 +81,20 @@ impl World {
         warn_of_segments(&**log, spine.topics(), &topology)?;
         engine::join(&mut spine, kind, copied)?;
         let topics = spine.topics().clone();
-        let spine = spine.run();
-        let effects =
-            if config.effects.enabled { Some(effects(config, folder, performers, (log, state, clock), topics, copied)?) } else { None };
+        let roles = &config.process;
+        let spine = spine.run_stages(|stage| roles.is(role_of(stage)));
+        let effects = match roles.is(Role::Effects) && config.effects.enabled {
+            true => effects(config, folder, performers, (opened, state, clock), &topics)?,
+            false => Part::Elsewhere,
+        };
         let watch = spine.watch();
-        let pins: Arc<dyn projections::Pins> = Arc::clone(log) as Arc<dyn projections::Pins>;
-        let options = projections::Options { clock: Arc::clone(clock), rules, pins: Some(pins), is_history: kind == NamespaceClock::Event };
-        let projector = Projector::start(Arc::clone(log) as _, super::read_models(config)?, &namespace, options)?;
+        let projector = if roles.is(Role::Projector) { projector((opened, clock), folder, &topics, rules)? } else { Part::Elsewhere };
         Ok(Self { namespace, clock: kind, spine, effects, projector, watch })
     }
 
-    pub fn projector(&self) -> &projections::Handle {
-        &self.projector
+    /// Records in the log that are not in the tables; 0 where another process keeps them.
+    pub fn projection_lag(&self) -> u64 {
+        self.projector.look(projections::Handle::lag).unwrap_or(0)
     }
 
     pub fn status(&self) -> Vec<stream::PartitionStatus> {
@@ -102,23 +103,26 @@ impl World {
 
     /// What a health check holds on to.
     pub fn vitals(&self) -> Vitals {
-        let (namespace, effects) = (self.namespace.clone(), self.effects.as_ref().map(engine::effects::Handle::watch));
-        Vitals { namespace, clock: self.clock, watch: self.watch.clone(), effects, projector: self.projector.clone() }
+        Vitals::new(&self.namespace, self.clock, &self.watch, &self.effects, &self.projector)
     }
 
-    /// What is being performed; `None` if effects are switched off.
+    /// What is being performed here; `None` if nothing is.
     pub fn effects(&self) -> Option<engine::effects::Status> {
-        self.effects.as_ref().map(engine::effects::Handle::status)
+        self.effects.look(engine::effects::Handle::status)
     }
 
     /// Stops performing first, so that what was performed is decided, and folding next, so that the read model ends with everything that
     /// was committed.
     pub fn stop(self) -> Result<(), Error> {
-        let performed = self.effects.map_or(Ok(()), engine::effects::Handle::stop);
+        let performed = self.effects.stop(engine::effects::Handle::stop);
         let stopped = self.spine.stop();
-        self.projector.stop();
+        let projected: Result<(), Error> = self.projector.stop(|projector| {
+            projector.stop();
+            Ok(())
+        });
         stopped?;
-        Ok(performed?)
+        performed?;
+        projected
     }
 }
 
@@ -128,6 +132,40 @@ fn registry(config: &Config) -> Result<Option<Arc<Remote>>, Error> {
         return Ok(None);
     }
     Ok(Some(Arc::new(Remote::start(&config.registry).map_err(Error::Inbox)?)))
+}
+
+/// Whose work a stage's loops are.
+fn role_of(stage: &str) -> Role {
+    match stage {
+        engine::STAGE => Role::Workflows,
+        stream::PROFILE_STAGE => Role::Profiles,
+        _ => Role::Intake,
+    }
+}
+
+/// Keeps the namespace's read model: where processes share the work, one of them at a time, the one that holds the definitions' partition.
+fn projector(
+    (opened, clock): (&OpenLog, &Arc<dyn Clock>),
+    folder: &super::Folder,
+    topics: &stream::Topics,
+    rules: Arc<Rules>,
+) -> Result<Part<projections::Handle>, Error> {
+    let log = Arc::clone(&opened.writer);
+    let (clock, read, namespace) = (Arc::clone(clock), folder.read(), topics.namespace.clone());
+    let group = Group(format!("{namespace}.projector").into());
+    let of = Arc::clone(&log);
+    let begin = move || {
+        let pins: Arc<dyn projections::Pins> = Arc::new(Arc::clone(&of));
+        let options = projections::Options { clock: Arc::clone(&clock), rules: Arc::clone(&rules), pins: Some(pins) };
+        Ok::<_, Error>(Projector::start(Arc::clone(&of) as _, &read, &namespace, options)?)
+    };
+    if !opened.is_shared() {
+        return Ok(Part::Own(begin()?));
+    }
+    let end = |projector: projections::Handle| projector.stop();
+    let ways = Ways { begin: Box::new(move |_| begin()), end: Box::new(end), failure: |_| None };
+    let name = format!("{}-projecting", topics.namespace);
+    Ok(Part::Held(Holding::start(&name, log, group, topics.id(stream::Topic::Definitions), ways)))
 }
 
 /// Brings the policy of a file into force. Where the file is as it was, and another one was published since, that is said and kept.
@@ -159,15 +197,15 @@ fn warn_of_segments(log: &dyn LogWriter, topics: &stream::Topics, topology: &Top
     Ok(())
 }
 
-/// Performs what the namespace's runs ask for.
-fn effects<L: LogWriter + 'static>(
+/// Performs what the namespace's runs ask for: all of it, or what is in the partitions of the journal that the group gives.
+fn effects(
     config: &Config,
     folder: &super::Folder,
     performers: engine::effects::Registry,
-    (log, state, clock): (&Arc<L>, &Arc<dyn StateStore>, &Arc<dyn Clock>),
-    topics: stream::Topics,
-    copied: Option<Incarnation>,
-) -> Result<engine::effects::Handle, Error> {
+    (opened, state, clock): (&OpenLog, &Arc<dyn StateStore>, &Arc<dyn Clock>),
+    topics: &stream::Topics,
+) -> Result<Part<engine::effects::Handle>, Error> {
+    let copied = opened.copied();
     let links = super::links(config, folder, &folder.served(&config.server.listen))?;
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let around = engine::effects::Surroundings {
@@ -178,80 +216,37 @@ fn effects<L: LogWriter + 'static>(
         links: engine::effects::performers::Links { base: links.base, keys: links.keys },
     };
     let registry = config.effects.registry(&config.channels, around)?.with(performers);
-    let fold = Some(engine::group(&topics.namespace));
-    let (log, state, clock) = (Arc::clone(log) as _, Arc::clone(state), Arc::clone(clock));
-    Ok(engine::effects::start(engine::effects::Setup {
-        log,
-        state,
-        clock,
-        settings: config.effects.settings(),
-        topics,
-        registry,
-        fold,
-        copied,
-    })?)
-}
-
-/// Looks at a running namespace without owning it.
-#[derive(Clone)]
-pub struct Vitals {
-    pub namespace: Namespace,
-    clock: NamespaceClock,
-    watch: Watch,
-    effects: Option<engine::effects::Watch>,
-    projector: projections::Handle,
-}
-
-impl Vitals {
-    pub fn failure(&self) -> Option<String> {
-        self.watch.failure().or_else(|| self.effects.as_ref()?.failure())
+    let fold = engine::group(&topics.namespace);
+    let (log, state, clock) = (Arc::clone(&opened.writer), Arc::clone(state), Arc::clone(clock));
+    let (options, of) = (config.effects.clone(), topics.clone());
+    let shared = Arc::clone(&log);
+    let begin = move |partitions: Option<Vec<PartitionId>>| {
+        Ok::<_, Error>(engine::effects::start(engine::effects::Setup {
+            log: Arc::clone(&log),
+            state: Arc::clone(&state),
+            clock: Arc::clone(&clock),
+            settings: options.settings(),
+            topics: of.clone(),
+            partitions,
+            registry: registry.clone(),
+            fold: Some(fold.clone()),
+            copied,
+        })?)
+    };
+    if !opened.is_shared() {
+        return Ok(Part::Own(begin(None)?));
     }
-
-    /// What is late or being built here; nothing of it keeps an event from being kept.
-    pub fn degraded(&self) -> Vec<Reason> {
-        let mut reasons = Vec::new();
-        let mut no = |component: &str, reason: String| {
-            reasons.push(Reason { component: component.to_owned(), reason: format!("namespace {}: {reason}", self.namespace) });
-        };
-        if let Some(failure) = self.watch.failure() {
-            no("stream", failure);
+    let end = |performing: engine::effects::Handle| {
+        if let Err(error) = performing.stop() {
+            tracing::warn!(%error, "effects did not stop in order; whoever performs next finds out what was done");
         }
-        let status = self.watch.status();
-        let catching_up = status.iter().filter(|partition| partition.catching_up).count();
-        if catching_up > 0 {
-            no("stream", format!("{catching_up} partitions are re-reading the log after a restart"));
-        }
-        // All of a stage usually wait for the same.
-        let stalled: BTreeSet<(&str, &String)> =
-            status.iter().filter_map(|partition| Some((partition.stage, partition.stalled.as_ref()?))).collect();
-        for (stage, why) in stalled {
-            no("stream", format!("{stage} stands still: {why}"));
-        }
-        let lag = status.iter().map(stream::PartitionStatus::lag_records).max().unwrap_or(0);
-        if lag > LAG_RECORDS_MAX {
-            no("stream", format!("a partition is {lag} records behind"));
-        }
-        match self.projector.health() {
-            Health::Starting | Health::Running => {}
-            Health::Retrying(reason) => no("read model", reason),
-            Health::Rebuilding(reason) => no("read model", format!("being rebuilt: {reason}")),
-            Health::Stopped => no("read model", "stopped".to_owned()),
-        }
-        reasons
-    }
-
-    /// How old the oldest record is that intake has not folded. Nothing in event time: its clock is as old as its history, and nobody there
-    /// waits for the present.
-    pub fn intake_lag_ms(&self, now: crate::domain::Millis) -> u64 {
-        if self.clock == NamespaceClock::Event {
-            return 0;
-        }
-        let behind = self.watch.status().into_iter().filter(|partition| partition.stage == "intake" && partition.lag_records() > 0);
-        // Ticks are far apart while nothing comes: what was idle a moment ago is not behind.
-        behind
-            .filter_map(|partition| partition.time.max(partition.idle_at))
-            .map(|time| now.since_ms(crate::domain::Millis(time)).max(0) as u64)
-            .max()
-            .unwrap_or(0)
-    }
+    };
+    let ways = Ways {
+        begin: Box::new(move |partitions| begin(Some(partitions.to_vec()))),
+        end: Box::new(end),
+        failure: |performing| performing.watch().failure(),
+    };
+    let group = Group(format!("{}.effects", topics.namespace).into());
+    let name = format!("{}-performing", topics.namespace);
+    Ok(Part::Held(Holding::start(&name, shared, group, topics.id(stream::Topic::Journal), ways)))
 }

@@ -105,6 +105,7 @@ impl Gateway {
         let limits = Limits::local(options.tenant_requests_per_s, options.tenant_burst);
         let app = gateway::App {
             limits: Arc::new(limits),
+            takes_requests: true,
             log: log.clone(),
             clock,
             profiles: Arc::new(Nobody),

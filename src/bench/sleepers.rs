@@ -16,7 +16,7 @@ use crate::app::{Engine, Folder};
 use crate::cli::wait;
 use crate::config::Config;
 use crate::domain::{MINUTE_MS, Millis, Namespace, SECOND_MS, Subject, TenantId, partition_of};
-use crate::log::{BatchBuilder, EmbeddedLog, LogWriter, Ticket, Transaction};
+use crate::log::{BatchBuilder, LogWriter, Ticket, Transaction};
 use crate::projections::{self, Limits, Value};
 use crate::schema;
 use crate::schema::records::{Command, CommandsRecord};
@@ -52,7 +52,7 @@ outcome = "rested"
 "#;
 
 /// Appends one start per subject, spread over the partitions.
-fn start_all(log: &EmbeddedLog, topics: &Topics, first_due: Millis) -> anyhow::Result<()> {
+fn start_all(log: &dyn LogWriter, topics: &Topics, first_due: Millis) -> anyhow::Result<()> {
     let tenant = TenantId::new("default")?;
     let count = topics.count(Topic::Commands);
     let mut under_way: std::collections::VecDeque<Ticket> = std::collections::VecDeque::new();
@@ -101,7 +101,7 @@ pub async fn sleeping(dir: &Path, print: &dyn Fn(&Figure)) -> anyhow::Result<()>
     let begun = engine.clock.now();
     let first_due = begun + LOAD_MS;
     let loading = (Arc::clone(&engine.log), topics.clone());
-    tokio::task::spawn_blocking(move || start_all(&loading.0, &loading.1, first_due)).await??;
+    tokio::task::spawn_blocking(move || start_all(&*loading.0, &loading.1, first_due)).await??;
     wait::run(&config, &*engine.log, NAMESPACE, WAIT_AT_MOST).await?;
     let asleep = engine.clock.now();
     ensure!(asleep < first_due, "{RUNS} starts took longer than {} s: the first timers fired meanwhile", LOAD_MS / SECOND_MS);

@@ -53,7 +53,7 @@ fn without_flood_limit(dir: &Path) -> anyhow::Result<String> {
 
 fn backlog(world: &World) -> u64 {
     let folds: u64 = world.status().iter().map(|partition| partition.lag_records()).sum();
-    folds + world.projector().lag()
+    folds + world.projection_lag()
 }
 
 /// `spine.sustained`, then `spine.visible` at half of its rate.
@@ -116,7 +116,7 @@ async fn visible(
     numbers: &Arc<AtomicU64>,
 ) -> anyhow::Result<Histogram<u64>> {
     let address = server.address;
-    let reader = Reader::new(crate::app::read_models(config)?, &Namespace::new(NAMESPACE)?);
+    let reader = Reader::new(&crate::app::Folder::new(&config.data.dir).read(), &Namespace::new(NAMESPACE)?);
     let tenant = TenantId::new("default")?;
     let (told, mut acknowledged) = tokio::sync::mpsc::unbounded_channel();
     let mut request = request.clone();

@@ -20,7 +20,7 @@ use crate::cli::wait;
 use crate::config::Config;
 use crate::domain::{Millis, Namespace, Offset, Subject, TenantId, partition_of};
 use crate::engine::effects::{Call, Registry, WorkerOptions};
-use crate::log::{BatchBuilder, LogReader, LogWriter, TopicPartition, Transaction};
+use crate::log::{BatchBuilder, TopicPartition, Transaction};
 use crate::schema;
 use crate::schema::records::{Command, CommandsRecord, JournalRecord};
 use crate::stream::{NamespaceClock, Partitions, Topic, Topics, topology};

@@ -35,7 +35,8 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve: take events over HTTP, fold profiles, keep the read models.
+    /// Serve: take events over HTTP, fold profiles, keep the read models. With --role only a part of it, beside other processes.
+    #[command(visible_alias = "run")]
     Up(Up),
     /// Ask a server whether it is ready: exit code 0 if it is, 4 if it says why not, 1 if nobody answers. For health checks.
     Ready(Ready),
@@ -106,6 +107,9 @@ pub struct Up {
     /// Address to serve on; overrides server.listen. Port 0 picks a free one.
     #[arg(long)]
     pub listen: Option<String>,
+    /// Be only this part of the product; repeat it for several. Overrides process.roles, and needs log.backend = "kafka".
+    #[arg(long = "role", value_name = "ROLE")]
+    pub roles: Vec<crate::config::Role>,
 }
 
 #[derive(Debug, Args)]

@@ -17,11 +17,10 @@ use super::exit::{self, Exit};
 use super::output::{Rows, grouped, note, out, outln, print_json};
 use super::writer::Writer;
 use super::{demo, keep, mail, people, policy, query, ready, send, suppression, template, time, topic, trace, up, wait, workflow};
-use crate::app::Folder;
+use crate::app::{Folder, OpenLog};
 use crate::config::{self, Config, Effective};
 use crate::domain::Millis;
-use crate::env::fs::RealFs;
-use crate::log::embedded::EmbeddedReader;
+use crate::log::LogReader;
 use crate::stream::topology;
 use crate::{bench, stream};
 
@@ -44,8 +43,12 @@ fn effective(cli: &Cli) -> anyhow::Result<Effective> {
     if let Some(data) = &cli.global.data {
         flags.push(("data.dir", data.display().to_string(), "--data"));
     }
-    if let Command::Up(args::Up { listen: Some(listen) }) = &cli.command {
-        flags.push(("server.listen", listen.clone(), "--listen"));
+    if let Command::Up(args::Up { listen, roles }) = &cli.command {
+        flags.extend(listen.iter().map(|listen| ("server.listen", listen.clone(), "--listen")));
+        if !roles.is_empty() {
+            let roles = toml::Value::try_from(roles).expect("roles are words");
+            flags.push(("process.roles", roles.to_string(), "--role"));
+        }
     }
     // Variables that are not text are no settings of ours; `std::env::vars` would panic at them.
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -113,13 +116,11 @@ async fn dispatch(cli: &Cli, effective: Effective) -> anyhow::Result<()> {
     }
 }
 
-/// Reads the folder's log beside whoever writes it.
-pub fn reader(config: &Config) -> anyhow::Result<Arc<EmbeddedReader>> {
+/// Reads the log that is configured beside whoever writes it.
+pub fn reader(config: &Config) -> anyhow::Result<Arc<dyn LogReader>> {
     let folder = Folder::new(&config.data.dir);
-    if !folder.log().exists() {
-        return Err(Exit::not_found(format!("there is no log in {}; `flywheel up` makes one", folder.root().display())));
-    }
-    Ok(Arc::new(EmbeddedReader::open(Arc::new(RealFs), &folder.log())?))
+    let reader = block_in_place(|| OpenLog::reader(config, &folder))?;
+    reader.ok_or_else(|| Exit::not_found(format!("there is no log in {}; `flywheel up` makes one", folder.root().display())))
 }
 
 /// The given URL, or that of the server on the data folder.
@@ -158,7 +159,7 @@ async fn topics(config: &Config, asked: &args::Topic, json: bool) -> anyhow::Res
             Ok(())
         }
         args::Topic::Import { topic: name, file } => {
-            let writer = Writer::open(&Folder::new(&config.data.dir))?;
+            let writer = Writer::open(config, &Folder::new(&config.data.dir))?;
             let target = topic::find(&*log, name)?;
             let bar = indicatif::ProgressBar::new_spinner();
             let handle = tokio::runtime::Handle::current();

@@ -39,7 +39,7 @@ async fn release(config: &Config, json: bool) -> anyhow::Result<()> {
         return Err(Exit::not_found(format!("there is no log in {}; --data names another folder", folder.root().display())));
     }
     // Opening a folder is what finds out that it is a copy, so not before this is it known which incarnation there is to release.
-    let writer = tokio::task::block_in_place(|| Writer::open(&folder))?;
+    let writer = tokio::task::block_in_place(|| Writer::open(config, &folder))?;
     let log = reader(config)?;
     let mut released = Vec::new();
     for info in log.topics()?.iter().filter(|info| info.spec.name.topic() == Topic::Definitions.as_str()) {
@@ -104,7 +104,7 @@ async fn state(config: &Config, namespace: &Namespace, feeder: PartitionId, to: 
     let incoming = |partition| Incoming { partition, timestamp: time.0, key: Vec::new(), value: Some(value.clone()), headers: Vec::new() };
     let records = (0..topics.count(Topic::Events)).map(incoming).collect();
     let events = topic::find(&*log, TopicName::new(namespace, Topic::Events.as_str()).as_str())?;
-    let writer = tokio::task::block_in_place(|| Writer::open(&Folder::new(&config.data.dir)))?;
+    let writer = tokio::task::block_in_place(|| Writer::open(config, &Folder::new(&config.data.dir)))?;
     writer.append(&events, records).await?;
     if json {
         print_json(&json!({"namespace": namespace.as_str(), "partition": feeder.0, "time": time.0}));

@@ -7,24 +7,28 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use crate::app::admin::{self, Append, AppendAnswer, Incoming};
-use crate::app::{Contact, Folder};
+use crate::app::{Contact, Folder, OpenLog};
+use crate::config::{Config, LogBackend};
 use crate::env::SystemClock;
 use crate::env::fs::RealFs;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::{self, LogWriter, TopicInfo};
 
 pub enum Writer {
-    Folder(Arc<EmbeddedLog>),
+    Log(Arc<dyn LogWriter>),
     Server(reqwest::Client, Contact),
 }
 
 impl Writer {
-    pub fn open(folder: &Folder) -> anyhow::Result<Self> {
+    pub fn open(config: &Config, folder: &Folder) -> anyhow::Result<Self> {
+        if config.log.backend == LogBackend::Kafka {
+            return Ok(Writer::Log(OpenLog::visitor(config)?));
+        }
         if !folder.log().exists() {
             bail!("there is no log in {}; `flywheel up` makes one", folder.root().display());
         }
         match EmbeddedLog::open(Arc::new(RealFs), &folder.log(), Options::default(), Arc::new(SystemClock)) {
-            Ok(log) => Ok(Writer::Folder(log)),
+            Ok(log) => Ok(Writer::Log(log)),
             Err(log::Error::Locked { holder, .. }) => {
                 let contact =
                     folder.contact().with_context(|| format!("the folder is in use by {holder}, which is no server that can be asked"))?;
@@ -39,7 +43,7 @@ impl Writer {
             return Ok(0);
         }
         match self {
-            Writer::Folder(log) => {
+            Writer::Log(log) => {
                 let (transaction, count) = admin::transaction(topic, &records).map_err(anyhow::Error::msg)?;
                 log.append(transaction)?.await?;
                 Ok(count)

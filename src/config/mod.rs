@@ -7,6 +7,7 @@ mod keys;
 mod load;
 mod user;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,6 @@ use crate::engine::effects;
 use crate::gateway;
 use crate::limits::RedisOptions;
 use crate::log::embedded;
-use crate::projections::{Backend, PostgresOptions};
 use crate::schema::remote;
 use crate::state;
 use crate::stream::{self, NamespaceClock, inbox};
@@ -33,6 +33,8 @@ pub struct Config {
     pub server: Server,
     pub gateway: gateway::Options,
     pub log: Log,
+    pub kafka: Kafka,
+    pub process: Process,
     pub state: state::Options,
     pub cassandra: state::CassandraOptions,
     pub redis: RedisOptions,
@@ -42,7 +44,6 @@ pub struct Config {
     pub topology: Topology,
     pub policy: Policy,
     pub read: Read,
-    pub postgres: PostgresOptions,
     pub observe: Observe,
     pub links: Links,
     pub effects: effects::Options,
@@ -67,10 +68,88 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
+    pub backend: LogBackend,
     pub wal_bytes: u64,
     pub tail_bytes_max: usize,
     pub queue_bytes_max: usize,
     pub clean_interval_s: u64,
+}
+
+/// Where the log is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogBackend {
+    /// In the data folder, of one process.
+    #[default]
+    Embedded,
+    /// On a cluster, shared by as many processes as there are.
+    Kafka,
+}
+
+/// How to reach a Kafka cluster; only of meaning with `log.backend = "kafka"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kafka {
+    pub brokers: String,
+    pub topic_prefix: String,
+    pub instance: String,
+    pub replication_factor: i32,
+    pub min_insync_replicas: i32,
+    pub create_topics: bool,
+    pub session_timeout_ms: u64,
+    pub transaction_timeout_ms: u64,
+    pub call_timeout_ms: u64,
+    pub compression: String,
+    /// Of librdkafka, under its own names.
+    pub client: BTreeMap<String, String>,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: "127.0.0.1:9092".into(),
+            topic_prefix: String::new(),
+            instance: String::new(),
+            replication_factor: 3,
+            min_insync_replicas: 2,
+            create_topics: true,
+            session_timeout_ms: 10_000,
+            transaction_timeout_ms: 10_000,
+            call_timeout_ms: 8_000,
+            compression: "lz4".into(),
+            client: BTreeMap::new(),
+        }
+    }
+}
+
+/// A part of the product that a process can be; without any it is all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes events and requests.
+    Gateway,
+    /// Decodes what foreign producers publish, and makes events of what arrived.
+    Intake,
+    /// Folds events into profiles.
+    Profiles,
+    /// Decides what campaigns do.
+    Workflows,
+    /// Performs what campaigns ask for.
+    Effects,
+    /// Keeps the read models.
+    Projector,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Process {
+    pub roles: Vec<Role>,
+}
+
+impl Process {
+    pub fn is(&self, role: Role) -> bool {
+        self.roles.is_empty() || self.roles.contains(&role)
+    }
 }
 
 /// What a namespace gets that does not say otherwise.
@@ -91,7 +170,6 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Read {
-    pub backend: Backend,
     pub query_timeout_ms: u64,
     pub query_rows_max: usize,
 }
@@ -203,7 +281,13 @@ impl Default for Server {
 impl Default for Log {
     fn default() -> Self {
         let log = embedded::Options::default();
-        Self { wal_bytes: log.wal_bytes, tail_bytes_max: log.tail_bytes_max, queue_bytes_max: log.queue_bytes_max, clean_interval_s: 60 }
+        Self {
+            backend: LogBackend::Embedded,
+            wal_bytes: log.wal_bytes,
+            tail_bytes_max: log.tail_bytes_max,
+            queue_bytes_max: log.queue_bytes_max,
+            clean_interval_s: 60,
+        }
     }
 }
 
@@ -215,7 +299,7 @@ impl Default for Topology {
 
 impl Default for Read {
     fn default() -> Self {
-        Self { backend: Backend::default(), query_timeout_ms: 30_000, query_rows_max: 100_000 }
+        Self { query_timeout_ms: 30_000, query_rows_max: 100_000 }
     }
 }
 

@@ -26,7 +26,7 @@ pub use fold::{FOLD_VERSION, STAGE, Setup, WorkflowFold};
 
 use crate::domain::Incarnation;
 use crate::log::{Group, LogReader};
-use crate::stream::{Error, NamespaceClock, Spine, Topic, Worker, released};
+use crate::stream::{Error, NamespaceClock, Spine, Stage, Topic, Worker, released};
 
 /// The consumer group of the workflow processor.
 pub fn group(namespace: &crate::domain::Namespace) -> Group {
@@ -44,11 +44,12 @@ pub fn join(spine: &mut Spine, clock: NamespaceClock, copied: Option<Incarnation
         Some(copied) if clock == NamespaceClock::Wall => released(&*around.log, &around.topics)? < Some(copied),
         _ => false,
     };
-    for id in around.topics.partitions(Topic::Commands) {
+    let library = Arc::clone(spine.library());
+    let topics = around.topics.clone();
+    spine.add(Stage::new(STAGE, &topics, Topic::Commands, move |partition| {
         let log = Arc::clone(&around.log) as Arc<dyn LogReader>;
-        let setup = Setup { partition: id.partition, clock, library: Arc::clone(spine.library()), is_held };
+        let setup = Setup { partition, clock, library: Arc::clone(&library), is_held };
         let fold = WorkflowFold::new(Arc::clone(&around.state), log, around.topics.clone(), &around.options, setup);
-        spine.add(Box::new(Worker::open(around.clone(), fold)?));
-    }
-    Ok(())
+        Ok(Box::new(Worker::open(around.clone(), fold)?))
+    }))
 }

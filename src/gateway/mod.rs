@@ -85,6 +85,8 @@ pub struct App {
     pub options: Options,
     /// How many requests each tenant may make.
     pub limits: Arc<Limits>,
+    /// False where events and requests are taken elsewhere: then only health and metrics are here.
+    pub takes_requests: bool,
     /// Routes of the app's own, such as its admin API; they bring their own authentication.
     pub extra: Option<axum::Router>,
 }

@@ -23,7 +23,13 @@ pub(super) const ALIASES: &[(&str, &[&str])] = &[
 
 pub(super) fn router(gateway: Shared) -> Router {
     let extra = gateway.app.extra.clone().unwrap_or_default();
-    let mut router = Router::new();
+    let operations =
+        Router::new().route("/livez", get(health::livez)).route("/readyz", get(health::readyz)).route("/metrics", get(health::prometheus));
+    if !gateway.app.takes_requests {
+        let router = operations.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
+        return router.with_state(gateway).merge(extra);
+    }
+    let mut router = operations;
     for (path, aliases) in ALIASES {
         let method = || match *path {
             "/v1/batch" => post(sdk::batch),
@@ -71,9 +77,6 @@ pub(super) fn router(gateway: Shared) -> Router {
         .route("/m/inbound", post(mailed::inbound))
         .nest("/registry", registry::routes())
         .route("/ws/realtime", get(realtime::realtime))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::prometheus))
         .route("/openapi.json", get(openapi::document))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

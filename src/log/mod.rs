@@ -18,7 +18,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -200,9 +200,26 @@ impl Ticket {
         (sender, Ticket(receiver))
     }
 
-    /// Blocks a plain thread until the append is durable. Async code awaits the ticket instead.
-    pub fn wait(self) -> Result<Appended, Error> {
-        self.0.blocking_recv().unwrap_or(Err(Error::Closed))
+    /// Blocks the thread until the append is durable. Async code awaits the ticket instead.
+    pub fn wait(mut self) -> Result<Appended, Error> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            match Pin::new(&mut self).poll(&mut context) {
+                Poll::Ready(appended) => return appended,
+                // Whatever else unparks this thread only makes it look once more.
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+}
+
+/// Wakes a thread that waits for a ticket.
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 
@@ -384,6 +401,9 @@ pub trait LogWriter: LogReader {
 
     /// Deletes and compacts what each topic's spec allows as of `now`; returns the bytes freed.
     fn clean(&self, now: Millis) -> Result<u64, Error>;
+
+    /// Makes what was handed in durable and takes nothing more.
+    fn close(&self) {}
 
     /// Becomes a member of `group`, whose members share the partitions of `topic`. A log of one process has one member, which has them all.
     fn join(&self, _group: &Group, topic: TopicId) -> Result<Box<dyn Membership>, Error> {

@@ -8,6 +8,7 @@
 
 mod account;
 mod cache;
+mod crew;
 mod definitions;
 mod error;
 mod fold;
@@ -26,6 +27,7 @@ mod refold;
 mod runner;
 mod simulate;
 mod spine;
+mod stage;
 mod status;
 mod topics;
 pub mod topology;
@@ -41,6 +43,7 @@ pub use in_use::segments_lacking;
 pub use intake::{FOLD_VERSION as INTAKE_FOLD_VERSION, IntakeFold, Setup as IntakeSetup};
 pub use options::Options;
 pub use outputs::{Outputs, Source};
+pub use profile::STAGE as PROFILE_STAGE;
 pub use profile::{FOLD_VERSION as PROFILE_FOLD_VERSION, Owned, ProfileFold, Setup as ProfileSetup, people};
 pub use progress::{Cursor, Mark, Progress, Watermark};
 pub use published::{
@@ -52,6 +55,7 @@ pub use refold::{Refolded, refold};
 pub use runner::{Handle, Watch};
 pub use simulate::{Simulation, drive, simulate};
 pub use spine::{Setup, Spine};
+pub use stage::Stage;
 pub use status::{PartitionStatus, Shared, Stopping};
 pub use topics::{Partitions, Topic, Topics, topics};
 pub use worker::{Stepped, Stepper, Surroundings, Worker};

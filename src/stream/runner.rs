@@ -5,20 +5,42 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
-use super::Error;
+use super::crew::{self, Common};
+use super::stage::Stage;
 use super::status::{PartitionStatus, Shared, Stopping};
 use super::worker::{Stepped, Stepper};
-use crate::domain::{Duration, Millis};
+use super::{Error, Topics};
+use crate::domain::{Duration, Millis, PartitionId};
 use crate::env::Clock;
 use crate::log::LogReader;
 
 /// The longest a thread waits without looking whether it should stop.
 const WAIT_MS_MAX: i64 = 100;
 
+/// What the loops at work here say of themselves; those of a shared stage come and go.
+#[derive(Clone, Default)]
+pub(super) struct Roster(Arc<Mutex<Vec<Arc<Shared>>>>);
+
+impl Roster {
+    pub(super) fn add(&self, shared: Arc<Shared>) {
+        let mut roster = self.0.lock();
+        roster.push(shared);
+        roster.sort_by_key(|shared| shared.place());
+    }
+
+    pub(super) fn remove(&self, stage: &str, partition: PartitionId) {
+        self.0.lock().retain(|shared| shared.place() != (stage, partition));
+    }
+
+    fn status(&self) -> Vec<PartitionStatus> {
+        self.0.lock().iter().map(|shared| shared.status()).collect()
+    }
+}
+
 /// The running loops of one namespace. Dropping it stops them.
 pub struct Handle {
     threads: Vec<JoinHandle<()>>,
-    shared: Vec<Arc<Shared>>,
+    shared: Roster,
     stopping: Arc<Stopping>,
     failure: Arc<Mutex<Option<Error>>>,
 }
@@ -31,7 +53,7 @@ impl Handle {
         stopping: Arc<Stopping>,
         name: &str,
     ) -> Self {
-        let shared = workers.iter().flatten().map(|worker| worker.shared()).collect();
+        let shared = Roster(Arc::new(Mutex::new(workers.iter().flatten().map(|worker| worker.shared()).collect())));
         let failure: Arc<Mutex<Option<Error>>> = Arc::default();
         let spawn = |(at, group): (usize, Vec<Box<dyn Stepper>>)| {
             let (log, clock, stopping, failure) = (Arc::clone(log), Arc::clone(clock), Arc::clone(&stopping), Arc::clone(&failure));
@@ -43,9 +65,25 @@ impl Handle {
         Self { threads, shared, stopping, failure }
     }
 
-    /// How far every partition of every stage is.
+    /// Of stages whose partitions come from their groups.
+    pub(super) fn share(
+        stages: Vec<Arc<Stage>>,
+        topics: &Topics,
+        threads: usize,
+        log: &Arc<dyn crate::log::LogWriter>,
+        clock: &Arc<dyn Clock>,
+        stopping: Arc<Stopping>,
+    ) -> Self {
+        let (roster, failure) = (Roster::default(), Arc::default());
+        let (log, clock) = (Arc::clone(log), Arc::clone(clock));
+        let common = Common { log, clock, stopping: Arc::clone(&stopping), failure: Arc::clone(&failure), roster: roster.clone() };
+        let threads = if stages.is_empty() { Vec::new() } else { crew::start(stages, topics, threads.max(1), &common) };
+        Self { threads, shared: roster, stopping, failure }
+    }
+
+    /// How far every partition of every stage is that is at work here.
     pub fn status(&self) -> Vec<PartitionStatus> {
-        self.shared.iter().map(|shared| shared.status()).collect()
+        self.shared.status()
     }
 
     /// What a health check may hold on to after the handle itself has an owner.
@@ -84,13 +122,13 @@ impl Drop for Handle {
 /// Looks at running loops without owning them.
 #[derive(Clone)]
 pub struct Watch {
-    shared: Vec<Arc<Shared>>,
+    shared: Roster,
     failure: Arc<Mutex<Option<Error>>>,
 }
 
 impl Watch {
     pub fn status(&self) -> Vec<PartitionStatus> {
-        self.shared.iter().map(|shared| shared.status()).collect()
+        self.shared.status()
     }
 
     /// Why the loops stopped by themselves.

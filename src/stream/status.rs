@@ -109,6 +109,10 @@ impl Shared {
         self.dead_lettered.fetch_add(tally.dead_lettered.iter().sum(), Ordering::Relaxed);
     }
 
+    pub(super) fn place(&self) -> (&'static str, PartitionId) {
+        (self.stage, self.partition)
+    }
+
     pub fn status(&self) -> PartitionStatus {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let time = self.time.load(Ordering::Relaxed);

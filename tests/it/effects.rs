@@ -9,7 +9,7 @@ use flywheel::app::{Engine, Plan};
 use flywheel::config::Config;
 use flywheel::domain::{Millis, Namespace, Offset, Subject, TenantId, partition_of};
 use flywheel::engine::effects::WorkerOptions;
-use flywheel::log::{BatchBuilder, LogReader, LogWriter, Record, TopicPartition, Transaction};
+use flywheel::log::{BatchBuilder, Record, TopicPartition, Transaction};
 use flywheel::schema;
 use flywheel::schema::records::{Command, CommandsRecord, JournalRecord};
 use flywheel::stream::{NamespaceClock, Partitions, Topic, Topics, topology};

@@ -144,6 +144,7 @@ pub async fn start_with(
     let address = listener.local_addr().expect("bound");
     let (stop, stopped) = oneshot::channel();
     let app = App {
+        takes_requests: true,
         log: log.clone(),
         clock: Arc::new(ManualClock::at(NOW)),
         profiles: world.clone(),

@@ -71,7 +71,7 @@ pub async fn settle(config: &Config, scene: &Scene, world: &World) -> anyhow::Re
             bail!("effects are still pending after {} s", WAIT_AT_MOST.as_secs());
         }
         tokio::time::sleep(LOOK_EVERY).await;
-        let lag: u64 = world.status().iter().map(|partition| partition.lag_records()).sum::<u64>() + world.projector().lag();
+        let lag: u64 = world.status().iter().map(|partition| partition.lag_records()).sum::<u64>() + world.projection_lag();
         let pending = world.effects().map_or(0, |effects| effects.pending);
         quiet = if lag == 0 && pending == 0 { quiet + 1 } else { 0 };
         let counts = query::rows(config, &scene.namespace, "SELECT count(*), count(ended_at) FROM wf_runs").await?;

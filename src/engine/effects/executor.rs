@@ -18,7 +18,7 @@ use super::gate::Gate;
 use super::registry::Registry;
 use super::schedule;
 use super::tail::Tail;
-use crate::domain::Incarnation;
+use crate::domain::{Incarnation, PartitionId};
 use crate::env::{Clock, Patience};
 use crate::log::{Group, LogReader, LogWriter};
 use crate::permit::Executor as Instance;
@@ -30,6 +30,8 @@ pub struct Setup {
     pub state: Arc<dyn StateStore>,
     pub clock: Arc<dyn Clock>,
     pub topics: Topics,
+    /// Of the journal; `None` for all of them.
+    pub partitions: Option<Vec<PartitionId>>,
     pub registry: Registry,
     pub settings: Settings,
     /// The group of the fold that decides commands: nothing is performed before it has decided what was handed in before this start.
@@ -75,7 +77,7 @@ pub struct Status {
 
 /// Starts performing what the namespace's journal asks for.
 pub fn start(setup: Setup) -> Result<Handle, Error> {
-    let Setup { log, state, clock, topics, registry, settings, fold, copied } = setup;
+    let Setup { log, state, clock, topics, partitions, registry, settings, fold, copied } = setup;
     let me = Instance(*uuid::Uuid::new_v4().as_bytes());
     let (appender, settler) = append::open(Arc::clone(&log), Arc::clone(&clock), topics.id(Topic::Commands));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -89,7 +91,7 @@ pub fn start(setup: Setup) -> Result<Handle, Error> {
     let stopping = Arc::new(Stopping::default());
     let mut board = Board::new(me, schedule, limits);
     let reader = Arc::clone(&log) as Arc<dyn LogReader>;
-    let follower = Follower::open(Arc::clone(&reader), state, &topics, &mut board)?;
+    let follower = Follower::open_some(Arc::clone(&reader), state, &topics, partitions.as_deref(), &mut board)?;
     if !follower.was_empty() {
         board.tells_what_was_missed();
     }
@@ -120,7 +122,7 @@ pub fn start(setup: Setup) -> Result<Handle, Error> {
         flush_bytes_max,
         patience: Patience::default(),
     };
-    let gate = Gate::new(&*log, &topics, fold, copied)?;
+    let gate = Gate::of(&*log, &topics, partitions.as_deref(), fold, copied)?;
     if copied.is_some() {
         tracing::info!(namespace = %topics.namespace, "effects are performed once time was released here: this folder is a copy");
     }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::board::Board;
 use super::table::Tables;
 use super::{Error, metrics};
-use crate::domain::{Millis, Namespace, Offset, SubjectKey};
+use crate::domain::{Millis, Namespace, Offset, PartitionId, SubjectKey};
 use crate::log::{LogReader, RecordRef, TopicPartition};
 use crate::schema::records::JournalRecord;
 use crate::state::StateStore;
@@ -29,9 +29,20 @@ pub struct Follower {
 impl Follower {
     /// Reads what is stored onto the board.
     pub fn open(log: Arc<dyn LogReader>, state: Arc<dyn StateStore>, topics: &Topics, board: &mut Board) -> Result<Self, Error> {
+        Self::open_some(log, state, topics, None, board)
+    }
+
+    /// The same of these partitions only: others are elsewhere.
+    pub fn open_some(
+        log: Arc<dyn LogReader>,
+        state: Arc<dyn StateStore>,
+        topics: &Topics,
+        partitions: Option<&[PartitionId]>,
+        board: &mut Board,
+    ) -> Result<Self, Error> {
         let tables = Tables::new(state, &topics.namespace, topics.count(Topic::Journal), topics.incarnation(Topic::Journal));
         let (mut positions, mut was_empty) = (Vec::new(), true);
-        for id in topics.partitions(Topic::Journal) {
+        for id in topics.partitions(Topic::Journal).filter(|id| partitions.is_none_or(|some| some.contains(&id.partition))) {
             let bounds = log.watermarks(id)?;
             let stored = tables.position(id.partition.0, bounds.end)?;
             if stored.is_some() {

@@ -1,7 +1,7 @@
 //! How far the fold and the journal have to be before anything is performed. Reads the log alone; whoever waits for it is elsewhere.
 
 use super::Error;
-use crate::domain::{Incarnation, Offset};
+use crate::domain::{Incarnation, Offset, PartitionId};
 use crate::log::{Group, LogReader, TopicPartition};
 use crate::stream::{Topic, Topics};
 
@@ -16,8 +16,20 @@ pub struct Gate {
 
 impl Gate {
     pub fn new(log: &dyn LogReader, topics: &Topics, fold: Option<Group>, copied: Option<Incarnation>) -> Result<Self, Error> {
+        Self::of(log, topics, None, fold, copied)
+    }
+
+    /// The same for these partitions only.
+    pub fn of(
+        log: &dyn LogReader,
+        topics: &Topics,
+        partitions: Option<&[PartitionId]>,
+        fold: Option<Group>,
+        copied: Option<Incarnation>,
+    ) -> Result<Self, Error> {
         let end = |partition: TopicPartition| Ok::<_, Error>((partition, log.watermarks(partition)?.end));
-        let commands = topics.partitions(Topic::Commands).map(end).collect::<Result<_, _>>()?;
+        let is_ours = |id: &TopicPartition| partitions.is_none_or(|some| some.contains(&id.partition));
+        let commands = topics.partitions(Topic::Commands).filter(is_ours).map(end).collect::<Result<_, _>>()?;
         Ok(Self { fold, commands, held: copied.map(|copied| (topics.clone(), copied)) })
     }
 

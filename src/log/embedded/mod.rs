@@ -458,6 +458,10 @@ impl LogWriter for EmbeddedLog {
         self.keeps_up()
     }
 
+    fn close(&self) {
+        EmbeddedLog::close(self);
+    }
+
     fn pin(&self, name: &str, partition: TopicPartition, offset: Option<Offset>) -> Result<(), Error> {
         self.edit_pins(name, &[(partition, offset)])
     }

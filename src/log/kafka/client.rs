@@ -92,6 +92,8 @@ pub(super) fn base(options: &Options) -> ClientConfig {
         .set("bootstrap.servers", &options.brokers)
         .set("client.id", format!("flywheel-{}", options.instance))
         .set("socket.keepalive.enable", "true")
+        // Two small requests in a row would wait 40 ms for the acknowledgement of the first.
+        .set("socket.nagle.disable", "true")
         .set("socket.timeout.ms", &call_ms)
         .set("reconnect.backoff.max.ms", "1000")
         .set("topic.metadata.refresh.interval.ms", "60000");

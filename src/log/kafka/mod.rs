@@ -331,6 +331,10 @@ impl LogWriter for KafkaLog {
         Ok(passed)
     }
 
+    fn close(&self) {
+        KafkaLog::close(self);
+    }
+
     fn join(&self, group: &Group, topic: TopicId) -> Result<Box<dyn Membership>, Error> {
         let known = self.known(topic)?;
         Ok(Box::new(KafkaMembership::join(self, group, topic, &known.physical)?))

@@ -102,6 +102,12 @@ impl Owners {
     fn remembered(&self, seat: &Seat) -> Result<Option<Stored>, Error> {
         let commit = self.look(ledger::COMMITS, |ledger| ledger.commits.get(seat).cloned())?;
         let Some(commit) = commit else { return Ok(None) };
+        // It may have been committed between the two questions.
+        match self.offsets.stored(seat, SETTLES)? {
+            Found::Stored(stored) => return Ok(Some(stored)),
+            Found::Unsettled => return Ok(Some(Stored { offset: commit.offset, metadata: commit.metadata(), nonce: commit.nonce })),
+            Found::Nothing => {}
+        }
         tracing::warn!(
             group = seat.group,
             topic = seat.topic,

@@ -29,6 +29,9 @@ use crate::schema::records::{InboxTime, IntakeRecord};
 use crate::schema::remote::{Lookup, Remote};
 use crate::state::Table;
 
+/// The name under which it commits.
+pub(super) const STAGE: &str = "decoder";
+
 /// What each decoder of a namespace needs to know beside its surroundings.
 #[derive(Clone, Default)]
 pub struct Setup {
@@ -128,7 +131,7 @@ fn rejected(reason: DeadReason, detail: &str) -> Result<Applied, Error> {
 
 impl Fold for InboxFold {
     fn stage(&self) -> &'static str {
-        "decoder"
+        STAGE
     }
 
     fn input(&self) -> (Topic, PartitionId) {

@@ -33,6 +33,9 @@ use crate::schema::records::{IdentityRecord, IntakeItem, IntakeRecord, Origin, T
 use crate::schema::{self, records::EventsRecord};
 use crate::state::{Flush, StateStore, Table};
 
+/// The name under which it commits.
+pub(super) const STAGE: &str = "intake";
+
 /// Raised when the bytes of `events` can change for the same `intake`.
 pub const FOLD_VERSION: u32 = 1;
 
@@ -302,7 +305,7 @@ fn bad_key() -> Applied {
 
 impl Fold for IntakeFold {
     fn stage(&self) -> &'static str {
-        "intake"
+        STAGE
     }
 
     fn input(&self) -> (Topic, PartitionId) {

@@ -43,6 +43,9 @@ use crate::schema;
 use crate::schema::records::EventsRecord;
 use crate::state::{Flush, StateStore, Stored, Table, Upto, Wake};
 
+/// The name under which it commits.
+pub const STAGE: &str = "profiles";
+
 /// Raised when the bytes of `profiles`, `segment_changes` or absorbs can change for the same events: a new feature, another rounding.
 pub const FOLD_VERSION: u32 = 2;
 
@@ -272,7 +275,7 @@ pub fn table(topics: &Topics, partition: PartitionId, incarnation: Incarnation) 
 
 impl Fold for ProfileFold {
     fn stage(&self) -> &'static str {
-        "profiles"
+        STAGE
     }
 
     fn input(&self) -> (Topic, PartitionId) {

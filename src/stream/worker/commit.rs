@@ -93,6 +93,15 @@ impl<F: Fold> Worker<F> {
         }
     }
 
+    pub(super) fn pause_reading(&self, error: &crate::log::Error) {
+        let (pause_ms, tell) = self.patience.log.refused(self.around.options.retry_pause_ms, self.around.clock.now());
+        if tell {
+            let partition = self.input.partition.0;
+            tracing::warn!(stage = self.fold.stage(), partition, %error, "the log does not answer; asking again until it does");
+        }
+        self.around.stopping.wait(pause_ms);
+    }
+
     pub(super) fn pause(&self, error: &crate::state::Error) {
         let (pause_ms, tell) = self.patience.state.refused(self.around.options.retry_pause_ms, self.around.clock.now());
         if tell {

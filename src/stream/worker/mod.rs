@@ -21,7 +21,7 @@ use super::status::{Shared, Stopping};
 use super::{Error, Options, Topic, Topics, metrics};
 use crate::domain::{DeadReason, FilterReason, Incarnation, Millis, Offset, Outcome, Tally};
 use crate::env::{Clock, Patience};
-use crate::log::{Fetched, Group, LogWriter, Ownership, RecordRef, Ticket, TopicPartition, Transaction};
+use crate::log::{Advice, Fetched, Group, LogWriter, Ownership, RecordRef, Ticket, TopicPartition, Transaction};
 use crate::state::StateStore;
 
 /// After a record that failed, this many more are folded with an undo at hand: failures come in groups, and each surprise costs a re-read.
@@ -178,6 +178,7 @@ impl<F: Fold> Worker<F> {
     pub fn step(&mut self) -> Result<Stepped, Error> {
         match if self.is_catching_up() { self.catch_up() } else { self.go_on() } {
             Err(Error::State(error)) if error.may_pass() => self.await_state(error),
+            Err(Error::Log(error)) if error.advice() == Advice::Retry => self.await_log(error),
             stepped => stepped,
         }
     }
@@ -200,7 +201,7 @@ impl<F: Fold> Worker<F> {
     /// Re-reads silently what was committed before but is not in the stored states.
     fn catch_up(&mut self) -> Result<Stepped, Error> {
         self.out.set_silent(true);
-        let fetched = self.around.log.fetch(self.input, self.position.next, self.around.options.fetch_bytes_max)?;
+        let Some(fetched) = self.fetch(self.around.options.fetch_bytes_max)? else { return Ok(Stepped::Worked) };
         let before = self.position.clone();
         let stop = self.committed.clone();
         let mut done = self.fold_batch(&fetched, Some(&stop));
@@ -229,7 +230,7 @@ impl<F: Fold> Worker<F> {
         let now = self.around.clock.now();
         // Of a record that takes several commits, only that record.
         let bytes_max = if self.position.cursor.is_some() { 1 } else { self.around.options.fetch_bytes_max };
-        let fetched = self.around.log.fetch(self.input, self.position.next, bytes_max)?;
+        let Some(fetched) = self.fetch(bytes_max)? else { return Ok(Stepped::Worked) };
         if !fetched.is_empty() && self.should_linger(&fetched, now) {
             return Ok(Stepped::Lingering { until: self.last_commit + self.around.options.linger_ms });
         }
@@ -296,6 +297,18 @@ impl<F: Fold> Worker<F> {
         }
         self.shared.idle(now);
         Ok(Stepped::Idle { until: self.next_duty(now) })
+    }
+
+    /// The next records; none if the log does not answer for now, which is waited out before anything is touched.
+    fn fetch(&mut self, bytes_max: usize) -> Result<Option<Fetched>, Error> {
+        match self.around.log.fetch(self.input, self.position.next, bytes_max) {
+            Ok(fetched) => Ok(Some(fetched)),
+            Err(error) if error.advice() == Advice::Retry => {
+                self.pause_reading(&error);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// While nothing comes, time need not be told before somebody is due.
@@ -446,6 +459,19 @@ impl<F: Fold> Worker<F> {
             match self.start_over() {
                 Ok(()) => return Ok(Stepped::Worked),
                 Err(Error::State(again)) if again.may_pass() => error = again,
+                Err(other) => return Err(other),
+            }
+        }
+        Err(error.into())
+    }
+
+    /// The log did not answer in the midst of a step: as where states could not be read. Asked to stop meanwhile, it ends with the error.
+    fn await_log(&mut self, mut error: crate::log::Error) -> Result<Stepped, Error> {
+        while !self.around.stopping.is_asked() {
+            self.pause_reading(&error);
+            match self.start_over() {
+                Ok(()) => return Ok(Stepped::Worked),
+                Err(Error::Log(again)) if again.advice() == Advice::Retry => error = again,
                 Err(other) => return Err(other),
             }
         }

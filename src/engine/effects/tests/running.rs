@@ -105,6 +105,7 @@ impl World {
         let registry = registry.remote(Performer::Agent, "slow", slow());
         let registry = registry.remote(Performer::Webhook, "ops", Operator(Arc::clone(&self.told), Arc::clone(&self.is_deaf)));
         let setup = Setup {
+            partitions: None,
             log,
             state,
             clock: Arc::clone(&self.clock) as _,
