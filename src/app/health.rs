@@ -47,7 +47,7 @@ pub(super) struct Health {
 impl Readiness for Health {
     fn not_ready(&self) -> Vec<Reason> {
         let log = self.log.health().err().map(|error| Reason { component: "log".to_owned(), reason: error.to_string() });
-        let loops = self.needs_loops.then(|| self.degraded()).unwrap_or_default();
+        let loops = if self.needs_loops { self.degraded() } else { Vec::new() };
         log.into_iter().chain(loops).collect()
     }
 

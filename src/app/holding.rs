@@ -20,9 +20,11 @@ use crate::log::{Advice, Change, Group, LogWriter, Membership, TopicId, TopicPar
 const POLL: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_millis(500);
 
+type Begin<T> = Box<dyn Fn(&[PartitionId]) -> Result<T, Error> + Send>;
+
 /// How a thing of this kind begins with so many partitions, how it ends, and why one has ended by itself.
 pub struct Ways<T> {
-    pub begin: Box<dyn Fn(&[PartitionId]) -> Result<T, Error> + Send>,
+    pub begin: Begin<T>,
     pub end: Box<dyn Fn(T) + Send>,
     pub failure: fn(&T) -> Option<String>,
 }

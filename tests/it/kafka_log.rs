@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flywheel::domain::{Millis, Namespace, Offset, PartitionId};
+use flywheel::env::{Clock, SystemClock};
 use flywheel::log::kafka::Options;
 use flywheel::log::{
     Advice, BatchBuilder, Change, Cleanup, Committed, Error, Group, KafkaLog, LogReader, LogWriter, Membership, Ownership, Retention,
@@ -303,7 +304,7 @@ fn what_foreign_producers_write_is_read_with_its_headers() {
     let options = options(kafka);
     let log = named(&options, "one");
     let inbox = topic(&log, "inbox", 1)[0];
-    let before = Millis(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64);
+    let before = SystemClock.now();
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
     let name = format!("{}test.inbox", options.prefix);
     let headers = OwnedHeaders::new()

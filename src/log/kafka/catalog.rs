@@ -180,7 +180,7 @@ impl Catalog {
                 let context = format!("creating topic {topic}");
                 return Err(Error::Unavailable { context, message: "its partitions have no leaders yet".into() });
             }
-            std::thread::sleep(LEADER_PAUSE);
+            client::pause(LEADER_PAUSE);
         }
     }
 
@@ -224,7 +224,7 @@ impl Catalog {
             if self.complaints.is_definite() || Instant::now() >= deadline {
                 return Err(self.meaning("reaching the cluster", &error));
             }
-            std::thread::sleep(REACH_PAUSE);
+            client::pause(REACH_PAUSE);
         }
     }
 

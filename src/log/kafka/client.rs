@@ -159,12 +159,17 @@ pub(super) fn is_moving(error: &KafkaError) -> bool {
     )
 }
 
+/// Before a question is asked again: a cluster tells nobody when what was asked about has changed.
+pub(super) fn pause(at_most: Duration) {
+    std::thread::park_timeout(at_most);
+}
+
 /// Makes a call again, for as long as one call may take, while the cluster is moving.
 pub(super) fn patiently<T>(options: &Options, mut call: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     let deadline = Instant::now() + options.call_timeout;
     loop {
         match call() {
-            Err(error) if is_moving(&error) && Instant::now() < deadline => std::thread::sleep(MOVING_PAUSE),
+            Err(error) if is_moving(&error) && Instant::now() < deadline => pause(MOVING_PAUSE),
             outcome => return outcome,
         }
     }

@@ -17,7 +17,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::oneshot;
 
-use super::client::Complaints;
+use super::client::{self, Complaints};
 use super::delivery::{self, Append, Part, Reports};
 use super::ledger::{self, Commit};
 use super::owners::Owners;
@@ -386,7 +386,7 @@ impl Writer {
             match attempt(self) {
                 Err(error) if error.advice() == Advice::Retry && !self.is_closing.load(Ordering::Acquire) => {
                     tracing::debug!(%error, "still asking");
-                    std::thread::sleep(LOOK_UP_PAUSE);
+                    client::pause(LOOK_UP_PAUSE);
                 }
                 outcome => return outcome,
             }

@@ -15,6 +15,8 @@ use super::client::{Complaints, Context, trace};
 use crate::domain::{Millis, Offset};
 use crate::log::Appended;
 
+type Done = Box<dyn FnOnce(&Append) + Send>;
+
 /// One append under way: so many records in so many batches.
 pub(super) struct Append {
     left: AtomicUsize,
@@ -22,7 +24,7 @@ pub(super) struct Append {
     batches: Vec<Bounds>,
     failure: Mutex<Option<Code>>,
     /// Called once, with the last report.
-    done: Mutex<Option<Box<dyn FnOnce(&Append) + Send>>>,
+    done: Mutex<Option<Done>>,
 }
 
 struct Bounds {

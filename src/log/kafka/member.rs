@@ -127,10 +127,9 @@ impl Member {
         let deadline = Instant::now() + at_most;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.consumer.poll(left) {
-                Some(Err(error)) => self.refused(&error)?,
-                // No message comes of partitions that are paused, save the few that were under way; nobody reads them here.
-                Some(Ok(_)) | None => {}
+            // No message comes of partitions that are paused, save the few that were under way; nobody reads them here.
+            if let Some(Err(error)) = self.consumer.poll(left) {
+                self.refused(&error)?;
             }
             let told: Vec<Told> = self.consumer.context().told.lock().drain(..).collect();
             if !told.is_empty() || left.is_zero() {
@@ -156,7 +155,9 @@ impl Member {
     /// Their work is stored: they may go to others.
     pub(super) fn release(&self, partitions: &[i32]) -> Result<(), Error> {
         let mut list = TopicPartitionList::new();
-        partitions.iter().for_each(|partition| drop(list.add_partition(&self.topic, *partition)));
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
         let released = self.consumer.incremental_unassign(&list);
         released.map_err(|error| client::meaning("giving back partitions", &error, &self.complaints, &self.options))
     }

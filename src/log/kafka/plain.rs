@@ -183,7 +183,7 @@ impl Shared {
             match topic.produce(partition, record, opaque) {
                 Ok(()) => return Ok(()),
                 // The poller makes room as reports come.
-                Err(Code::QueueFull) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+                Err(Code::QueueFull) if Instant::now() < deadline => client::pause(Duration::from_millis(1)),
                 Err(code) => {
                     delivery::taken_back(opaque);
                     return Err(code);
@@ -211,7 +211,7 @@ impl Shared {
             let producer = self.made.lock().as_ref().map(|made| Arc::clone(&made.producer));
             match &producer {
                 Some(producer) => producer.poll(Duration::from_millis(20)),
-                None => std::thread::sleep(Duration::from_millis(5)),
+                None => client::pause(Duration::from_millis(5)),
             }
             if self.closed.load(Ordering::Acquire) {
                 let until = until.get_or_insert_with(|| Instant::now() + self.options.call_timeout);

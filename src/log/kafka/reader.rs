@@ -139,7 +139,7 @@ impl Reader {
                 let context = format!("waiting for what is written to {}/{} to be decided", of.topic, of.partition);
                 return Err(Error::Unavailable { context, message: "a transaction does not end".into() });
             }
-            std::thread::sleep(SETTLE_PAUSE);
+            client::pause(SETTLE_PAUSE);
         }
     }
 
