@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::Error;
 use super::definitions::Definitions;
-use super::folder::Folder;
 use super::runs::{self, Readers};
 use super::{preferences, preview};
 use crate::domain::{Digest, Millis, Namespace, Offset, PartitionId, Subject, TenantId};
@@ -57,7 +56,7 @@ impl Runs {
     pub fn of(
         log: &Arc<dyn LogWriter>,
         clock: &Arc<dyn Clock>,
-        folder: &Folder,
+        read_models: &projections::Place,
         namespaces: &[(Namespace, NamespaceClock)],
         (templates, performers): (Templates, Known),
     ) -> Result<Self, Error> {
@@ -67,7 +66,7 @@ impl Runs {
             let group = Group(format!("{namespace}.{}", engine::STAGE).into());
             places.insert(namespace.clone(), Place { topics, clock: *kind, group });
         }
-        let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Arc::new(Reader::new(&folder.read(), namespace)));
+        let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Arc::new(Reader::new(read_models, namespace)));
         let readers = namespaces.iter().map(reader).collect();
         Ok(Self {
             log: Arc::clone(log),

@@ -47,6 +47,7 @@ impl Edge {
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, Error> {
         let Ground { log, clock, folder, config, .. } = ground.clone();
+        let place = super::read_models(&config)?;
         let listener = listen(&config.server.listen).await.map_err(|error| Error::Listen(config.server.listen.clone(), error))?;
         let address = listener.local_addr().map_err(|error| Error::Listen(config.server.listen.clone(), error))?;
         if config.sources.is_empty() && !address.ip().is_loopback() {
@@ -68,8 +69,8 @@ impl Edge {
         let app = gateway::App {
             log: Arc::clone(&log) as _,
             clock: Arc::clone(&clock),
-            profiles: Arc::new(Profiles::of(&folder, namespaces)),
-            campaigns: Arc::new(Runs::of(&log, &clock, &folder, namespaces, (templates, performers))?),
+            profiles: Arc::new(Profiles::of(&place, namespaces)),
+            campaigns: Arc::new(Runs::of(&log, &clock, &place, namespaces, (templates, performers))?),
             links: links(&config, &folder, &contact.url)?,
             readiness: Arc::new(Health {
                 log: Arc::clone(&log) as _,

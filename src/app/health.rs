@@ -3,21 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use super::Folder;
 use super::vitals::Vitals;
 use crate::domain::{Namespace, Subject, TenantId};
 use crate::env::Clock;
 use crate::gateway::{ProfileAnswer, ProfileReader, ReadError, Readiness, Reason};
 use crate::log::LogWriter;
-use crate::projections::{self, Reader};
+use crate::projections::{self, Place, Reader};
 use crate::stream::NamespaceClock;
 
 /// Profiles from the read models.
 pub(super) struct Profiles(BTreeMap<Namespace, Reader>);
 
 impl Profiles {
-    pub(super) fn of(folder: &Folder, namespaces: &[(Namespace, NamespaceClock)]) -> Self {
-        let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Reader::new(&folder.read(), namespace));
+    pub(super) fn of(place: &Place, namespaces: &[(Namespace, NamespaceClock)]) -> Self {
+        let reader = |(namespace, _): &(Namespace, NamespaceClock)| (namespace.clone(), Reader::new(place, namespace));
         Self(namespaces.iter().map(reader).collect())
     }
 }
@@ -69,7 +68,7 @@ impl Readiness for Health {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Engine;
+    use super::super::{Engine, Folder};
     use super::*;
     use crate::config::Config;
 
@@ -83,7 +82,7 @@ mod tests {
     async fn a_profile_asked_for_before_there_is_a_read_model_is_not_a_failure() {
         let dir = tempfile::tempdir().unwrap();
         let main = Namespace::new("main").unwrap();
-        let profiles = Profiles::of(&Folder::new(dir.path()), &[(main.clone(), NamespaceClock::Wall)]);
+        let profiles = Profiles::of(&Folder::new(dir.path()).read().into(), &[(main.clone(), NamespaceClock::Wall)]);
         let tenant = TenantId::new("default").unwrap();
         assert_eq!(profiles.profile(&main, &tenant, &Subject::user("ada")).await, Err(ReadError::NotYet));
     }

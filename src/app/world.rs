@@ -88,7 +88,10 @@ impl World {
             false => Part::Elsewhere,
         };
         let watch = spine.watch();
-        let projector = if roles.is(Role::Projector) { projector((opened, clock), folder, &topics, rules)? } else { Part::Elsewhere };
+        let projector = match roles.is(Role::Projector) {
+            true => projector((opened, clock), super::read_models(config)?, &topics, (rules, kind))?,
+            false => Part::Elsewhere,
+        };
         Ok(Self { namespace, clock: kind, spine, effects, projector, watch })
     }
 
@@ -146,18 +149,19 @@ fn role_of(stage: &str) -> Role {
 /// Keeps the namespace's read model: where processes share the work, one of them at a time, the one that holds the definitions' partition.
 fn projector(
     (opened, clock): (&OpenLog, &Arc<dyn Clock>),
-    folder: &super::Folder,
+    place: projections::Place,
     topics: &stream::Topics,
-    rules: Arc<Rules>,
+    (rules, kind): (Arc<Rules>, NamespaceClock),
 ) -> Result<Part<projections::Handle>, Error> {
     let log = Arc::clone(&opened.writer);
-    let (clock, read, namespace) = (Arc::clone(clock), folder.read(), topics.namespace.clone());
+    let (clock, namespace) = (Arc::clone(clock), topics.namespace.clone());
     let group = Group(format!("{namespace}.projector").into());
     let of = Arc::clone(&log);
     let begin = move || {
         let pins: Arc<dyn projections::Pins> = Arc::new(Arc::clone(&of));
-        let options = projections::Options { clock: Arc::clone(&clock), rules: Arc::clone(&rules), pins: Some(pins) };
-        Ok::<_, Error>(Projector::start(Arc::clone(&of) as _, &read, &namespace, options)?)
+        let is_history = kind == NamespaceClock::Event;
+        let options = projections::Options { clock: Arc::clone(&clock), rules: Arc::clone(&rules), pins: Some(pins), is_history };
+        Ok::<_, Error>(Projector::start(Arc::clone(&of) as _, place.clone(), &namespace, options)?)
     };
     if !opened.is_shared() {
         return Ok(Part::Own(begin()?));

@@ -75,6 +75,10 @@ pub const CATALOGUE: &[(&str, &str)] = &[
     ("read_models.runs", "`journal` to SQL rows: runs of 5 effects a second from a journal that lies there"),
     ("read_models.cpu", "CPU milliseconds per run of the same load"),
     ("read_models.cpu.live", "the same where 2,500 runs a second come in, so that transactions are small"),
+    (
+        "cluster.projection",
+        "events and profiles to Postgres rows with all indexes, at postgres.url; floor: COPY of the same rows into the same tables",
+    ),
     ("memory.profile", "bytes per profile on disk, median and most"),
     ("memory.rss", "resident memory after folding 10 million users"),
 ];

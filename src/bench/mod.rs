@@ -10,6 +10,8 @@ mod interrupted;
 mod load;
 mod logs;
 mod long;
+#[cfg(feature = "postgres")]
+pub mod projection;
 mod read_models;
 mod recovery;
 mod sleepers;
@@ -58,6 +60,10 @@ pub async fn run(config: &Config, asked: &args::Bench) -> anyhow::Result<()> {
     }
     if only("api.c1000") {
         spine::api(scratch.path("api")?.as_path(), time.min(PHASE_MAX), &Figure::print).await?;
+    }
+    #[cfg(feature = "postgres")]
+    if only("cluster.projection") && !config.postgres.url.is_empty() {
+        projection::run(&config.postgres.url).await?.print();
     }
     type Measure = fn(&Path) -> anyhow::Result<Vec<Figure>>;
     let mut folds: Vec<(&str, Measure)> = Vec::new();

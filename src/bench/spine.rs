@@ -116,7 +116,7 @@ async fn visible(
     numbers: &Arc<AtomicU64>,
 ) -> anyhow::Result<Histogram<u64>> {
     let address = server.address;
-    let reader = Reader::new(&crate::app::Folder::new(&config.data.dir).read(), &Namespace::new(NAMESPACE)?);
+    let reader = Reader::new(crate::app::read_models(config)?, &Namespace::new(NAMESPACE)?);
     let tenant = TenantId::new("default")?;
     let (told, mut acknowledged) = tokio::sync::mpsc::unbounded_channel();
     let mut request = request.clone();

@@ -16,7 +16,7 @@ use super::run::reader;
 use super::topic;
 use super::writer::Writer;
 use crate::app::admin::Incoming;
-use crate::app::{Folder, rules_of};
+use crate::app::{Folder, read_models, rules_of};
 use crate::config::Config;
 use crate::domain::{Namespace, Offset, PartitionId};
 use crate::env::SystemClock;
@@ -115,7 +115,7 @@ pub async fn rebuild(config: &Config, namespace: &str, json: bool) -> anyhow::Re
         bar.set_position(progress.records);
         ControlFlow::Continue(())
     };
-    let dir = Folder::new(&config.data.dir).read();
+    let dir = read_models(config)?;
     let options = projections::Options { rules: Arc::new(rules_of(&*log, &name)?), ..projections::Options::default() };
     let rebuilt = projections::rebuild(log, &dir, &name, &options, &mut progress).await?;
     bar.finish_and_clear();

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::args;
 use super::exit::Exit;
 use super::output::{Rows, bars, note, out, outln, print_json};
-use crate::app::Folder;
+use crate::app::read_models;
 use crate::config::Config;
 use crate::domain::{Money, Namespace, Subject, TenantId};
 use crate::projections::{self, Reader};
@@ -23,7 +23,7 @@ const PLOT_POINTS_MAX: usize = 40;
 const PLOT_WIDTH: usize = 50;
 
 pub fn reader(config: &Config, namespace: &str) -> anyhow::Result<Reader> {
-    Ok(Reader::new(&Folder::new(&config.data.dir).read(), &Namespace::new(namespace)?))
+    Ok(Reader::new(read_models(config)?, &Namespace::new(namespace)?))
 }
 
 /// `u:ID`, `a:ID`, or a plain user id.

@@ -9,7 +9,7 @@ use super::args;
 use super::exit::Exit;
 use super::output::{Rows, grouped, note, out, print_json};
 use super::wait;
-use crate::app::Folder;
+use crate::app::read_models;
 use crate::config::Config;
 use crate::domain::Namespace;
 use crate::projections::{self, Limits};
@@ -17,16 +17,16 @@ use crate::projections::{self, Limits};
 /// Runs one statement on a namespace's read model.
 pub async fn rows(config: &Config, namespace: &Namespace, sql: &str) -> anyhow::Result<Rows> {
     let limits = Limits { time_ms_max: config.read.query_timeout_ms, rows_max: config.read.query_rows_max };
-    let found = projections::query(&Folder::new(&config.data.dir).read(), namespace, sql, limits).await;
-    let found = found.map_err(|error| match error {
-        projections::Error::Missing(_) => {
-            let there = projections::namespaces(&Folder::new(&config.data.dir).read()).unwrap_or_default();
+    let place = read_models(config)?;
+    let found = match projections::query(&place, namespace, sql, limits).await {
+        Err(error @ projections::Error::Missing(_)) => {
+            let there = projections::namespaces(&place).await.unwrap_or_default();
             let there = there.iter().map(Namespace::as_str).collect::<Vec<_>>().join(", ");
             let there = if there.is_empty() { there } else { format!("; there are: {there} (--namespace)") };
-            Exit::not_found(format!("{error}{there}"))
+            return Err(Exit::not_found(format!("{error}{there}")));
         }
-        error => error.into(),
-    })?;
+        found => found?,
+    };
     if found.truncated {
         note!("only the first {} rows are shown; raise read.query_rows_max or narrow the query", limits.rows_max);
     }
@@ -49,32 +49,37 @@ fn value(value: projections::Value) -> Value {
 async fn hint(config: &Config, namespace: &Namespace, error: &str) -> String {
     let tables = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE '\\_%' ESCAPE '\\'";
     let columns = "SELECT DISTINCT c.name FROM sqlite_schema AS s JOIN pragma_table_info(s.name) AS c WHERE s.type IN ('table', 'view')";
-    for (said, sql) in [("no such table: ", tables), ("no such column: ", columns)] {
+    // In Postgres's words, and by its catalogue.
+    let relations = "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()";
+    let fields = "SELECT DISTINCT column_name FROM information_schema.columns WHERE table_schema = current_schema()";
+    let mistakes = [("no such table: ", tables), ("no such column: ", columns), ("relation \"", relations), ("column ", fields)];
+    for (said, sql) in mistakes {
         let Some(at) = error.find(said) else { continue };
         let wrong = error[at + said.len()..].split_whitespace().next().unwrap_or_default();
-        let wrong = wrong.rsplit('.').next().unwrap_or(wrong);
-        let found = projections::query(&Folder::new(&config.data.dir).read(), namespace, sql, Limits::default()).await;
+        let wrong = wrong.rsplit('.').next().unwrap_or(wrong).trim_matches('"');
+        let Ok(place) = read_models(config) else { break };
+        let found = projections::query(&place, namespace, sql, Limits::default()).await;
         let names = found.map(|found| found.rows.into_iter().filter_map(|row| row.into_iter().next())).into_iter().flatten();
         let names: Vec<String> =
             names.filter_map(|name| if let projections::Value::Text(name) = name { Some(name) } else { None }).collect();
         let nearest = crate::segments::did_you_mean(wrong, names.iter().map(String::as_str));
         let nearest = nearest.map_or_else(String::new, |name| format!("did you mean {name}? "));
-        return format!("{nearest}docs/sql.md has the tables and views, as has `flywheel query \"SELECT name FROM sqlite_schema\"`");
+        return format!("{nearest}docs/sql.md has the tables and views");
     }
     String::new()
 }
 
 /// Says why an answer may be less than one expects: the data is in other namespaces, or not in SQL yet. No answer fails over it.
 async fn caveats(config: &Config, namespace: &Namespace) {
-    let dir = Folder::new(&config.data.dir).read();
+    let Ok(place) = read_models(config) else { return };
     let limits = Limits { rows_max: 1, ..Limits::default() };
     let has_data = async |one: &Namespace| {
-        let found = projections::query(&dir, one, "SELECT 1 FROM events LIMIT 1", limits).await;
+        let found = projections::query(&place, one, "SELECT 1 FROM events LIMIT 1", limits).await;
         found.is_ok_and(|found| !found.rows.is_empty())
     };
     if !has_data(namespace).await {
         let mut others = Vec::new();
-        for one in projections::namespaces(&dir).unwrap_or_default() {
+        for one in projections::namespaces(&place).await.unwrap_or_default() {
             if one != *namespace && has_data(&one).await {
                 others.push(one.to_string());
             }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::{Edge, Opened, takes_development_key};
+use crate::app::{Edge, Opened, check_read_models, takes_development_key};
 use crate::config::Config;
 use crate::{log, projections, stream};
 
@@ -24,6 +24,7 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     stream::metrics::describe();
     projections::metrics::describe();
     let asked = asked_to_stop()?;
+    check_read_models(config).await?;
     let opening = config.clone();
     let opened = tokio::task::spawn_blocking(move || Opened::open(&opening)).await??;
     let namespaces = opened.namespaces();

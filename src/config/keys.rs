@@ -116,8 +116,18 @@ pub const KEYS: &[Key] = &[
         "policy.default",
         "policy file (purposes, caps, quiet hours, approval rules) of namespaces that name none; empty leaves what is in force: what was published, else the shipped one",
     ),
+    key("read.backend", "where the read models are: sqlite (files in the data folder) or postgres (the section [postgres])"),
     key("read.query_timeout_ms", "longest that one `flywheel query` may run"),
     key("read.query_rows_max", "most rows one query returns"),
+    key("postgres.url", "postgres://user:password@host:5432/database of the read models, with ?sslmode=verify-full and the like; secret"),
+    key("postgres.prefix", "begins the names of all schemas, so that several installations can share a database"),
+    key("postgres.connections_max", "connections for reading, per namespace and process; each projector has one more"),
+    key("postgres.timeout_ms", "how long a connection or a short statement may take before it is given up and tried anew"),
+    key(
+        "postgres.events_keep_days",
+        "days that rows of `events` are kept, by whole months, in wall-clock namespaces; 0 keeps all; the log keeps its own",
+    ),
+    key("postgres.analysts", "logins that see one tenant's rows and nothing else: a list of {role, tenant}; the roles exist already"),
     key("observe.log_level", "error, warn, info, debug or trace, or a tracing filter such as flywheel::log=debug"),
     key("observe.log_json", "one JSON object per log line instead of text"),
     key(

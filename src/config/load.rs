@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::{Config, KEYS, LogBackend};
+use crate::projections::Backend;
 use crate::stream::{NamespaceClock, inbox};
 
 const ENV_PREFIX: &str = "FLYWHEEL_";
@@ -185,6 +186,7 @@ fn shown(path: &str, value: Value) -> Value {
 fn without_secrets(value: Value) -> Value {
     match value {
         Value::Array(items) => Value::Array(items.into_iter().map(without_secrets).collect()),
+        Value::String(text) => Value::String(without_password(text)),
         Value::Table(table) => {
             let hide = |(key, value): (String, Value)| {
                 // Also those of librdkafka: sasl.password, ssl.key.password, sasl.oauthbearer.client.secret, ssl.key.pem.
@@ -197,6 +199,22 @@ fn without_secrets(value: Value) -> Value {
         }
         other => other,
     }
+}
+
+/// A URL without the password in it; any other text as it is.
+fn without_password(text: String) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text };
+    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let shown = match authority.rsplit_once('@') {
+        Some((login, host)) => format!("{}:***@{host}", login.split(':').next().unwrap_or_default()),
+        None => authority.to_owned(),
+    };
+    // Drivers also take it as a parameter.
+    let tail = tail.split_inclusive(['?', '&']).map(|part| match part.split_once('=') {
+        Some((name, _)) if name.contains("password") => format!("{name}=***{}", if part.ends_with('&') { "&" } else { "" }),
+        _ => part.to_owned(),
+    });
+    format!("{scheme}://{shown}{}", tail.collect::<String>())
 }
 
 fn validate(config: &Config) -> Result<(), Error> {
@@ -224,6 +242,9 @@ fn validate(config: &Config) -> Result<(), Error> {
     }
     check_inbox("", &config.inbox)?;
     config.registry.check().map_err(Error::Conflict)?;
+    if config.read.backend == Backend::Postgres && config.postgres.url.is_empty() {
+        return refuse("read.backend is postgres, and postgres.url is empty: postgres://user:password@host:5432/database".to_owned());
+    }
     config.gateway.check().map_err(|error| Error::Conflict(error.to_string()))?;
     let mut seen = BTreeMap::new();
     for source in &config.sources {
@@ -304,6 +325,23 @@ mod tests {
         }
         let broken = from_env(&[("FLYWHEEL_API_KEYS", "[{api_key = sesame}]")]).unwrap_err().to_string();
         assert!(broken.contains("a TOML list") && !broken.contains("sesame"), "{broken}");
+    }
+
+    #[test]
+    fn passwords_in_urls_are_never_shown() {
+        let urls = [
+            ("postgres://flywheel:hunter2@db:5432/marketing?sslmode=require", "postgres://flywheel:***@db:5432/marketing?sslmode=require"),
+            (
+                "postgres://db/marketing?user=flywheel&password=hunter2&sslmode=require",
+                "postgres://db/marketing?user=flywheel&password=***&sslmode=require",
+            ),
+            ("postgres://db/marketing", "postgres://db/marketing"),
+        ];
+        for (url, expected) in urls {
+            let effective = from_env(&[("FLYWHEEL_POSTGRES__URL", url)]).unwrap();
+            let shown = effective.rows().into_iter().find(|row| row.0 == "postgres.url").unwrap().1;
+            assert_eq!(shown, format!("{expected:?}"));
+        }
     }
 
     #[test]

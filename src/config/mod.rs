@@ -17,6 +17,7 @@ use crate::engine::effects;
 use crate::gateway;
 use crate::limits::RedisOptions;
 use crate::log::embedded;
+use crate::projections::{Backend, PostgresOptions};
 use crate::schema::remote;
 use crate::state;
 use crate::stream::{self, NamespaceClock, inbox};
@@ -44,6 +45,7 @@ pub struct Config {
     pub topology: Topology,
     pub policy: Policy,
     pub read: Read,
+    pub postgres: PostgresOptions,
     pub observe: Observe,
     pub links: Links,
     pub effects: effects::Options,
@@ -170,6 +172,7 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Read {
+    pub backend: Backend,
     pub query_timeout_ms: u64,
     pub query_rows_max: usize,
 }
@@ -299,7 +302,7 @@ impl Default for Topology {
 
 impl Default for Read {
     fn default() -> Self {
-        Self { query_timeout_ms: 30_000, query_rows_max: 100_000 }
+        Self { backend: Backend::default(), query_timeout_ms: 30_000, query_rows_max: 100_000 }
     }
 }
 

@@ -1,20 +1,12 @@
-//! Multi-row statements: rows are collected as plain values, then written a few hundred per statement.
+//! Many rows in few statements: what a table's statement does is said here once; each database makes its own text of it.
 //!
-//! One statement of 256 rows costs SQLite a fifth of 256 statements of one row. A table's statement exists in a few sizes, so that any
-//! number of rows needs a handful of them and all stay prepared. Placeholders are anonymous: numbered ones are looked up by name.
+//! Rows are plain cells, row after row. SQLite takes them as `VALUES` of a few sizes (`sqlite::bulk`), Postgres as arrays or as a copy
+//! stream (`postgres::bulk`).
 
-use std::sync::Arc;
+#[cfg(feature = "postgres")]
+use std::sync::OnceLock;
 
-use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
-use sqlx::{Arguments, AssertSqlSafe};
-
-use super::Error;
-
-/// Rows per statement, largest first; ends with 1 so that every count can be made up.
-const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
-
-/// SQLite refuses more than 32,766 parameters; beyond this many a statement gains nothing and its program grows large.
-const PARAMETERS_MAX: usize = 8_192;
+use super::sqlite::bulk::Texts;
 
 /// A value on its way into a table.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +22,20 @@ impl Cell {
     pub fn text_or_null(text: &str) -> Cell {
         if text.is_empty() { Cell::Null } else { Cell::Text(text.to_owned()) }
     }
+
+    /// As it is stored: Postgres takes no zero byte in a text and SQLite has no number for "not a number", so neither gets them.
+    pub fn storable(self) -> Cell {
+        match self {
+            Cell::Text(text) => Cell::Text(storable(text)),
+            Cell::Float(number) if number.is_nan() => Cell::Null,
+            cell => cell,
+        }
+    }
+}
+
+/// A text without zero bytes; each becomes U+FFFD.
+pub fn storable(text: String) -> String {
+    if memchr::memchr(0, text.as_bytes()).is_some() { text.replace('\0', "\u{fffd}") } else { text }
 }
 
 impl From<&str> for Cell {
@@ -38,9 +44,9 @@ impl From<&str> for Cell {
     }
 }
 
-impl From<Option<i64>> for Cell {
-    fn from(value: Option<i64>) -> Self {
-        value.map_or(Cell::Null, Cell::Int)
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Cell::Text(text)
     }
 }
 
@@ -50,125 +56,135 @@ impl From<i64> for Cell {
     }
 }
 
-/// A table's statement in several sizes.
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Cell::Null, Into::into)
+    }
+}
+
+/// What happens to a row whose key is there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Conflict {
+    /// It cannot be: the table has no key, or keys are never given twice.
+    None,
+    /// The one that is there stays.
+    Keep,
+    /// An assignment, which names the table for what is there and `excluded` for what comes.
+    Set(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Insert,
+    /// The columns are the key of the rows to be gone.
+    Delete,
+}
+
+/// One table's statement for any number of rows.
 #[derive(Debug)]
 pub struct Statement {
-    table: &'static str,
-    columns: usize,
-    sizes: Vec<(usize, Arc<str>)>,
+    pub verb: Verb,
+    pub table: &'static str,
+    pub columns: Vec<String>,
+    /// The columns whose values name a row, where a row may be there already.
+    pub keys: Vec<&'static str>,
+    pub conflict: Conflict,
+    pub sqlite: Texts,
+    #[cfg(feature = "postgres")]
+    pub postgres: OnceLock<super::postgres::bulk::Plan>,
 }
 
 impl Statement {
-    /// `head (columns) VALUES (?,..),.. tail`: `head` is as much as `INSERT INTO t` or `INSERT OR IGNORE INTO t`.
-    pub fn new(table: &'static str, verb: &str, columns: &[&str], tail: &str) -> Self {
-        Self::over(table, columns, |values| format!("{verb} {table} ({}) VALUES {values} {tail}", columns.join(",")))
+    pub fn insert(table: &'static str, columns: &[&str]) -> Self {
+        Self::new(Verb::Insert, table, columns, &[], Conflict::None)
     }
 
-    /// Deletes the rows whose `columns`, an index's first ones, are those given. Of bare `VALUES` SQLite makes a list that it goes through
-    /// for every row of the table; of a subquery over them, one that it looks up in the index.
+    /// Leaves rows that are there as they are.
+    pub fn keep(table: &'static str, columns: &[&str], keys: &[&'static str]) -> Self {
+        Self::new(Verb::Insert, table, columns, keys, Conflict::Keep)
+    }
+
+    /// Sets all other columns of a row that is there.
+    pub fn replace(table: &'static str, columns: &[&str], keys: &[&'static str]) -> Self {
+        let fixed: Vec<&str> = keys.to_vec();
+        Self::replace_but(table, columns, keys, &fixed)
+    }
+
+    /// Sets all columns of a row that is there but `fixed`, which never change.
+    pub fn replace_but(table: &'static str, columns: &[&str], keys: &[&'static str], fixed: &[&str]) -> Self {
+        let set: Vec<String> =
+            columns.iter().filter(|name| !fixed.contains(name)).map(|name| format!("{name} = excluded.{name}")).collect();
+        Self::set(table, columns, keys, &set.join(", "))
+    }
+
+    /// Adds the other columns, all of them counters, to those of a row that is there.
+    pub fn add(table: &'static str, columns: &[&str], keys: &[&'static str]) -> Self {
+        let set: Vec<String> =
+            columns.iter().filter(|name| !keys.contains(name)).map(|name| format!("{name} = {table}.{name} + excluded.{name}")).collect();
+        Self::set(table, columns, keys, &set.join(", "))
+    }
+
+    /// `assignment` is what follows `DO UPDATE SET`.
+    pub fn set(table: &'static str, columns: &[&str], keys: &[&'static str], assignment: &str) -> Self {
+        Self::new(Verb::Insert, table, columns, keys, Conflict::Set(assignment.to_owned()))
+    }
+
+    /// Deletes the rows whose `columns`, an index's first ones, are those given.
     pub fn deleting(table: &'static str, columns: &[&str]) -> Self {
-        let names = columns.join(",");
-        Self::over(table, columns, |values| format!("DELETE FROM {table} WHERE ({names}) IN (SELECT * FROM (VALUES {values}))"))
+        Self::new(Verb::Delete, table, columns, &[], Conflict::None)
     }
 
-    fn over(table: &'static str, columns: &[&str], text: impl Fn(&str) -> String) -> Self {
-        let row = format!("({})", vec!["?"; columns.len()].join(","));
-        let sizes = SIZES
-            .into_iter()
-            .filter(|rows| *rows == 1 || rows * columns.len() <= PARAMETERS_MAX)
-            .map(|rows| {
-                let values = vec![row.as_str(); rows].join(",");
-                (rows, Arc::from(text(&values)))
-            })
-            .collect();
-        Self { table, columns: columns.len(), sizes }
-    }
-
-    /// Writes all cells, row after row.
-    pub async fn write(&self, connection: &mut SqliteConnection, cells: Vec<Cell>) -> Result<(), Error> {
-        assert!(cells.len().is_multiple_of(self.columns), "{}: whole rows only", self.table);
-        let mut rows_left = cells.len() / self.columns;
-        let mut cells = cells.into_iter();
-        for (rows, sql) in &self.sizes {
-            while rows_left >= *rows {
-                let mut arguments = SqliteArguments::default();
-                arguments.reserve(rows * self.columns, 0);
-                for cell in cells.by_ref().take(rows * self.columns) {
-                    bind(&mut arguments, cell);
-                }
-                let statement = sqlx::query_with(AssertSqlSafe(sql.clone()), arguments);
-                statement.execute(&mut *connection).await.map_err(Error::sql(self.table))?;
-                rows_left -= rows;
-            }
+    fn new(verb: Verb, table: &'static str, columns: &[&str], keys: &[&'static str], conflict: Conflict) -> Self {
+        let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
+        let keys = keys.to_vec();
+        let tail = tail(&keys, &conflict);
+        let sqlite = Texts::of(verb, table, &columns, &tail);
+        Self {
+            verb,
+            table,
+            columns,
+            keys,
+            conflict,
+            sqlite,
+            #[cfg(feature = "postgres")]
+            postgres: OnceLock::new(),
         }
-        Ok(())
+    }
+
+    /// How many whole rows these cells are.
+    pub fn rows(&self, cells: &[Cell]) -> usize {
+        assert!(cells.len().is_multiple_of(self.columns.len()), "{}: whole rows only", self.table);
+        cells.len() / self.columns.len()
+    }
+
+    /// What follows the rows; both databases read it alike.
+    #[cfg(feature = "postgres")]
+    pub fn tail(&self) -> String {
+        tail(&self.keys, &self.conflict)
     }
 }
 
-/// A reading statement that looks up many keys at once, in several sizes too.
+fn tail(keys: &[&'static str], conflict: &Conflict) -> String {
+    match conflict {
+        Conflict::None => String::new(),
+        Conflict::Keep => format!("ON CONFLICT ({}) DO NOTHING", keys.join(", ")),
+        Conflict::Set(assignment) => format!("ON CONFLICT ({}) DO UPDATE SET {assignment}", keys.join(", ")),
+    }
+}
+
+/// A reading statement that looks up many keys at once.
 #[derive(Debug)]
 pub struct Lookup {
-    what: &'static str,
-    sizes: Vec<(usize, Arc<str>)>,
+    pub what: &'static str,
+    /// The select up to the column that is looked up, that column, and what follows.
+    pub select: String,
+    pub column: &'static str,
+    pub tail: &'static str,
 }
 
 impl Lookup {
-    /// `select` ends with `WHERE column IN`; `tail` follows the list.
-    pub fn new(what: &'static str, select: &str, tail: &str) -> Self {
-        let text = |keys: usize| Arc::from(format!("{select} ({}) {tail}", vec!["?"; keys].join(",")));
-        Self { what, sizes: SIZES.into_iter().map(|keys| (keys, text(keys))).collect() }
-    }
-
-    /// The rows of all keys, in no order.
-    pub async fn fetch(&self, connection: &mut SqliteConnection, keys: Vec<Cell>) -> Result<Vec<SqliteRow>, Error> {
-        let mut found = Vec::new();
-        let mut left = keys.len();
-        let mut keys = keys.into_iter();
-        for (size, sql) in &self.sizes {
-            while left >= *size {
-                let mut arguments = SqliteArguments::default();
-                keys.by_ref().take(*size).for_each(|key| bind(&mut arguments, key));
-                let query = sqlx::query_with(AssertSqlSafe(sql.clone()), arguments);
-                found.extend(query.fetch_all(&mut *connection).await.map_err(Error::sql(self.what))?);
-                left -= size;
-            }
-        }
-        Ok(found)
-    }
-}
-
-fn bind(arguments: &mut SqliteArguments, cell: Cell) {
-    let added = match cell {
-        Cell::Null => arguments.add(None::<i64>),
-        Cell::Int(value) => arguments.add(value),
-        Cell::Float(value) => arguments.add(value),
-        Cell::Text(value) => arguments.add(value),
-    };
-    added.expect("plain values always encode");
-}
-
-#[cfg(test)]
-mod tests {
-    use sqlx::{Connection, Row};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn rows_are_deleted_by_the_index_whatever_their_number() {
-        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        let table = "CREATE TABLE t (a TEXT NOT NULL, b TEXT NOT NULL, c INTEGER, PRIMARY KEY (a, b)) WITHOUT ROWID";
-        sqlx::query(table).execute(&mut connection).await.unwrap();
-        let statement = Statement::deleting("t", &["a", "b"]);
-        for (rows, sql) in &statement.sizes {
-            let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut connection).await.unwrap();
-            let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
-            assert!(steps.iter().any(|step| step == "SEARCH t USING PRIMARY KEY (a=? AND b=?)"), "{rows} rows: {steps:?}");
-        }
-        let key = |n: i64| [Cell::Text("k".to_owned()), Cell::Text(n.to_string())];
-        let insert = Statement::new("t", "INSERT INTO", &["a", "b"], "");
-        insert.write(&mut connection, (0..400).flat_map(key).collect()).await.unwrap();
-        statement.write(&mut connection, (0..399).flat_map(key).collect()).await.unwrap();
-        let left: Vec<String> = sqlx::query_scalar("SELECT b FROM t").fetch_all(&mut connection).await.unwrap();
-        assert_eq!(left, ["399"]);
+    /// `select` ends with `WHERE`; `tail` follows the condition.
+    pub fn new(what: &'static str, select: &str, column: &'static str, tail: &'static str) -> Self {
+        Self { what, select: select.to_owned(), column, tail }
     }
 }

@@ -1,142 +1,128 @@
-//! The files of a namespace's read model: `NS-<generation>.db`, and `NS.current`, the pointer that says which one is in force.
-//!
-//! A rebuild fills the next generation beside the current one; replacing the pointer is the swap. The pointer is replaced by rename, so
-//! a reader sees the old or the new number and never half of one.
+//! The generations of a namespace's read model, numbered from 1: each is whole in itself, one is in force, and a rebuild fills the next one
+//! beside it. Putting one in force is a single step: readers see the old or the new one and never half of one.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-
-use super::Error;
+use super::sqlite::files::{self, Files};
+use super::store::Store;
+use super::{Error, Place, sqlite};
 use crate::domain::Namespace;
 
-/// Every namespace that has a read model in `dir`, by name.
-pub fn namespaces(dir: &Path) -> Result<Vec<Namespace>, Error> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io(dir)(error)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(Error::io(dir))?.file_name();
-        let name = name.to_str().and_then(|name| name.strip_suffix(".current"));
-        found.extend(name.and_then(|name| Namespace::new(name).ok()));
+/// Every namespace that has a read model in `place`, by name.
+pub async fn namespaces(place: impl Into<Place>) -> Result<Vec<Namespace>, Error> {
+    match place.into() {
+        Place::Folder(dir) => files::namespaces(&dir),
+        #[cfg(feature = "postgres")]
+        Place::Postgres(postgres) => super::postgres::schemas::namespaces(&postgres).await,
     }
-    found.sort();
-    Ok(found)
 }
 
-/// Where a namespace's read model lives.
-#[derive(Debug, Clone)]
-pub struct Generations {
-    dir: PathBuf,
-    namespace: Namespace,
+#[derive(Clone)]
+pub enum Generations {
+    Files(Files),
+    #[cfg(feature = "postgres")]
+    Schemas(super::postgres::schemas::Schemas),
+}
+
+/// Held while a namespace is rebuilt: a second rebuild would remove the first one's generation.
+pub enum RebuildLock {
+    File(#[expect(dead_code, reason = "the lock is held until it is dropped")] std::fs::File),
+    #[cfg(feature = "postgres")]
+    Session(#[expect(dead_code, reason = "the lock is held until it is dropped")] Box<sqlx::PgConnection>),
 }
 
 impl Generations {
-    pub fn new(dir: &Path, namespace: &Namespace) -> Self {
-        Self { dir: dir.to_owned(), namespace: namespace.clone() }
+    pub fn new(place: &Place, namespace: &Namespace) -> Self {
+        match place {
+            Place::Folder(dir) => Generations::Files(Files::new(dir, namespace)),
+            #[cfg(feature = "postgres")]
+            Place::Postgres(postgres) => Generations::Schemas(super::postgres::schemas::Schemas::new(postgres, namespace)),
+        }
     }
 
     pub fn namespace(&self) -> &Namespace {
-        &self.namespace
-    }
-
-    pub fn db(&self, generation: u64) -> PathBuf {
-        self.dir.join(format!("{}-{generation}.db", self.namespace))
+        match self {
+            Generations::Files(files) => files.namespace(),
+            #[cfg(feature = "postgres")]
+            Generations::Schemas(schemas) => schemas.namespace(),
+        }
     }
 
     /// The generation in force, if there is one.
-    pub fn current(&self) -> Result<Option<u64>, Error> {
-        let path = self.pointer();
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(text.trim().parse().ok()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io(path)(error)),
+    pub async fn current(&self) -> Result<Option<u64>, Error> {
+        match self {
+            Generations::Files(files) => files.current(),
+            #[cfg(feature = "postgres")]
+            Generations::Schemas(schemas) => schemas.current().await,
         }
     }
 
-    /// A number no file has been named with.
-    pub fn next(&self) -> Result<u64, Error> {
-        std::fs::create_dir_all(&self.dir).map_err(Error::io(&self.dir))?;
-        let newest = self.existing()?.into_iter().max().unwrap_or(0);
-        Ok(newest.max(self.current()?.unwrap_or(0)) + 1)
-    }
-
-    /// Puts a generation in force. The file must hold everything already.
-    pub fn switch_to(&self, generation: u64) -> Result<(), Error> {
-        let (path, draft) = (self.pointer(), self.dir.join(format!("{}.current.new", self.namespace)));
-        let mut file = std::fs::File::create(&draft).map_err(Error::io(&draft))?;
-        writeln!(file, "{generation}").and_then(|()| file.sync_all()).map_err(Error::io(&draft))?;
-        std::fs::rename(&draft, &path).map_err(Error::io(&path))?;
-        std::fs::File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(Error::io(&self.dir))
-    }
-
-    /// Removes every file but the one in force: what a swap replaced, and what an interrupted rebuild left.
-    pub fn remove_others(&self) -> Result<(), Error> {
-        let current = self.current()?;
-        for generation in self.existing()? {
-            if Some(generation) != current {
-                self.remove(generation)?;
-            }
+    /// Whether the generation that `store` writes is still the one in force, as far as was looked lately.
+    pub async fn is_in_force(&self, generation: u64, store: &mut Store) -> Result<bool, Error> {
+        match (self, store) {
+            #[cfg(feature = "postgres")]
+            (Generations::Schemas(_), Store::Postgres(store)) => store.is_in_force(generation).await,
+            _ => Ok(self.current().await? == Some(generation)),
         }
-        Ok(())
     }
 
-    pub fn remove(&self, generation: u64) -> Result<(), Error> {
-        let db = self.db(generation);
-        for suffix in ["", "-wal", "-shm", "-journal"] {
-            let mut path = db.clone().into_os_string();
-            path.push(suffix);
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(path)(error)),
-                _ => {}
-            }
+    /// A number no generation has had.
+    pub async fn next(&self) -> Result<u64, Error> {
+        match self {
+            Generations::Files(files) => files.next(),
+            #[cfg(feature = "postgres")]
+            Generations::Schemas(schemas) => schemas.next().await,
         }
-        Ok(())
     }
 
-    fn pointer(&self) -> PathBuf {
-        self.dir.join(format!("{}.current", self.namespace))
-    }
-
-    fn existing(&self) -> Result<Vec<u64>, Error> {
-        let entries = match std::fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io(&self.dir)(error)),
-        };
-        let mut found = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(Error::io(&self.dir))?.file_name();
-            let stem = name.to_str().and_then(|name| name.strip_suffix(".db"));
-            let Some((namespace, generation)) = stem.and_then(|stem| stem.rsplit_once('-')) else { continue };
-            if namespace == self.namespace.as_str() {
-                found.extend(generation.parse::<u64>().ok());
-            }
+    /// Makes a generation with the whole schema and nothing in it.
+    pub async fn create(&self, generation: u64) -> Result<Store, Error> {
+        match self {
+            Generations::Files(files) => sqlite::Store::create(&files.db(generation)).await.map(Store::Sqlite),
+            #[cfg(feature = "postgres")]
+            Generations::Schemas(schemas) => schemas.create(generation).await.map(Box::new).map(Store::Postgres),
         }
-        Ok(found)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pointer_names_the_generation_in_force_and_the_rest_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        let shop = Generations::new(dir.path(), &Namespace::new("shop").unwrap());
-        let shop_2 = Generations::new(dir.path(), &Namespace::new("shop-2").unwrap());
-        assert_eq!(shop.current().unwrap(), None);
-        for generation in [1, 2, 3] {
-            std::fs::write(shop.db(generation), "").unwrap();
+    /// Opens a generation for writing, bringing its schema up to this build's; refuses one whose rows another version made.
+    pub async fn open(&self, generation: u64) -> Result<Store, Error> {
+        match self {
+            Generations::Files(files) => sqlite::Store::open(&files.db(generation), files.namespace().as_str()).await.map(Store::Sqlite),
+            #[cfg(feature = "postgres")]
+            Generations::Schemas(schemas) => schemas.open(generation).await.map(Box::new).map(Store::Postgres),
         }
-        std::fs::write(shop_2.db(9), "").unwrap();
-        assert_eq!(shop.next().unwrap(), 4);
-        shop.switch_to(2).unwrap();
-        shop.remove_others().unwrap();
-        assert_eq!((shop.current().unwrap(), shop.existing().unwrap()), (Some(2), vec![2]));
-        assert_eq!(shop_2.existing().unwrap(), vec![9], "another namespace's files are not touched");
+    }
+
+    /// Puts a generation in force. It must hold everything already.
+    pub async fn switch_to(&self, generation: u64) -> Result<(), Error> {
+        match self {
+            Generations::Files(files) => files.switch_to(generation),
+            #[cfg(feature = "postgres")]
+            Generations::Schemas(schemas) => schemas.switch_to(generation).await,
+        }
+    }
+
+    /// Removes every generation but the one in force: what a swap replaced, and what an interrupted rebuild left.
+    pub async fn remove_others(&self) -> Result<(), Error> {
+        match self {
+            Generations::Files(files) => files.remove_others(),
+            #[cfg(feature = "postgres")]
+            Generations::Schemas(schemas) => schemas.remove_others().await,
+        }
+    }
+
+    pub async fn remove(&self, generation: u64) -> Result<(), Error> {
+        match self {
+            Generations::Files(files) => files.remove(generation),
+            #[cfg(feature = "postgres")]
+            Generations::Schemas(schemas) => schemas.remove(generation).await,
+        }
+    }
+
+    /// One rebuild of a namespace at a time, over all processes.
+    pub async fn lock(&self) -> Result<RebuildLock, Error> {
+        match self {
+            Generations::Files(files) => files.lock().map(RebuildLock::File),
+            #[cfg(feature = "postgres")]
+            Generations::Schemas(schemas) => schemas.lock().await.map(Box::new).map(RebuildLock::Session),
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! A profile row as the JSON that the API and the command line show: features by name, scores with their reasons, times as text.
 
 use serde_json::{Map, Value, json};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use crate::domain::{FieldType, Millis, Money};
 use crate::schema::profile;
 
+use super::value::Row;
+
 /// A row of `SELECT * FROM profiles`.
-pub(super) fn to_json(row: &SqliteRow) -> Value {
+pub(super) fn to_json(row: &Row) -> Value {
     let mut features = Map::new();
     for column in profile::columns() {
         features.insert(column.name.to_owned(), feature(row, column));
@@ -17,7 +17,7 @@ pub(super) fn to_json(row: &SqliteRow) -> Value {
         "user_id": text(row, "user_id"),
         "anonymous_id": text(row, "anonymous_id"),
         "as_of": time(row, "as_of"),
-        "fold_version": row.try_get::<i64, _>("fold_version").ok(),
+        "fold_version": row.named::<i64>("fold_version"),
         "traits": parsed(row, "traits", json!({})),
         "consent": parsed(row, "consent", Value::Null),
         "segments": parsed(row, "segments", json!([])),
@@ -30,12 +30,12 @@ pub(super) fn to_json(row: &SqliteRow) -> Value {
 }
 
 /// Null too where the file is of a build that did not have the feature.
-fn feature(row: &SqliteRow, column: &profile::Column) -> Value {
+fn feature(row: &Row, column: &profile::Column) -> Value {
     let name = column.name;
     match column.kind {
-        FieldType::Int => json!(row.try_get::<Option<i64>, _>(name).unwrap_or_default()),
-        FieldType::Bool => json!(row.try_get::<Option<bool>, _>(name).unwrap_or_default()),
-        FieldType::Float | FieldType::Money => json!(row.try_get::<Option<f64>, _>(name).unwrap_or_default()),
+        FieldType::Int => json!(row.named::<Option<i64>>(name).flatten()),
+        FieldType::Bool => json!(row.named::<Option<bool>>(name).flatten()),
+        FieldType::Float | FieldType::Money => json!(row.named::<Option<f64>>(name).flatten()),
         FieldType::Text => json!(text(row, name)),
         FieldType::Time => json!(time(row, name)),
     }
@@ -53,17 +53,17 @@ fn currencies(mut totals: Value) -> Value {
     totals
 }
 
-fn text(row: &SqliteRow, name: &str) -> Option<String> {
-    row.try_get(name).unwrap_or_default()
+fn text(row: &Row, name: &str) -> Option<String> {
+    row.named::<Option<String>>(name).flatten()
 }
 
-fn time(row: &SqliteRow, name: &str) -> Option<String> {
-    let ms: Option<i64> = row.try_get(name).unwrap_or_default();
+fn time(row: &Row, name: &str) -> Option<String> {
+    let ms = row.named::<Option<i64>>(name).flatten();
     ms.and_then(|ms| Millis(ms).to_rfc3339())
 }
 
 /// A column that holds JSON; `empty` where it is NULL or nests deeper than is read back.
-fn parsed(row: &SqliteRow, name: &str, empty: Value) -> Value {
+fn parsed(row: &Row, name: &str, empty: Value) -> Value {
     text(row, name).and_then(|json| serde_json::from_str(&json).ok()).unwrap_or(empty)
 }
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -15,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::generation::Generations;
 use super::tail::{Step, Tail};
-use super::{Error, Progress, metrics, store};
+use super::{Error, Place, Progress, metrics};
 use crate::domain::{Namespace, Offset, PartitionId};
 use crate::env::{Clock, SystemClock};
 use crate::features::Rules;
@@ -67,11 +66,13 @@ pub struct Options {
     pub rules: Arc<Rules>,
     /// Absent where nothing is trimmed, as in tests.
     pub pins: Option<Arc<dyn Pins>>,
+    /// A namespace of event time, whose events are as old as its history: no row of it is too old to be kept.
+    pub is_history: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), rules: Arc::default(), pins: None }
+        Self { clock: Arc::new(SystemClock), rules: Arc::default(), pins: None, is_history: false }
     }
 }
 
@@ -81,7 +82,7 @@ pub enum Health {
     Running,
     /// Something failed (disk full, locked, a panic); it is tried again, ever less often.
     Retrying(String),
-    /// The file is not to be trusted; the next one is being filled.
+    /// What is in force is not to be trusted; the next generation is being filled.
     Rebuilding(String),
     /// As asked.
     Stopped,
@@ -148,7 +149,7 @@ impl Handle {
 
 pub struct Projector {
     log: Arc<dyn LogReader>,
-    dir: PathBuf,
+    place: Place,
     generations: Generations,
     options: Options,
     shared: Arc<Shared>,
@@ -161,14 +162,15 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// Starts a projector of `namespace` on a thread of its own, with its file in `dir`.
-    pub fn start(log: Arc<dyn LogReader>, dir: &Path, namespace: &Namespace, options: Options) -> Result<Handle, Error> {
+    /// Starts a projector of `namespace` on a thread of its own, with its read model in `place`. That need not be there yet.
+    pub fn start(log: Arc<dyn LogReader>, place: impl Into<Place>, namespace: &Namespace, options: Options) -> Result<Handle, Error> {
+        let place = place.into();
         let state = State { health: Health::Starting, applied: BTreeMap::new(), lag: 0 };
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), state: Mutex::new(state), changed: Condvar::new() });
         let mut projector = Projector {
             log,
-            dir: dir.to_owned(),
-            generations: Generations::new(dir, namespace),
+            generations: Generations::new(&place, namespace),
+            place,
             options,
             shared: Arc::clone(&shared),
             step_bytes: STEP_BYTES.start,
@@ -176,8 +178,8 @@ impl Projector {
             pause: RETRY_PAUSE.start,
             is_rebuilt: false,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Error::io(dir))?;
-        let thread = std::thread::Builder::new().name(format!("projector-{namespace}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io(thread_of(namespace)))?;
+        let thread = std::thread::Builder::new().name(thread_of(namespace));
         let thread = thread.spawn(move || {
             while !projector.stopping() {
                 let run = std::panic::AssertUnwindSafe(|| runtime.block_on(projector.run()));
@@ -188,7 +190,7 @@ impl Projector {
             }
             projector.set_health(Health::Stopped);
         });
-        let thread = thread.map_err(Error::io(dir))?;
+        let thread = thread.map_err(Error::io(thread_of(namespace)))?;
         Ok(Handle { shared, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
@@ -226,6 +228,8 @@ impl Projector {
                     Err(failure) => error = failure,
                 }
             }
+            // What was too much at once may be little enough.
+            self.step_bytes = STEP_BYTES.start;
             self.try_later(&error.to_string(), lasting(&error)).await;
         }
     }
@@ -257,8 +261,8 @@ impl Projector {
                 false => ControlFlow::Continue(()),
             }
         };
-        let (dir, namespace) = (self.dir.clone(), self.generations.namespace().clone());
-        match super::rebuild(Arc::clone(&self.log), &dir, &namespace, &self.options, &mut progress).await {
+        let (place, namespace) = (self.place.clone(), self.generations.namespace().clone());
+        match super::rebuild(Arc::clone(&self.log), &place, &namespace, &self.options, &mut progress).await {
             Err(Error::Stopped(_)) if self.stopping() => Ok(()),
             rebuilt => rebuilt.map(|rebuilt| tracing::info!(?rebuilt, "read model rebuilt")),
         }
@@ -275,18 +279,17 @@ impl Projector {
 
     async fn open(&mut self) -> Result<(u64, Tail), Error> {
         let namespace = self.generations.namespace().clone();
-        let generation = match self.generations.current()? {
+        let generation = match self.generations.current().await? {
             Some(generation) => generation,
             None => {
-                let first = self.generations.next()?;
-                store::create(&self.generations.db(first)).await?;
-                self.generations.switch_to(first)?;
+                let first = self.generations.next().await?;
+                self.generations.create(first).await?.close().await?;
+                self.generations.switch_to(first).await?;
                 first
             }
         };
-        let path = self.generations.db(generation);
-        let connection = store::open(&path, namespace.as_str()).await?;
-        let tail = Tail::new(Arc::clone(&self.log), &self.options, &namespace, &path, connection).await?;
+        let store = self.generations.open(generation).await?;
+        let tail = Tail::new(Arc::clone(&self.log), &self.options, &namespace, store).await?;
         self.publish(&tail, 0);
         self.pin(&tail, true)?;
         Ok((generation, tail))
@@ -295,7 +298,7 @@ impl Projector {
     async fn follow(&mut self, generation: u64, tail: &mut Tail) -> Result<(), Error> {
         let mut last_commit = Instant::now();
         while !self.stopping() {
-            if self.generations.current()? != Some(generation) {
+            if !self.generations.is_in_force(generation, tail.store()).await? {
                 tracing::info!(generation, "the read model was rebuilt; going on with the new one");
                 return Ok(());
             }
@@ -364,11 +367,15 @@ impl Projector {
     }
 }
 
+fn thread_of(namespace: &Namespace) -> String {
+    format!("projector-{namespace}")
+}
+
 /// Whether trying again is not likely to help.
 fn lasting(error: &Error) -> bool {
     match error {
         Error::Log(error) => error.advice() == log::Advice::Fatal,
-        Error::Refused { .. } => true,
+        Error::Refused { .. } | Error::Setting { .. } => true,
         _ => false,
     }
 }

@@ -1,20 +1,11 @@
 //! SQL from people: one read-only statement, bounded in time and rows, its answer as typed values.
 //!
-//! Three locks: the file is opened read-only, `query_only` is set, and anything but a single SELECT, WITH, VALUES or EXPLAIN is refused
-//! before it is run, because ATTACH and PRAGMA would reach beyond this namespace.
+//! Three locks: the connection is read-only, its transaction too, and anything but a single SELECT, WITH, VALUES or EXPLAIN is refused
+//! before it is run, because ATTACH, PRAGMA and SET would reach beyond this namespace. How each database runs it is in its own `read`.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
-
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Column as _, ConnectOptions, Executor, Row, SqlSafeStr, Statement, TypeInfo, ValueRef};
-
-use super::Error;
-use super::generation::Generations;
+use super::value::Value;
+use super::{Error, Place, Reader};
 use crate::domain::Namespace;
-
-/// The progress check's period in steps of SQLite's virtual machine: about a tenth of a millisecond.
-const STEPS_PER_CHECK: i32 = 10_000;
 
 /// What a query may cost.
 #[derive(Debug, Clone, Copy)]
@@ -27,15 +18,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self { time_ms_max: 30_000, rows_max: 100_000 }
     }
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    Null,
-    Int(i64),
-    Float(f64),
-    Text(String),
-    Blob(Vec<u8>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,87 +35,9 @@ pub struct Rows {
 }
 
 /// Runs one statement on the read model in force. Works beside a running server and without one.
-pub async fn query(dir: &Path, namespace: &Namespace, sql: &str, limits: Limits) -> Result<Rows, Error> {
+pub async fn query(place: impl Into<Place>, namespace: &Namespace, sql: &str, limits: Limits) -> Result<Rows, Error> {
     check_statement(sql)?;
-    let mut connection = connect(dir, namespace).await?;
-    run(&mut connection, sql, limits).await
-}
-
-/// A read-only connection to the generation in force.
-async fn connect(dir: &Path, namespace: &Namespace) -> Result<SqliteConnection, Error> {
-    let generations = Generations::new(dir, namespace);
-    let mut tried = None;
-    loop {
-        let current = generations.current()?.ok_or_else(|| Error::Missing(namespace.to_string()))?;
-        match read_options(&generations.db(current)).connect().await {
-            Ok(connection) => return Ok(connection),
-            // A rebuild may have swapped and removed the file between reading the pointer and opening it.
-            Err(_) if tried != Some(current) => tried = Some(current),
-            Err(error) => return Err(Error::sql("open for reading")(error)),
-        }
-    }
-}
-
-pub(super) fn read_options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .read_only(true)
-        .busy_timeout(Duration::from_secs(5))
-        .pragma("query_only", "1")
-        .disable_statement_logging()
-}
-
-pub(super) async fn run(connection: &mut SqliteConnection, sql: &str, limits: Limits) -> Result<Rows, Error> {
-    let deadline = Instant::now() + Duration::from_millis(limits.time_ms_max);
-    let mut locked = connection.lock_handle().await.map_err(Error::sql("lock"))?;
-    locked.set_progress_handler(STEPS_PER_CHECK, move || Instant::now() < deadline);
-    drop(locked);
-    let described = connection.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await;
-    let described = described.map_err(|error| interrupted(error, limits))?;
-    let columns = described.columns().iter().map(|column| Column { name: column.name().to_owned() }).collect();
-    let mut answer = Rows { columns, ..Rows::default() };
-    let take = |row: SqliteRow| {
-        if answer.rows.len() == limits.rows_max {
-            answer.truncated = true;
-            // Any error ends the statement; the flag says that this one is no failure.
-            return Err(sqlx::Error::RowNotFound);
-        }
-        answer.rows.push(values(&row)?);
-        Ok(())
-    };
-    let fetched = sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(false).try_map(take).fetch_all(&mut *connection).await;
-    // The next statement on this connection has a deadline of its own, or none.
-    connection.lock_handle().await.map_err(Error::sql("lock"))?.remove_progress_handler();
-    match fetched {
-        Err(error) if !answer.truncated => Err(interrupted(error, limits)),
-        _ => Ok(answer),
-    }
-}
-
-fn interrupted(error: sqlx::Error, limits: Limits) -> Error {
-    const SQLITE_INTERRUPT: &str = "9";
-    match error.as_database_error().and_then(|error| error.code()) {
-        Some(code) if code == SQLITE_INTERRUPT => Error::Timeout { ms: limits.time_ms_max },
-        _ => Error::Sql { context: "query", source: error },
-    }
-}
-
-fn values(row: &SqliteRow) -> Result<Vec<Value>, sqlx::Error> {
-    (0..row.columns().len()).map(|at| value(row, at)).collect()
-}
-
-fn value(row: &SqliteRow, at: usize) -> Result<Value, sqlx::Error> {
-    let raw = row.try_get_raw(at)?;
-    if raw.is_null() {
-        return Ok(Value::Null);
-    }
-    // The value's own type, not the column's: SQLite columns hold any.
-    match raw.type_info().name() {
-        "INTEGER" => row.try_get_unchecked(at).map(Value::Int),
-        "REAL" => row.try_get_unchecked(at).map(Value::Float),
-        "BLOB" => row.try_get_unchecked(at).map(Value::Blob),
-        _ => row.try_get_unchecked(at).map(Value::Text),
-    }
+    Reader::new(place, namespace).query_alone(sql, limits).await
 }
 
 /// Refuses what is not one reading statement. Text between quotes and comments is skipped, so that a `;` there is no second statement.

@@ -1,23 +1,14 @@
 //! What the product itself asks of a read model: typed answers over a few pooled read-only connections.
 //!
-//! Every question about people takes the tenant it is asked for. The pool belongs to one generation; after a rebuild the next question
-//! opens the new one. People's own SQL is in `query`.
+//! Every question about people takes the tenant it is asked for. Statements are written once, in the SQL that both databases read; their
+//! placeholders are SQLite's. People's own SQL is in `query`.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
-use sqlx::Row;
-use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
-
-use super::generation::Generations;
+use super::bulk::Cell;
 use super::query::{self, Limits, Rows};
-use super::{Error, day, person};
+use super::sqlite::files::Files;
+use super::value::Row;
+use super::{Error, Place, day, person, sqlite};
 use crate::domain::{Incarnation, Millis, Money, Namespace, Offset, Subject, TenantId};
-
-/// Few: reads are short, and each connection is a thread.
-const CONNECTIONS_MAX: u32 = 4;
 
 /// How many of a person's events a trace shows, the newest.
 const TRACE_EVENTS_MAX: i64 = 200;
@@ -33,25 +24,15 @@ const IS_OF_TENANT: &str = "\
         AND NOT EXISTS (SELECT 1 FROM daily_totals WHERE tenant_id <> ?2) \
         AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE tenant_id <> ?2)) END";
 
-/// How long a generation counts as the one in force before the pointer is read again. The old file answers as before meanwhile.
-const BELIEVED_FOR: Duration = Duration::from_secs(1);
-
-/// A cheap handle; clones share the pool.
+/// A cheap handle; clones share the connections.
 #[derive(Clone)]
-pub struct Reader {
-    generations: Generations,
-    believed_for: Duration,
-    pool: Arc<Mutex<Option<Pool>>>,
-}
+pub struct Reader(Source);
 
-/// The connections to one generation's file.
-struct Pool {
-    generation: u64,
-    connections: SqlitePool,
-    /// When the pointer last said so.
-    read_at: Instant,
-    /// A read failed since: the file may be gone.
-    is_doubted: bool,
+#[derive(Clone)]
+enum Source {
+    Sqlite(sqlite::read::Source),
+    #[cfg(feature = "postgres")]
+    Postgres(super::postgres::read::Source),
 }
 
 /// An event as a trace shows it.
@@ -164,22 +145,42 @@ pub struct PartitionStatus {
 }
 
 impl Reader {
-    /// Of `namespace`'s read model in `dir`; it need not exist yet.
-    pub fn new(dir: &Path, namespace: &Namespace) -> Self {
-        Self { generations: Generations::new(dir, namespace), believed_for: BELIEVED_FOR, pool: Arc::default() }
+    /// Of `namespace`'s read model in `place`; it need not exist yet.
+    pub fn new(place: impl Into<Place>, namespace: &Namespace) -> Self {
+        Self(match place.into() {
+            Place::Folder(dir) => Source::Sqlite(sqlite::read::Source::new(Files::new(&dir, namespace))),
+            #[cfg(feature = "postgres")]
+            Place::Postgres(postgres) => Source::Postgres(super::postgres::read::Source::new(postgres, namespace)),
+        })
     }
 
     /// The same, believing what the pointer said for this long.
     #[cfg(test)]
-    pub(super) fn believing_for(self, believed_for: Duration) -> Self {
-        Self { believed_for, ..self }
+    pub(super) fn believing_for(self, believed_for: std::time::Duration) -> Self {
+        match self.0 {
+            Source::Sqlite(source) => Self(Source::Sqlite(source.believing_for(believed_for))),
+            #[cfg(feature = "postgres")]
+            source => Self(source),
+        }
     }
 
     /// One statement of a person's own; see [`query::query`].
     pub async fn query(&self, sql: &str, limits: Limits) -> Result<Rows, Error> {
         query::check_statement(sql)?;
-        let mut connection = self.pool()?.acquire().await.map_err(Error::sql("connect"))?;
-        query::run(&mut connection, sql, limits).await
+        match &self.0 {
+            Source::Sqlite(source) => source.query(sql, limits).await,
+            #[cfg(feature = "postgres")]
+            Source::Postgres(source) => source.query(sql, limits).await,
+        }
+    }
+
+    /// The same on a connection of its own, for a process that asks once.
+    pub(super) async fn query_alone(&self, sql: &str, limits: Limits) -> Result<Rows, Error> {
+        match &self.0 {
+            Source::Sqlite(source) => source.query_alone(sql, limits).await,
+            #[cfg(feature = "postgres")]
+            Source::Postgres(source) => source.query_alone(sql, limits).await,
+        }
     }
 
     /// True if an event with this message id can be read.
@@ -199,7 +200,7 @@ impl Reader {
         let of = |table: &str| format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE tenant_id = ?1)");
         for table in ["daily_totals", "wf_funnel", "wf_active", "wf_suppressions"] {
             let found = self.rows(of(table), &[tenant.as_str()]).await?;
-            if found.first().is_some_and(|row| row.get::<i64, _>(0) == 1) {
+            if found.first().is_some_and(|row| row.get::<i64>(0) == 1) {
                 return Ok(true);
             }
         }
@@ -262,9 +263,9 @@ impl Reader {
                 name: row.get(3),
                 time: Millis(row.get(4)),
                 received_at: Millis(row.get(5)),
-                intake: (row.get(6), row.get::<i64, _>(7) as u64),
-                events: (row.get(8), row.get::<i64, _>(9) as u64),
-                profile: row.get::<Option<i64>, _>(10).map(|offset| offset as u64),
+                intake: (row.get(6), row.get::<i64>(7) as u64),
+                events: (row.get(8), row.get::<i64>(9) as u64),
+                profile: row.get::<Option<i64>>(10).map(|offset| offset as u64),
             })
             .collect();
         events.reverse();
@@ -298,9 +299,9 @@ impl Reader {
 
     /// Every segment that anyone ever entered, with its present size.
     pub async fn segments(&self, tenant: &TenantId) -> Result<Vec<SegmentSummary>, Error> {
-        let sql = "SELECT segment, sum(entered), sum(left) FROM segment_daily WHERE tenant_id = ? GROUP BY segment ORDER BY segment";
+        let sql = "SELECT segment, CAST(sum(entered) AS BIGINT), CAST(sum(\"left\") AS BIGINT) FROM segment_daily WHERE tenant_id = ? GROUP BY segment ORDER BY segment";
         let rows = self.rows(sql.to_owned(), &[tenant.as_str()]).await?;
-        let summary = |row: &SqliteRow| {
+        let summary = |row: &Row| {
             let (entered, left): (i64, i64) = (row.get(1), row.get(2));
             SegmentSummary { segment: row.get(0), members: entered - left, entered, left }
         };
@@ -309,7 +310,7 @@ impl Reader {
 
     /// A segment's size at the end of every day from its first change to its last, days without a change included.
     pub async fn segment_sizes(&self, tenant: &TenantId, segment: &str) -> Result<Vec<SegmentSize>, Error> {
-        let sql = "SELECT day, entered, left FROM segment_daily WHERE tenant_id = ? AND segment = ? ORDER BY day";
+        let sql = "SELECT day, entered, \"left\" FROM segment_daily WHERE tenant_id = ? AND segment = ? ORDER BY day";
         let rows = self.rows(sql.to_owned(), &[tenant.as_str(), segment]).await?;
         let (mut sizes, mut members): (Vec<SegmentSize>, i64) = (Vec::new(), 0);
         for row in rows {
@@ -326,17 +327,16 @@ impl Reader {
 
     pub async fn reconciliation(&self, tenant: &TenantId) -> Result<Reconciliation, Error> {
         let tenant = tenant.as_str();
-        let counts = "SELECT (SELECT coalesce(sum(events), 0) FROM daily_totals WHERE tenant_id = ?1), \
+        let counts = "SELECT (SELECT CAST(coalesce(sum(events), 0) AS BIGINT) FROM daily_totals WHERE tenant_id = ?1), \
                       (SELECT count(DISTINCT subject) FROM daily_actives WHERE tenant_id = ?1)";
         let counts = self.rows(counts.to_owned(), &[tenant]).await?;
-        let revenue = "SELECT currency, sum(orders), sum(revenue_micros), sum(refunds_micros) FROM daily_revenue \
+        let revenue = "SELECT currency, CAST(sum(orders) AS BIGINT), CAST(sum(revenue_micros) AS BIGINT), CAST(sum(refunds_micros) AS BIGINT) FROM daily_revenue \
                        WHERE tenant_id = ? GROUP BY 1 ORDER BY 1";
         let revenue = self.rows(revenue.to_owned(), &[tenant]).await?;
         let outcomes = "SELECT stage, kind, reason, records FROM outcome_totals ORDER BY 1, 2, 3";
         let outcomes = self.rows(outcomes.to_owned(), &[]).await?;
-        let money =
-            |row: &SqliteRow| Revenue { currency: row.get(0), orders: row.get(1), amount: Money(row.get(2)), refunds: Money(row.get(3)) };
-        let outcome = |row: &SqliteRow| OutcomeTotal { stage: row.get(0), kind: row.get(1), reason: row.get(2), records: row.get(3) };
+        let money = |row: &Row| Revenue { currency: row.get(0), orders: row.get(1), amount: Money(row.get(2)), refunds: Money(row.get(3)) };
+        let outcome = |row: &Row| OutcomeTotal { stage: row.get(0), kind: row.get(1), reason: row.get(2), records: row.get(3) };
         Ok(Reconciliation {
             events: counts[0].get(0),
             subjects: counts[0].get(1),
@@ -348,54 +348,28 @@ impl Reader {
     /// How far the read model has come, for a process that is not the one projecting.
     pub async fn status(&self) -> Result<Vec<PartitionStatus>, Error> {
         let sql = "SELECT topic, partition, next_offset, lag, updated_at, incarnation FROM processing_status ORDER BY topic, partition";
-        let status = |row: &SqliteRow| PartitionStatus {
+        let status = |row: &Row| PartitionStatus {
             topic: row.get(0),
             partition: row.get(1),
-            next_offset: Offset(row.get::<i64, _>(2) as u64),
-            lag: row.get::<i64, _>(3) as u64,
-            updated_at: row.get::<Option<i64>, _>(4).map(Millis),
+            next_offset: Offset(row.get::<i64>(2) as u64),
+            lag: row.get::<i64>(3) as u64,
+            updated_at: row.get::<Option<i64>>(4).map(Millis),
             incarnation: Incarnation(row.get(5)),
         };
         Ok(self.rows(sql.to_owned(), &[]).await?.iter().map(status).collect())
     }
 
-    pub(super) async fn rows(&self, sql: String, arguments: &[&str]) -> Result<Vec<SqliteRow>, Error> {
-        let mut statement = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for argument in arguments {
-            statement = statement.bind((*argument).to_owned());
+    pub(super) async fn rows(&self, sql: String, arguments: &[&str]) -> Result<Vec<Row>, Error> {
+        let cells = arguments.iter().map(|argument| Cell::from(*argument)).collect();
+        match &self.0 {
+            Source::Sqlite(source) => source.rows(sql, cells).await,
+            #[cfg(feature = "postgres")]
+            Source::Postgres(source) => source.rows(&sql, cells).await,
         }
-        let read = statement.fetch_all(&self.pool()?).await;
-        if read.is_err()
-            && let Some(pool) = &mut *self.pool.lock()
-        {
-            pool.is_doubted = true;
-        }
-        read.map_err(Error::sql("read"))
-    }
-
-    /// The pool of the generation in force, as far as is known: the pointer is a file, and reading it would hold up who else waits here.
-    fn pool(&self) -> Result<SqlitePool, Error> {
-        let mut pool = self.pool.lock();
-        if let Some(pool) = &*pool
-            && !pool.is_doubted
-            && pool.read_at.elapsed() < self.believed_for
-        {
-            return Ok(pool.connections.clone());
-        }
-        let current = self.generations.current()?.ok_or_else(|| Error::Missing(self.generations.namespace().to_string()))?;
-        let connections = match &*pool {
-            Some(pool) if pool.generation == current => pool.connections.clone(),
-            _ => {
-                let options = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(Duration::from_secs(10));
-                options.connect_lazy_with(query::read_options(&self.generations.db(current)))
-            }
-        };
-        *pool = Some(Pool { generation: current, connections: connections.clone(), read_at: Instant::now(), is_doubted: false });
-        Ok(connections)
     }
 }
 
-fn traced_outcome(row: &SqliteRow) -> TracedOutcome {
+fn traced_outcome(row: &Row) -> TracedOutcome {
     TracedOutcome {
         stage: row.get(0),
         message_id: row.get(1),
@@ -405,6 +379,6 @@ fn traced_outcome(row: &SqliteRow) -> TracedOutcome {
         at: Millis(row.get(5)),
         topic: row.get(6),
         partition: row.get(7),
-        offset: row.get::<i64, _>(8) as u64,
+        offset: row.get::<i64>(8) as u64,
     }
 }

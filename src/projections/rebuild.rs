@@ -1,17 +1,15 @@
 //! Building a read model anew: the next generation is filled beside the one in force, from the log's first offset, then swapped in.
 //!
-//! Queries go on reading the old file until the pointer changes; a running projector notices and goes on with the new one. A crash on
-//! the way leaves the old one in force and a file that the next rebuild removes.
+//! Queries go on reading the old one until the swap; a running projector notices and goes on with the new one. A crash on the way leaves
+//! the old one in force and a generation that the next rebuild removes.
 
-use std::fs::TryLockError;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::generation::Generations;
 use super::projector::Options;
 use super::tail::Tail;
-use super::{Error, store};
+use super::{Error, Place};
 use crate::domain::Namespace;
 use crate::log::LogReader;
 
@@ -21,7 +19,7 @@ const STEP_BYTES: usize = 32 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     pub records: u64,
-    /// Records in the log that are not in the new file yet.
+    /// Records in the log that are not in the new generation yet.
     pub left: u64,
 }
 
@@ -34,24 +32,24 @@ pub struct Rebuilt {
 /// Rebuilds and swaps. `progress` is told after every transaction and may stop it with [`ControlFlow::Break`]; then the old one stays.
 pub async fn rebuild(
     log: Arc<dyn LogReader>,
-    dir: &Path,
+    place: impl Into<Place>,
     namespace: &Namespace,
     options: &Options,
     progress: &mut (dyn FnMut(Progress) -> ControlFlow<()> + Send),
 ) -> Result<Rebuilt, Error> {
-    let generations = Generations::new(dir, namespace);
-    let _lock = lock(&generations, dir)?;
-    let generation = generations.next()?;
+    let generations = Generations::new(&place.into(), namespace);
+    let _lock = generations.lock().await?;
+    let generation = generations.next().await?;
     let filled = fill(log, &generations, generation, options, progress).await;
     match filled {
         Ok(records) => {
-            generations.switch_to(generation)?;
-            generations.remove_others()?;
+            generations.switch_to(generation).await?;
+            generations.remove_others().await?;
             Ok(Rebuilt { generation, records })
         }
         Err(error) => {
-            // The error is what counts; a file that cannot be removed now is removed by the next rebuild.
-            let _ = generations.remove(generation);
+            // The error is what counts; what cannot be removed now is removed by the next rebuild.
+            let _ = generations.remove(generation).await;
             Err(error)
         }
     }
@@ -65,10 +63,9 @@ async fn fill(
     options: &Options,
     progress: &mut (dyn FnMut(Progress) -> ControlFlow<()> + Send),
 ) -> Result<u64, Error> {
-    let path = generations.db(generation);
-    let mut connection = store::create(&path).await?;
-    store::set_durable(&mut connection, false).await?;
-    let mut tail = Tail::new(log, options, generations.namespace(), &path, connection).await?;
+    let mut store = generations.create(generation).await?;
+    store.set_durable(false).await?;
+    let mut tail = Tail::new(log, options, generations.namespace(), store).await?;
     let mut records = 0;
     loop {
         let step = tail.step(STEP_BYTES).await?;
@@ -82,18 +79,5 @@ async fn fill(
         tail.tend_waiting().await?;
     }
     tail.finish().await?;
-    std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))?;
     Ok(records)
-}
-
-/// One rebuild at a time: the second would remove the first one's file.
-fn lock(generations: &Generations, dir: &Path) -> Result<std::fs::File, Error> {
-    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    let path = dir.join(format!("{}.rebuild.lock", generations.namespace()));
-    let file = std::fs::File::create(&path).map_err(Error::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::RebuildRuns(generations.namespace().to_string())),
-        Err(TryLockError::Error(error)) => Err(Error::io(path)(error)),
-    }
 }

@@ -1,30 +1,18 @@
-//! A read model's file: how it is opened for writing, which schema it has, and how far it has come.
+//! The seam: one writer of a read model, whichever database it is in. Cells and statements go in, rows come out.
 //!
-//! The schema is the numbered migrations, then one column per feature on `profiles`, then the views, which may name those columns.
-//! WAL with `synchronous = NORMAL`: after a power cut the file is whole and a little behind, and its offsets say exactly how far.
+//! Statements are written in the SQL that both databases read, with SQLite's placeholders (`?` in turn, or `?1`). What differs between
+//! them is behind this: bulk statements, transactions, files or schemas, what is done between transactions.
 
-use std::path::Path;
-use std::time::Duration;
-
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Row};
-
-use super::{Error, PROJECTION_VERSION};
+use super::bulk::{Cell, Lookup, Statement};
+use super::value::Row;
+use super::{Error, sqlite};
 use crate::domain::{Incarnation, Offset};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations/sqlite");
-
-/// Repeatable: dropped and made anew whenever their text changes.
-const VIEWS: &str = concat!(
-    include_str!("../../migrations/sqlite/repeatable/views.sql"),
-    include_str!("../../migrations/sqlite/repeatable/workflow_views.sql")
-);
-
-/// Pages of 4 KiB the writer keeps in memory. The newest buckets' index pages and the hot profiles must fit, or each insert reads.
-const CACHE_KIB: u32 = 64 * 1024;
-
-/// How long a writer waits for another writer's transaction.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub enum Store {
+    Sqlite(sqlite::Store),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<super::postgres::Store>),
+}
 
 /// How far a partition has been applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,89 +23,116 @@ pub struct StoredPosition {
     pub next: Offset,
 }
 
-pub fn write_options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
-        .busy_timeout(BUSY_TIMEOUT)
-        .foreign_keys(false)
-        // Checkpoints are timed in `checkpoint`: the automatic ones would run inside a commit.
-        .pragma("wal_autocheckpoint", "0")
-        // Cut back when begun anew, so that the file's size says how much is in it.
-        .pragma("journal_size_limit", "4194304")
-        .pragma("cache_size", format!("-{CACHE_KIB}"))
-        .pragma("temp_store", "MEMORY")
-        .statement_cache_capacity(256)
-        .thread_name(|id| format!("read-model-{id}"))
-        .disable_statement_logging()
-}
-
-/// Creates a new file with the whole schema.
-pub async fn create(path: &Path) -> Result<SqliteConnection, Error> {
-    let options = write_options(path).create_if_missing(true);
-    let mut connection = options.connect().await.map_err(Error::sql("create"))?;
-    prepare(&mut connection).await?;
-    set_meta(&mut connection, "projection_version", &PROJECTION_VERSION.to_string()).await?;
-    Ok(connection)
-}
-
-/// Opens an existing file, bringing its schema up to this build's; refuses one whose rows another version made.
-pub async fn open(path: &Path, namespace: &str) -> Result<SqliteConnection, Error> {
-    let refused = |reason: String| Error::Refused { namespace: namespace.to_owned(), reason };
-    if !path.exists() {
-        return Err(refused(format!("its file {} is gone", path.display())));
-    }
-    let options = write_options(path).create_if_missing(false);
-    let mut connection = options.connect().await.map_err(Error::sql("open"))?;
-    match prepare(&mut connection).await {
-        Ok(()) => {}
-        Err(Error::Migrate(error)) => return Err(refused(error.to_string())),
-        Err(error) => return Err(error),
-    }
-    let version = meta(&mut connection, "projection_version").await?;
-    if version.as_deref() != Some(PROJECTION_VERSION.to_string().as_str()) {
-        let version = version.unwrap_or_else(|| "none".to_owned());
-        return Err(refused(format!("its rows are of projection version {version}, this build writes {PROJECTION_VERSION}")));
-    }
-    Ok(connection)
-}
-
-/// A file that nobody reads yet need not survive a power cut until it is finished.
-pub async fn set_durable(connection: &mut SqliteConnection, durable: bool) -> Result<(), Error> {
-    let pragma = if durable { "PRAGMA synchronous = NORMAL" } else { "PRAGMA synchronous = OFF" };
-    sqlx::query(pragma).execute(connection).await.map_err(Error::sql("synchronous")).map(drop)
-}
-
-async fn prepare(connection: &mut SqliteConnection) -> Result<(), Error> {
-    MIGRATIONS.run(&mut *connection).await?;
-    super::tables::add_columns(connection).await?;
-    let digest = crate::domain::Digest::of(VIEWS.as_bytes()).to_hex();
-    if meta(connection, "views").await?.as_deref() != Some(&digest) {
-        sqlx::raw_sql(VIEWS).execute(&mut *connection).await.map_err(Error::sql("views"))?;
-        set_meta(connection, "views", &digest).await?;
-    }
-    Ok(())
-}
-
-async fn meta(connection: &mut SqliteConnection, key: &str) -> Result<Option<String>, Error> {
-    let row = sqlx::query_scalar("SELECT value FROM meta WHERE key = ?").bind(key.to_owned());
-    row.fetch_optional(connection).await.map_err(Error::sql("meta"))
-}
-
-async fn set_meta(connection: &mut SqliteConnection, key: &str, value: &str) -> Result<(), Error> {
-    let statement = sqlx::query("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)").bind(key.to_owned()).bind(value.to_owned());
-    statement.execute(connection).await.map_err(Error::sql("meta")).map(drop)
-}
-
-pub async fn positions(connection: &mut SqliteConnection) -> Result<Vec<StoredPosition>, Error> {
-    let query = sqlx::query("SELECT topic, partition, incarnation, next_offset FROM processing_status");
-    let rows = query.fetch_all(connection).await.map_err(Error::sql("positions"))?;
-    let position = |row: sqlx::sqlite::SqliteRow| StoredPosition {
-        topic: row.get(0),
-        partition: row.get(1),
-        incarnation: Incarnation(row.get(2)),
-        next: Offset(row.get::<i64, _>(3) as u64),
+/// The same call on whichever store it is.
+macro_rules! on_each {
+    ($self:expr, $store:ident => $call:expr) => {
+        match $self {
+            Store::Sqlite($store) => $call,
+            #[cfg(feature = "postgres")]
+            Store::Postgres($store) => $call,
+        }
     };
-    Ok(rows.into_iter().map(position).collect())
+}
+
+impl Store {
+    pub async fn begin(&mut self) -> Result<(), Error> {
+        on_each!(self, store => store.begin().await)
+    }
+
+    /// After an error nobody knows whether it was committed: the positions, read anew on another connection, say so.
+    pub async fn commit(&mut self) -> Result<(), Error> {
+        on_each!(self, store => store.commit().await)
+    }
+
+    pub async fn roll_back(&mut self) -> Result<(), Error> {
+        on_each!(self, store => store.roll_back().await)
+    }
+
+    /// One statement; the answer is how many rows it was about. `what` is for the error.
+    pub async fn execute(&mut self, what: &'static str, sql: &str, cells: Vec<Cell>) -> Result<u64, Error> {
+        on_each!(self, store => store.execute(what, sql, cells).await)
+    }
+
+    pub async fn fetch(&mut self, what: &'static str, sql: &str, cells: Vec<Cell>) -> Result<Vec<Row>, Error> {
+        on_each!(self, store => store.fetch(what, sql, cells).await)
+    }
+
+    /// Writes whole rows, in order.
+    pub async fn write(&mut self, statement: &Statement, cells: Vec<Cell>) -> Result<(), Error> {
+        if cells.is_empty() {
+            return Ok(());
+        }
+        on_each!(self, store => store.write(statement, cells).await)
+    }
+
+    /// The rows of all keys, in no order among keys.
+    pub async fn look_up(&mut self, lookup: &Lookup, keys: Vec<Cell>) -> Result<Vec<Row>, Error> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        on_each!(self, store => store.look_up(lookup, keys).await)
+    }
+
+    /// What nobody reads yet need not survive a power cut until it is finished.
+    pub async fn set_durable(&mut self, durable: bool) -> Result<(), Error> {
+        on_each!(self, store => store.set_durable(durable).await)
+    }
+
+    /// Between transactions: what keeps the store quick and small, without waiting for it. `now` in ms since 1970.
+    #[cfg_attr(not(feature = "postgres"), expect(unused_variables, reason = "files keep all events"))]
+    pub async fn tend(&mut self, now: i64) -> Result<(), Error> {
+        match self {
+            Store::Sqlite(store) => store.tend().await,
+            #[cfg(feature = "postgres")]
+            Store::Postgres(store) => store.tend(now).await,
+        }
+    }
+
+    /// The same where nobody waits for rows.
+    pub async fn tend_waiting(&mut self) -> Result<(), Error> {
+        match self {
+            Store::Sqlite(store) => store.tend_waiting().await,
+            #[cfg(feature = "postgres")]
+            Store::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Begins to keep events only as long as is configured, seen from `now`.
+    #[cfg_attr(not(feature = "postgres"), expect(unused_variables, reason = "files keep all events"))]
+    pub async fn keep_events(&mut self, now: i64) -> Result<(), Error> {
+        match self {
+            Store::Sqlite(_) => Ok(()),
+            #[cfg(feature = "postgres")]
+            Store::Postgres(store) => store.keep_events(now).await,
+        }
+    }
+
+    /// Events before this time, in ms since 1970, have no rows: their retention is over.
+    pub fn events_from(&self) -> i64 {
+        match self {
+            Store::Sqlite(_) => i64::MIN,
+            #[cfg(feature = "postgres")]
+            Store::Postgres(store) => store.events_from(),
+        }
+    }
+
+    /// Makes everything durable and closes it.
+    pub async fn finish(self) -> Result<(), Error> {
+        on_each!(self, store => store.finish().await)
+    }
+
+    pub async fn close(self) -> Result<(), Error> {
+        on_each!(self, store => store.close().await)
+    }
+
+    pub async fn positions(&mut self) -> Result<Vec<StoredPosition>, Error> {
+        let sql = "SELECT topic, partition, incarnation, next_offset FROM processing_status";
+        let position = |row: &Row| StoredPosition {
+            topic: row.get(0),
+            partition: row.get(1),
+            incarnation: Incarnation(row.get(2)),
+            next: Offset(row.get::<i64>(3) as u64),
+        };
+        Ok(self.fetch("positions", sql, Vec::new()).await?.iter().map(position).collect())
+    }
 }

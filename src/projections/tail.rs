@@ -1,18 +1,14 @@
-//! One projector's position in the log and its file: fetch what is new, turn it into rows, commit rows and offsets together.
+//! One projector's position in the log and its store: fetch what is new, turn it into rows, commit rows and offsets together.
 //!
 //! Invariant: a transaction commits only if every stored offset is the one this tail started from. Otherwise another projector was there
 //! first: nothing of ours is kept, positions are read again, and the tail goes on from where the other left off.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use sqlx::Connection;
-use sqlx::sqlite::SqliteConnection;
-
-use super::checkpoint::Checkpoints;
+use super::bulk::Cell;
 use super::projector::Options;
-use super::store::{self, StoredPosition};
+use super::store::{Store, StoredPosition};
 use super::tables::{Applied, TOPICS, Tables};
 use super::{Error, metrics};
 use crate::domain::{Incarnation, Namespace, Offset};
@@ -25,7 +21,7 @@ pub struct Cursor {
     pub topic: &'static str,
     pub partition: TopicPartition,
     pub incarnation: Incarnation,
-    /// The next offset to read; what the file holds too.
+    /// The next offset to read; what the store holds too.
     pub next: Offset,
 }
 
@@ -56,32 +52,31 @@ pub struct Tail {
     log: Arc<dyn LogReader>,
     clock: Arc<dyn Clock>,
     namespace: Namespace,
-    connection: SqliteConnection,
-    checkpoints: Checkpoints,
+    store: Store,
     cursors: Vec<Cursor>,
     tables: Tables,
 }
 
 impl Tail {
-    /// Takes over an open file; checks what it says about the log before anything is read.
-    pub async fn new(
-        log: Arc<dyn LogReader>,
-        options: &Options,
-        namespace: &Namespace,
-        path: &Path,
-        connection: SqliteConnection,
-    ) -> Result<Self, Error> {
+    /// Takes over an open store; checks what it says about the log before anything is read.
+    pub async fn new(log: Arc<dyn LogReader>, options: &Options, namespace: &Namespace, store: Store) -> Result<Self, Error> {
         let mut tail = Self {
             log,
             clock: Arc::clone(&options.clock),
             namespace: namespace.clone(),
-            connection,
-            checkpoints: Checkpoints::new(path),
+            store,
             cursors: Vec::new(),
             tables: Tables::new(Arc::clone(&options.rules)),
         };
+        if !options.is_history {
+            tail.store.keep_events(tail.clock.now().0).await?;
+        }
         tail.reload().await?;
         Ok(tail)
+    }
+
+    pub fn store(&mut self) -> &mut Store {
+        &mut self.store
     }
 
     pub fn cursors(&self) -> &[Cursor] {
@@ -100,8 +95,8 @@ impl Tail {
 
     /// Reads the stored offsets and holds them against the log: another incarnation or an offset past the end is refused.
     pub async fn reload(&mut self) -> Result<(), Error> {
-        self.tables.clear();
-        let stored = store::positions(&mut self.connection).await?;
+        self.clear();
+        let stored = self.store.positions().await?;
         let mut stored: BTreeMap<(String, u32), StoredPosition> =
             stored.into_iter().map(|position| ((position.topic.clone(), position.partition), position)).collect();
         let (mut cursors, mut fresh) = (Vec::new(), Vec::new());
@@ -128,7 +123,7 @@ impl Tail {
             return Err(self.refused(format!("it has applied {topic}/{partition}, which the log does not have")));
         }
         for (topic, partition, incarnation, start) in fresh {
-            insert_position(&mut self.connection, topic, partition, incarnation, start).await?;
+            insert_position(&mut self.store, topic, partition, incarnation, start).await?;
         }
         cursors.sort_by_key(|cursor| (TOPICS.iter().position(|topic| *topic == cursor.topic), cursor.partition));
         self.cursors = cursors;
@@ -170,7 +165,7 @@ impl Tail {
             return Ok(step);
         }
         if let Err(error) = self.commit(&advances).await {
-            self.tables.clear();
+            self.clear();
             return Err(error);
         }
         for (at, advance) in &advances {
@@ -227,79 +222,87 @@ impl Tail {
     }
 
     async fn commit(&mut self, advances: &[(usize, Advance)]) -> Result<(), Error> {
-        let now = self.clock.now().0;
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(Error::sql("begin"))?;
-        for (at, advance) in advances {
-            move_position(&mut transaction, &self.cursors[*at], advance, now).await?;
+        self.store.begin().await?;
+        match self.apply(advances).await {
+            Ok(()) => self.store.commit().await,
+            Err(error) => {
+                // The error is what counts; a connection that cannot roll back is dropped with what it began.
+                let _ = self.store.roll_back().await;
+                Err(error)
+            }
         }
-        self.tables.write(&mut transaction).await?;
-        transaction.commit().await.map_err(Error::sql("commit"))
     }
 
-    /// Between transactions: keeps the write-ahead file small without waiting for it.
+    async fn apply(&mut self, advances: &[(usize, Advance)]) -> Result<(), Error> {
+        let now = self.clock.now().0;
+        for (at, advance) in advances {
+            move_position(&mut self.store, &self.cursors[*at], advance, now).await?;
+        }
+        self.tables.write(&mut self.store).await
+    }
+
+    fn clear(&mut self) {
+        self.tables.clear();
+        self.tables.keep_events_from(self.store.events_from());
+    }
+
+    /// Between transactions: keeps the store quick and small without waiting for it.
     pub async fn tend(&mut self) -> Result<(), Error> {
-        self.checkpoints.tend(&mut self.connection).await
+        self.store.tend(self.clock.now().0).await?;
+        self.tables.keep_events_from(self.store.events_from());
+        Ok(())
     }
 
     /// The same where nobody waits for rows.
     pub async fn tend_waiting(&mut self) -> Result<(), Error> {
-        if self.checkpoints.is_due() {
-            self.checkpoints.complete(&mut self.connection).await?;
-        }
-        Ok(())
+        self.store.tend_waiting().await
     }
 
     /// Makes everything durable in the database itself and closes it.
-    pub async fn finish(mut self) -> Result<(), Error> {
-        store::set_durable(&mut self.connection, true).await?;
-        self.close().await
+    pub async fn finish(self) -> Result<(), Error> {
+        self.store.finish().await
     }
 
-    /// Closes the file in order, so that nothing is left in the write-ahead file.
-    pub async fn close(mut self) -> Result<(), Error> {
-        self.checkpoints.complete(&mut self.connection).await?;
-        self.connection.close().await.map_err(Error::sql("close"))
+    pub async fn close(self) -> Result<(), Error> {
+        self.store.close().await
     }
 }
 
-async fn insert_position(
-    connection: &mut SqliteConnection,
-    topic: &str,
-    partition: u32,
-    incarnation: Incarnation,
-    start: Offset,
-) -> Result<(), Error> {
-    let insert = "INSERT OR IGNORE INTO processing_status (topic, partition, incarnation, next_offset) VALUES (?, ?, ?, ?)";
-    let insert = sqlx::query(insert).bind(topic.to_owned()).bind(partition).bind(incarnation.0).bind(start.0 as i64);
-    insert.execute(connection).await.map_err(Error::sql("processing_status")).map(drop)
+async fn insert_position(store: &mut Store, topic: &str, partition: u32, incarnation: Incarnation, start: Offset) -> Result<(), Error> {
+    let insert = "INSERT INTO processing_status (topic, partition, incarnation, next_offset) VALUES (?, ?, ?, ?) \
+                  ON CONFLICT (topic, partition) DO NOTHING";
+    let cells = vec![topic.into(), i64::from(partition).into(), i64::from(incarnation.0).into(), (start.0 as i64).into()];
+    store.execute("processing_status", insert, cells).await.map(drop)
 }
 
 /// The compare-and-set: moves a partition's stored offset on if it is still where this tail read it.
-async fn move_position(connection: &mut SqliteConnection, cursor: &Cursor, advance: &Advance, now: i64) -> Result<(), Error> {
+async fn move_position(store: &mut Store, cursor: &Cursor, advance: &Advance, now: i64) -> Result<(), Error> {
     let update = "UPDATE processing_status SET next_offset = ?, end_offset = ?, applied_time = coalesce(?, applied_time), updated_at = ?, \
                   applied = applied + ?, skipped = skipped + ?, unreadable = unreadable + ?, lost = lost + ? \
                   WHERE topic = ? AND partition = ? AND incarnation = ? AND next_offset = ?";
-    let update = sqlx::query(update)
-        .bind(advance.next.0 as i64)
-        .bind(advance.end.0 as i64)
-        .bind(advance.applied_time)
-        .bind(now)
-        .bind(advance.rows)
-        .bind(advance.nothing)
-        .bind(advance.unreadable.len() as i64)
-        .bind(advance.lost)
-        .bind(cursor.topic)
-        .bind(cursor.partition.partition.0)
-        .bind(cursor.incarnation.0)
-        .bind(cursor.next.0 as i64);
-    let done = update.execute(&mut *connection).await.map_err(Error::sql("processing_status"))?;
-    if done.rows_affected() != 1 {
+    let partition = i64::from(cursor.partition.partition.0);
+    let cells = vec![
+        (advance.next.0 as i64).into(),
+        (advance.end.0 as i64).into(),
+        advance.applied_time.into(),
+        now.into(),
+        advance.rows.into(),
+        advance.nothing.into(),
+        (advance.unreadable.len() as i64).into(),
+        advance.lost.into(),
+        cursor.topic.into(),
+        partition.into(),
+        i64::from(cursor.incarnation.0).into(),
+        (cursor.next.0 as i64).into(),
+    ];
+    if store.execute("processing_status", update, cells).await? != 1 {
         return Err(Error::Overtaken { topic: cursor.topic.to_owned(), partition: cursor.partition.partition.0 });
     }
     for (offset, error) in &advance.unreadable {
-        let insert = "INSERT OR REPLACE INTO unreadable_records (topic, partition, log_offset, error) VALUES (?, ?, ?, ?)";
-        let insert = sqlx::query(insert).bind(cursor.topic).bind(cursor.partition.partition.0).bind(offset.0 as i64).bind(error.clone());
-        insert.execute(&mut *connection).await.map_err(Error::sql("unreadable_records"))?;
+        let insert = "INSERT INTO unreadable_records (topic, partition, log_offset, error) VALUES (?, ?, ?, ?) \
+                      ON CONFLICT (topic, partition, log_offset) DO UPDATE SET error = excluded.error";
+        let cells: Vec<Cell> = vec![cursor.topic.into(), partition.into(), (offset.0 as i64).into(), error.as_str().into()];
+        store.execute("unreadable_records", insert, cells).await?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::dataset::History;
 use super::{Scene, campaigns};
-use crate::app::{Engine, Folder, Server};
+use crate::app::{Engine, Server, read_models};
 use crate::cli::send::state_time;
 use crate::cli::sender::{Options, Sender};
 use crate::cli::wait;
@@ -110,7 +110,7 @@ pub async fn run(
 /// The message ids that SQL has.
 async fn applied(config: &Config, scene: &Scene, history: &History) -> anyhow::Result<HashSet<String>> {
     let limits = Limits { time_ms_max: WAIT_AT_MOST.as_millis() as u64, rows_max: 2 * history.events.len() };
-    let dir = Folder::new(&config.data.dir).read();
+    let dir = read_models(config)?;
     let found = match projections::query(&dir, &scene.namespace, "SELECT message_id FROM events", limits).await {
         Err(projections::Error::Missing(_)) => return Ok(HashSet::new()),
         found => found?,

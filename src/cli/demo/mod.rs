@@ -15,7 +15,7 @@ use super::args::{self, Dataset};
 use super::output::{grouped, note};
 use super::query;
 use super::run::reader as reader_of;
-use crate::app::{Engine, Folder, Plan};
+use crate::app::{Engine, Folder, Plan, read_models};
 use crate::config::{ApiKey, Config, Source};
 use crate::domain::{Millis, Namespace, SourceId, TenantId};
 use crate::projections::Reader;
@@ -60,7 +60,7 @@ pub async fn run(config: &Config, asked: &args::Demo, json: bool) -> anyhow::Res
     let scene = Scene::of(asked.dataset);
     let history = scene.history()?;
     let folder = Folder::new(&config.data.dir);
-    let reader = Reader::new(&folder.read(), &scene.namespace);
+    let reader = Reader::new(read_models(config)?, &scene.namespace);
     let rows = count(config, &scene, "SELECT count(*) FROM events WHERE source <> 'workflow'").await;
     let mut left = Left::of(rows, tokio::task::block_in_place(|| stated(config, &scene))?, &history);
     if left == Left::Everything && count(config, &scene, "SELECT count(*) FROM wf_steps WHERE doing = 'effect'").await > 0 {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::super::exit::{self, Exit};
 use super::super::people;
-use crate::app::{Contact, Folder};
+use crate::app::{Contact, Folder, read_models};
 use crate::config::Config;
 use crate::domain::{Namespace, TenantId};
 use crate::projections::Reader;
@@ -32,7 +32,7 @@ impl Api {
     /// As a tenant: the one that is named, else the only one there is, else `default`. What is said may be the first of its tenant.
     pub async fn of(config: &Config, namespace: &str, tenant: Option<&str>) -> anyhow::Result<Self> {
         let mut api = Self::of_owner(config, namespace, tenant)?;
-        let reader = Reader::new(&Folder::new(&config.data.dir).read(), &api.namespace);
+        let reader = Reader::new(read_models(config)?, &api.namespace);
         api.tenant = Some(people::tenant_to_be(config, &reader, namespace, tenant).await?);
         Ok(api)
     }
@@ -40,7 +40,7 @@ impl Api {
     /// The same for what is asked of what there is: a tenant that nobody has heard of is not there.
     pub async fn of_known(config: &Config, namespace: &str, tenant: Option<&str>) -> anyhow::Result<Self> {
         let mut api = Self::of_owner(config, namespace, tenant)?;
-        let reader = Reader::new(&Folder::new(&config.data.dir).read(), &api.namespace);
+        let reader = Reader::new(read_models(config)?, &api.namespace);
         api.tenant = Some(people::tenant(config, &reader, namespace, tenant).await?);
         Ok(api)
     }

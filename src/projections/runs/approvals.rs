@@ -2,12 +2,11 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::list::time;
 use super::{text, text_or_null};
 use crate::domain::{Millis, TenantId};
+use crate::projections::value::Row;
 use crate::projections::{Error, Reader};
 use crate::workflow::RunId;
 
@@ -78,9 +77,9 @@ impl Reader {
     }
 }
 
-fn approval(row: &SqliteRow) -> Approval {
+fn approval(row: &Row) -> Approval {
     // What was cut for length is no JSON any more: then it is shown as it is.
-    let shows: String = row.get::<Option<String>, _>(6).unwrap_or_default();
+    let shows: String = row.get::<Option<String>>(6).unwrap_or_default();
     Approval {
         run: row.get(0),
         workflow: row.get(1),

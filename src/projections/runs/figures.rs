@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::interval::{Interval, newcombe, rate, wilson};
 use super::{text, text_or_null};
 use crate::domain::{Millis, TenantId};
+use crate::projections::value::Row;
 use crate::projections::{Error, Reader};
 
 /// One node's arrivals and departures.
@@ -93,17 +92,18 @@ impl Reader {
         let digest = digest.unwrap_or("");
         let of = "tenant_id = ?1 AND definition_ref IN (SELECT definition_ref FROM wf_definitions WHERE workflow = ?2 AND substr(digest, 1, length(?3)) = ?3)";
         let nodes = format!(
-            "SELECT node, sum(entered) AS entered, sum(left), sum(entered - left) FROM wf_funnel \
+            "SELECT node, CAST(sum(entered) AS BIGINT) AS entered, CAST(sum(\"left\") AS BIGINT), CAST(sum(entered - \"left\") AS BIGINT) FROM wf_funnel \
              WHERE {of} AND day >= ?4 AND day < ?5 GROUP BY node ORDER BY 2 DESC, min(day), node"
         );
         let values = [tenant.as_str(), workflow, digest, from, before];
-        let ways =
-            format!("SELECT node, way, sum(runs) FROM wf_ways WHERE {of} AND day >= ?4 AND day < ?5 GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2");
+        let ways = format!(
+            "SELECT node, way, CAST(sum(runs) AS BIGINT) FROM wf_ways WHERE {of} AND day >= ?4 AND day < ?5 GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2"
+        );
         let mut by_node: BTreeMap<String, Vec<Way>> = BTreeMap::new();
         for row in self.rows(ways, &values).await? {
             by_node.entry(row.get(0)).or_default().push(Way { way: row.get(1), runs: row.get(2) });
         }
-        let mut funnel = |row: &SqliteRow| {
+        let mut funnel = |row: &Row| {
             let node: String = row.get(0);
             let ways = by_node.remove(&node).unwrap_or_default();
             Funnel { node, entered: row.get(1), left: row.get(2), here: row.get(3), ways }
@@ -115,14 +115,14 @@ impl Reader {
     pub async fn publications(&self, tenant: &TenantId, workflow: &str) -> Result<Vec<Publication>, Error> {
         let sql = "SELECT digest, nullif(tenant_id, ''), about, published_at, published_by, NOT is_over, retired_at, retired_by \
                    FROM wf_publications WHERE workflow = ? AND tenant_id IN ('', ?) ORDER BY publication_ref DESC";
-        let publication = |row: &SqliteRow| Publication {
+        let publication = |row: &Row| Publication {
             digest: row.get(0),
             tenant: row.get(1),
             about: row.get(2),
-            published_at: row.get::<Option<i64>, _>(3).map(Millis),
+            published_at: row.get::<Option<i64>>(3).map(Millis),
             published_by: row.get(4),
             is_active: row.get(5),
-            retired_at: row.get::<Option<i64>, _>(6).map(Millis),
+            retired_at: row.get::<Option<i64>>(6).map(Millis),
             retired_by: row.get(7),
         };
         Ok(self.rows(sql.to_owned(), &[workflow, tenant.as_str()]).await?.iter().map(publication).collect())
@@ -135,11 +135,11 @@ impl Reader {
                    JOIN wf_definitions AS d ON d.definition_ref = a.definition_ref \
                    WHERE a.tenant_id = ? AND d.workflow = ? GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
         let rows = self.rows(sql.to_owned(), &[tenant.as_str(), workflow]).await?;
-        let count = |row: &SqliteRow, at: usize| row.get::<i64, _>(at).unsigned_abs();
+        let count = |row: &Row, at: usize| row.get::<i64>(at).unsigned_abs();
         let mut versions: BTreeMap<String, (i64, Vec<Counted>)> = BTreeMap::new();
         for row in &rows {
             let (newest, counts) = versions.entry(row.get(0)).or_default();
-            *newest = row.get::<i64, _>(5).max(*newest);
+            *newest = row.get::<i64>(5).max(*newest);
             counts.push((row.get(1), row.get(2), count(row, 3), count(row, 4)));
         }
         let mut versions: Vec<_> = versions.into_iter().collect();
@@ -153,11 +153,11 @@ impl Reader {
         let sql = format!(
             "SELECT s.until, r.run_id, d.workflow, r.subject, s.node, s.doing FROM wf_steps AS s JOIN wf_runs AS r ON r.run_ref = s.run_ref \
              JOIN wf_definitions AS d ON d.definition_ref = r.definition_ref \
-             WHERE s.until IS NOT NULL AND s.until <= CAST(? AS INTEGER) AND r.paused_at IS NULL AND r.tenant_id = ? \
+             WHERE s.until IS NOT NULL AND s.until <= CAST(? AS BIGINT) AND r.paused_at IS NULL AND r.tenant_id = ? \
              ORDER BY s.until LIMIT {}",
             limit.max(1)
         );
-        let timer = |row: &SqliteRow| Timer {
+        let timer = |row: &Row| Timer {
             due: Millis(row.get(0)),
             run: row.get(1),
             workflow: row.get(2),
@@ -171,7 +171,7 @@ impl Reader {
     /// The time that timers go by; none before there was any.
     pub async fn workflow_now(&self) -> Result<Option<Millis>, Error> {
         let rows = self.rows("SELECT min(time) FROM wf_time".to_owned(), &[]).await?;
-        Ok(rows.first().and_then(|row| row.get::<Option<i64>, _>(0)).map(Millis))
+        Ok(rows.first().and_then(|row| row.get::<Option<i64>>(0)).map(Millis))
     }
 }
 

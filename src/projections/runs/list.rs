@@ -1,12 +1,11 @@
 //! Runs: a page of them by what one looks for, and one with all that belongs to it.
 
 use serde::Serialize;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::{text, text_or_null};
 use crate::domain::{Millis, Offset, PartitionId, TenantId};
 use crate::projections::tables::place_of;
+use crate::projections::value::Row;
 use crate::projections::{Error, Reader};
 use crate::workflow::{EffectId, RunId};
 
@@ -162,7 +161,7 @@ pub struct StatusCount {
 }
 
 const RUN: &str = "SELECT r.run_id, d.workflow, d.digest, r.subject, r.run_key, r.status, r.outcome, r.nodes, \
-                   (SELECT group_concat(a.node || '=' || a.arm, ', ') FROM wf_arms AS a WHERE a.run_ref = r.run_ref), \
+                   (SELECT group_concat(a.node || '=' || a.arm, ', ' ORDER BY a.node) FROM wf_arms AS a WHERE a.run_ref = r.run_ref), \
                    r.started_at, r.ended_at, r.since, r.paused_at, r.paused_by, r.pause_reason, r.goal, r.cause, r.parent_subject, \
                    r.parent_run, r.facts, r.run_ref \
                    FROM wf_runs AS r JOIN wf_definitions AS d ON d.definition_ref = r.definition_ref";
@@ -201,7 +200,7 @@ impl Reader {
             "EXISTS (SELECT 1 FROM wf_effects AS e WHERE e.run_ref = r.run_ref AND (e.status IN ('failed', 'unknown') OR e.next_try_at IS NOT NULL))",
             &stuck,
         );
-        narrow("r.run_ref < CAST(? AS INTEGER)", &query.after);
+        narrow("r.run_ref < CAST(? AS BIGINT)", &query.after);
         values.extend(query.after.as_deref());
         let limit = query.limit.max(1);
         let sql = format!("{RUN} WHERE {filter} ORDER BY r.run_ref DESC LIMIT {}", limit.saturating_add(1));
@@ -217,16 +216,16 @@ impl Reader {
         // The newest: an id is given again only once nobody remembers the first.
         let Some(run) = found.iter().map(run).max_by_key(|run| run.place) else { return Ok(None) };
         let place = run.place.to_string();
-        let steps = "SELECT node, visit, doing, since, until, awaits FROM wf_steps WHERE run_ref = CAST(? AS INTEGER) ORDER BY visit";
+        let steps = "SELECT node, visit, doing, since, until, awaits FROM wf_steps WHERE run_ref = CAST(? AS BIGINT) ORDER BY visit";
         let at = self.rows(steps.to_owned(), &[&place]).await?.iter().map(node).collect();
         let effects = format!(
             "SELECT effect_id, node, performer, target, purpose, status, attempts, requested_at, finished_at, next_try_at, last_error, \
-             category, refusal, result FROM wf_effects WHERE run_ref = CAST(? AS INTEGER) ORDER BY effect_ref DESC LIMIT {EFFECTS_MAX}"
+             category, refusal, result FROM wf_effects WHERE run_ref = CAST(? AS BIGINT) ORDER BY effect_ref DESC LIMIT {EFFECTS_MAX}"
         );
         let mut effects: Vec<Effect> = self.rows(effects, &[&place]).await?.iter().map(effect).collect();
         effects.reverse();
-        let settled = "SELECT count(*) FROM wf_effects WHERE run_ref = CAST(? AS INTEGER) AND settled IS NOT NULL".to_owned();
-        let settled = self.rows(settled, &[&place]).await?.first().map_or(0, |row| row.get::<i64, _>(0).unsigned_abs());
+        let settled = "SELECT count(*) FROM wf_effects WHERE run_ref = CAST(? AS BIGINT) AND settled IS NOT NULL".to_owned();
+        let settled = self.rows(settled, &[&place]).await?.first().map_or(0, |row| row.get::<i64>(0).unsigned_abs());
         Ok(Some(RunDetail { run, at, effects, settled }))
     }
 
@@ -242,17 +241,17 @@ impl Reader {
     pub async fn run_counts(&self, tenant: &TenantId) -> Result<Vec<StatusCount>, Error> {
         let sql = "SELECT d.workflow, r.status, count(*) FROM wf_runs AS r JOIN wf_definitions AS d ON d.definition_ref = r.definition_ref \
                    WHERE r.tenant_id = ? GROUP BY 1, 2 ORDER BY 1, 2";
-        let count = |row: &SqliteRow| StatusCount { workflow: row.get(0), status: row.get(1), runs: row.get(2) };
+        let count = |row: &Row| StatusCount { workflow: row.get(0), status: row.get(1), runs: row.get(2) };
         Ok(self.rows(sql.to_owned(), &[tenant.as_str()]).await?.iter().map(count).collect())
     }
 }
 
-pub(super) fn time(row: &SqliteRow, at: usize) -> Option<Millis> {
-    row.get::<Option<i64>, _>(at).map(Millis)
+pub(super) fn time(row: &Row, at: usize) -> Option<Millis> {
+    row.get::<Option<i64>>(at).map(Millis)
 }
 
-fn run(row: &SqliteRow) -> Run {
-    let words = |at: usize| row.get::<Option<String>, _>(at).unwrap_or_default();
+fn run(row: &Row) -> Run {
+    let words = |at: usize| row.get::<Option<String>>(at).unwrap_or_default();
     Run {
         run: row.get(0),
         workflow: row.get(1),
@@ -276,11 +275,11 @@ fn run(row: &SqliteRow) -> Run {
     }
 }
 
-fn node(row: &SqliteRow) -> Node {
+fn node(row: &Row) -> Node {
     Node { node: row.get(0), visit: row.get(1), doing: row.get(2), since: Millis(row.get(3)), until: time(row, 4), awaits: row.get(5) }
 }
 
-fn effect(row: &SqliteRow) -> Effect {
+fn effect(row: &Row) -> Effect {
     Effect {
         effect: row.get(0),
         node: row.get(1),

@@ -1,11 +1,10 @@
 //! Addresses that nothing is sent to, as they themselves have it: by their hashes, with why and since when.
 
 use serde::Serialize;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::{text, text_or_null};
 use crate::domain::{Millis, TenantId};
+use crate::projections::value::Row;
 use crate::projections::{Error, Reader};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,13 +64,13 @@ impl Reader {
     }
 }
 
-fn suppression(row: &SqliteRow) -> Suppression {
+fn suppression(row: &Row) -> Suppression {
     Suppression {
         address: row.get(0),
         channel: row.get(1),
         reason: row.get(2),
         since: Millis(row.get(3)),
-        until: row.get::<Option<i64>, _>(4).map(Millis),
+        until: row.get::<Option<i64>>(4).map(Millis),
         by: row.get(5),
     }
 }

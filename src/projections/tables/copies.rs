@@ -3,14 +3,13 @@
 //!
 //! Whether it did can only be asked of the database, so copies wait here until the batch's other events are written.
 
-use sqlx::sqlite::SqliteConnection;
-
 use super::Who;
 use super::daily::Daily;
 use super::events::Events;
 use crate::domain::Offset;
 use crate::log::RecordRef;
 use crate::projections::Error;
+use crate::projections::store::Store;
 use crate::schema;
 use crate::schema::records::{EventBody, EventsRecord};
 
@@ -35,25 +34,25 @@ impl Copies {
     }
 
     /// Adds to the tables those whose event is in none of their rows, in order. All other events added so far have been written.
-    pub async fn settle(&mut self, connection: &mut SqliteConnection, events: &mut Events, daily: &mut Daily) -> Result<(), Error> {
+    pub async fn settle(&mut self, store: &mut Store, events: &mut Events, daily: &mut Daily) -> Result<(), Error> {
         for copy in std::mem::take(&mut self.waiting) {
             let (Ok(EventsRecord::Event(event)), Some(who)) = (schema::decode(&copy.value), Who::parse(&copy.key)) else { continue };
-            if is_written(connection, who, &event).await? {
+            // Of one whose row is gone by its age nobody can say any more; nearly all were written.
+            if events.is_over(event.event_time) || is_written(store, who, &event).await? {
                 continue;
             }
             events.add(who, &event, copy.partition, copy.offset);
             daily.add(who, &event);
             // Two copies of one event may come together.
-            events.write(connection).await?;
+            events.write(store).await?;
         }
         Ok(())
     }
 }
 
-async fn is_written(connection: &mut SqliteConnection, who: Who<'_>, event: &EventBody<'_>) -> Result<bool, Error> {
+async fn is_written(store: &mut Store, who: Who<'_>, event: &EventBody<'_>) -> Result<bool, Error> {
     let sql = "SELECT count(*) FROM events WHERE message_id = ? AND tenant_id = ? AND origin_partition = ? AND origin_offset = ?";
-    let query = sqlx::query_scalar::<_, i64>(sql).bind(event.message_id.to_owned()).bind(who.tenant.to_owned());
-    let query = query.bind(i64::from(event.origin.partition)).bind(event.origin.offset);
-    let found = query.fetch_one(connection).await.map_err(Error::sql("look for a copy's event"))?;
-    Ok(found > 0)
+    let cells = vec![event.message_id.into(), who.tenant.into(), i64::from(event.origin.partition).into(), event.origin.offset.into()];
+    let found = store.fetch("look for a copy's event", sql, cells).await?;
+    Ok(found.first().is_some_and(|row| row.get::<i64>(0) > 0))
 }

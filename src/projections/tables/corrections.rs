@@ -1,11 +1,10 @@
 //! `session_corrections`: which sessions late events made one, in the order it was found out.
 
-use sqlx::sqlite::SqliteConnection;
-
 use super::Who;
 use crate::domain::Offset;
 use crate::projections::Error;
 use crate::projections::bulk::{Cell, Statement};
+use crate::projections::store::Store;
 use crate::schema::records::CorrectionsRecord;
 
 #[derive(Debug)]
@@ -17,7 +16,7 @@ pub struct Corrections {
 impl Corrections {
     pub fn new() -> Self {
         let columns = ["tenant_id", "subject", "first_start", "second_start", "at", "cause", "log_partition", "log_offset"];
-        Self { insert: Statement::new("session_corrections", "INSERT INTO", &columns, ""), cells: Vec::new() }
+        Self { insert: Statement::insert("session_corrections", &columns), cells: Vec::new() }
     }
 
     pub fn add(&mut self, who: Who<'_>, record: &CorrectionsRecord<'_>, partition: u32, offset: Offset) {
@@ -35,7 +34,7 @@ impl Corrections {
         self.cells.extend(row);
     }
 
-    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
-        self.insert.write(connection, std::mem::take(&mut self.cells)).await
+    pub async fn write(&mut self, store: &mut Store) -> Result<(), Error> {
+        store.write(&self.insert, std::mem::take(&mut self.cells)).await
     }
 }

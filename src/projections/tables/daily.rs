@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use sqlx::sqlite::SqliteConnection;
 
 use super::Who;
 use crate::domain::{Currency, Money};
 use crate::features::{RawEvent, Rules, extract};
 use crate::projections::bulk::{Cell, Statement};
+use crate::projections::store::Store;
 use crate::projections::{Error, day};
 use crate::schema::records::EventBody;
 
@@ -43,27 +43,18 @@ struct Sales {
 
 impl Daily {
     pub fn new(rules: Arc<Rules>) -> Self {
-        let add_up = "ON CONFLICT DO UPDATE SET orders = orders + excluded.orders, \
-                      revenue_micros = revenue_micros + excluded.revenue_micros, refunds_micros = refunds_micros + excluded.refunds_micros";
         Self {
-            insert_events: Statement::new(
+            insert_events: Statement::add(
                 "daily_events",
-                "INSERT INTO",
                 &["tenant_id", "day", "event_name", "events"],
-                "ON CONFLICT DO UPDATE SET events = events + excluded.events",
+                &["tenant_id", "day", "event_name"],
             ),
-            insert_totals: Statement::new(
-                "daily_totals",
-                "INSERT INTO",
-                &["tenant_id", "day", "events"],
-                "ON CONFLICT DO UPDATE SET events = events + excluded.events",
-            ),
-            insert_actives: Statement::new("daily_actives", "INSERT OR IGNORE INTO", &["tenant_id", "day", "subject"], ""),
-            insert_revenue: Statement::new(
+            insert_totals: Statement::add("daily_totals", &["tenant_id", "day", "events"], &["tenant_id", "day"]),
+            insert_actives: Statement::keep("daily_actives", &["tenant_id", "day", "subject"], &["tenant_id", "day", "subject"]),
+            insert_revenue: Statement::add(
                 "daily_revenue",
-                "INSERT INTO",
                 &["tenant_id", "day", "currency", "orders", "revenue_micros", "refunds_micros"],
-                add_up,
+                &["tenant_id", "day", "currency"],
             ),
             rules,
             days: FxHashMap::default(),
@@ -88,7 +79,7 @@ impl Daily {
         }
     }
 
-    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
+    pub async fn write(&mut self, store: &mut Store) -> Result<(), Error> {
         let (mut events, mut totals, mut actives, mut revenue) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (tenant, days) in sorted(std::mem::take(&mut self.days)) {
             for (day, counts) in days {
@@ -108,10 +99,10 @@ impl Daily {
                 }
             }
         }
-        self.insert_totals.write(connection, totals).await?;
-        self.insert_events.write(connection, events).await?;
-        self.insert_revenue.write(connection, revenue).await?;
-        self.insert_actives.write(connection, actives).await
+        store.write(&self.insert_totals, totals).await?;
+        store.write(&self.insert_events, events).await?;
+        store.write(&self.insert_revenue, revenue).await?;
+        store.write(&self.insert_actives, actives).await
     }
 }
 

@@ -2,12 +2,11 @@
 //!
 //! `event_id` is the row's own number, given on insert; `message_id` and the log's position are what identifies the event elsewhere.
 
-use sqlx::sqlite::SqliteConnection;
-
 use super::Who;
 use crate::domain::Offset;
 use crate::projections::Error;
 use crate::projections::bulk::{Cell, Statement};
+use crate::projections::store::Store;
 use crate::schema::records::EventBody;
 
 const COLUMNS: [&str; 17] = [
@@ -34,14 +33,28 @@ const COLUMNS: [&str; 17] = [
 pub struct Events {
     insert: Statement,
     cells: Vec<Cell>,
+    /// Older ones have no row.
+    from: i64,
 }
 
 impl Events {
     pub fn new() -> Self {
-        Self { insert: Statement::new("events", "INSERT INTO", &COLUMNS, ""), cells: Vec::new() }
+        Self { insert: Statement::insert("events", &COLUMNS), cells: Vec::new(), from: i64::MIN }
+    }
+
+    pub fn keep_from(&mut self, time: i64) {
+        self.from = time;
+    }
+
+    /// Whether an event of this time is too old to have a row.
+    pub fn is_over(&self, time: i64) -> bool {
+        time < self.from
     }
 
     pub fn add(&mut self, who: Who<'_>, event: &EventBody<'_>, partition: u32, offset: Offset) {
+        if self.is_over(event.event_time) {
+            return;
+        }
         let (user_id, anonymous_id) = match who.is_user {
             true => (who.id, event.anonymous_id),
             false => ("", who.id),
@@ -68,8 +81,8 @@ impl Events {
         self.cells.extend(row);
     }
 
-    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
-        self.insert.write(connection, std::mem::take(&mut self.cells)).await
+    pub async fn write(&mut self, store: &mut Store) -> Result<(), Error> {
+        store.write(&self.insert, std::mem::take(&mut self.cells)).await
     }
 }
 

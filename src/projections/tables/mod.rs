@@ -14,14 +14,12 @@ mod segments;
 mod versions;
 mod workflow;
 
-pub use profiles::add_columns;
 pub use workflow::place_of;
 
 use std::sync::Arc;
 
-use sqlx::sqlite::SqliteConnection;
-
 use super::Error;
+use super::store::Store;
 use crate::features::Rules;
 use crate::log::RecordRef;
 use crate::schema;
@@ -165,22 +163,27 @@ impl Tables {
     }
 
     /// Writes everything that was added, inside the caller's transaction.
-    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
-        self.events.write(connection).await?;
-        self.copies.settle(connection, &mut self.events, &mut self.daily).await?;
-        self.daily.write(connection).await?;
-        self.profiles.write(connection).await?;
-        self.segments.write(connection).await?;
-        self.corrections.write(connection).await?;
-        self.identities.write(connection).await?;
-        self.outcomes.write(connection).await?;
-        self.workflows.write(connection).await?;
-        self.versions.write(connection).await
+    pub async fn write(&mut self, store: &mut Store) -> Result<(), Error> {
+        self.events.write(store).await?;
+        self.copies.settle(store, &mut self.events, &mut self.daily).await?;
+        self.daily.write(store).await?;
+        self.profiles.write(store).await?;
+        self.segments.write(store).await?;
+        self.corrections.write(store).await?;
+        self.identities.write(store).await?;
+        self.outcomes.write(store).await?;
+        self.workflows.write(store).await?;
+        self.versions.write(store).await
     }
 
     /// Forgets what was added and not written, and whatever a rolled back write left half done.
     pub fn clear(&mut self) {
         *self = Self::new(Arc::clone(self.daily.rules()));
+    }
+
+    /// Events before this time, in ms since 1970, get no row; they count in the daily roll-ups all the same.
+    pub fn keep_events_from(&mut self, time: i64) {
+        self.events.keep_from(time);
     }
 }
 

@@ -4,12 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::sqlite::SqliteConnection;
-
 use super::Who;
 use crate::domain::Offset;
 use crate::projections::Error;
 use crate::projections::bulk::{Cell, Statement};
+use crate::projections::store::Store;
 use crate::schema;
 use crate::schema::records::{BatchOutcomes, DeadLetter, IntakeRecord};
 
@@ -22,16 +21,29 @@ pub struct Outcomes {
     outcomes: Vec<Cell>,
     /// Records by (stage, kind, reason).
     totals: BTreeMap<(String, String, String), i64>,
-    coverage: Vec<Cell>,
+    /// By (stage, partition).
+    coverage: BTreeMap<(String, i64), Stretch>,
     dead: Vec<Cell>,
+}
+
+/// What the batch's tallies of one partition cover, from the first to the last.
+#[derive(Debug, Default)]
+struct Stretch {
+    from: i64,
+    to: i64,
+    records: i64,
+    /// Times that a tally began beyond the end of the one before.
+    gaps: i64,
 }
 
 impl Outcomes {
     pub fn new() -> Self {
         let outcome_columns = ["stage", "log_partition", "log_offset", "message_id", "kind", "reason", "at", "tenant_id"];
-        let coverage_columns = ["stage", "partition", "from_offset", "to_offset", "records"];
-        let add_up = "ON CONFLICT DO UPDATE SET gaps = gaps + (excluded.from_offset > to_offset), \
-                      to_offset = max(to_offset, excluded.to_offset), records = records + excluded.records";
+        let coverage_columns = ["stage", "partition", "from_offset", "to_offset", "records", "gaps"];
+        let add_up = "gaps = outcome_coverage.gaps + excluded.gaps \
+                      + CASE WHEN excluded.from_offset > outcome_coverage.to_offset THEN 1 ELSE 0 END, \
+                      to_offset = CASE WHEN excluded.to_offset > outcome_coverage.to_offset THEN excluded.to_offset \
+                      ELSE outcome_coverage.to_offset END, records = outcome_coverage.records + excluded.records";
         let dead_columns = [
             "tenant_id",
             "subject",
@@ -49,18 +61,13 @@ impl Outcomes {
             "log_offset",
         ];
         Self {
-            insert_outcomes: Statement::new("outcomes", "INSERT OR REPLACE INTO", &outcome_columns, ""),
-            insert_totals: Statement::new(
-                "outcome_totals",
-                "INSERT INTO",
-                &["stage", "kind", "reason", "records"],
-                "ON CONFLICT DO UPDATE SET records = records + excluded.records",
-            ),
-            insert_coverage: Statement::new("outcome_coverage", "INSERT INTO", &coverage_columns, add_up),
-            insert_dead: Statement::new("dead_letters", "INSERT INTO", &dead_columns, ""),
+            insert_outcomes: Statement::replace("outcomes", &outcome_columns, &["stage", "log_partition", "log_offset"]),
+            insert_totals: Statement::add("outcome_totals", &["stage", "kind", "reason", "records"], &["stage", "kind", "reason"]),
+            insert_coverage: Statement::set("outcome_coverage", &coverage_columns, &["stage", "partition"], add_up),
+            insert_dead: Statement::insert("dead_letters", &dead_columns),
             outcomes: Vec::new(),
             totals: BTreeMap::new(),
-            coverage: Vec::new(),
+            coverage: BTreeMap::new(),
             dead: Vec::new(),
         }
     }
@@ -95,14 +102,12 @@ impl Outcomes {
                 *self.total(&batch.stage, kind, "") += count;
             }
         }
-        let stretch: [Cell; 5] = [
-            batch.stage.as_str().into(),
-            i64::from(batch.partition).into(),
-            batch.from_offset.into(),
-            batch.to_offset.into(),
-            batch.records.into(),
-        ];
-        self.coverage.extend(stretch);
+        let key = (batch.stage.clone(), i64::from(batch.partition));
+        let fresh = Stretch { from: batch.from_offset, to: batch.from_offset, ..Stretch::default() };
+        let stretch = self.coverage.entry(key).or_insert(fresh);
+        stretch.gaps += i64::from(batch.from_offset > stretch.to);
+        stretch.to = stretch.to.max(batch.to_offset);
+        stretch.records += batch.records;
     }
 
     fn total(&mut self, stage: &str, kind: &str, reason: &str) -> &mut i64 {
@@ -135,14 +140,19 @@ impl Outcomes {
         self.dead.extend(row);
     }
 
-    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
-        self.insert_outcomes.write(connection, std::mem::take(&mut self.outcomes)).await?;
+    pub async fn write(&mut self, store: &mut Store) -> Result<(), Error> {
+        store.write(&self.insert_outcomes, std::mem::take(&mut self.outcomes)).await?;
         let mut totals = Vec::new();
         for ((stage, kind, reason), records) in std::mem::take(&mut self.totals) {
             totals.extend([Cell::Text(stage), Cell::Text(kind), Cell::Text(reason), records.into()]);
         }
-        self.insert_totals.write(connection, totals).await?;
-        self.insert_coverage.write(connection, std::mem::take(&mut self.coverage)).await?;
-        self.insert_dead.write(connection, std::mem::take(&mut self.dead)).await
+        store.write(&self.insert_totals, totals).await?;
+        let mut coverage = Vec::new();
+        for ((stage, partition), stretch) in std::mem::take(&mut self.coverage) {
+            let numbers = [partition, stretch.from, stretch.to, stretch.records, stretch.gaps].map(Cell::Int);
+            coverage.extend([Cell::Text(stage)].into_iter().chain(numbers));
+        }
+        store.write(&self.insert_coverage, coverage).await?;
+        store.write(&self.insert_dead, std::mem::take(&mut self.dead)).await
     }
 }

@@ -5,13 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{AssertSqlSafe, Row};
-
 use super::Who;
-use crate::domain::{FieldType, Offset, Value};
+use crate::domain::{Offset, Value};
 use crate::projections::Error;
 use crate::projections::bulk::{Cell, Statement};
+use crate::projections::store::Store;
 use crate::schema::profile::{self, ProfileRecord};
 
 /// The columns that every version has; the migrations create them.
@@ -38,6 +36,7 @@ type Person = (String, String);
 #[derive(Debug)]
 pub struct Profiles {
     upsert: Statement,
+    gone: Statement,
     /// The batch's latest row of each person; `None` if the record removes them.
     rows: BTreeMap<Person, Option<Vec<Cell>>>,
 }
@@ -46,9 +45,12 @@ impl Profiles {
     pub fn new() -> Self {
         let columns: Vec<&str> = FIXED.into_iter().chain(profile::columns().iter().map(|column| column.name)).collect();
         let set: Vec<String> = columns[2..].iter().map(|name| format!("{name} = excluded.{name}")).collect();
-        let tail =
-            format!("ON CONFLICT (tenant_id, subject) DO UPDATE SET {} WHERE excluded.log_offset >= profiles.log_offset", set.join(", "));
-        Self { upsert: Statement::new("profiles", "INSERT INTO", &columns, &tail), rows: BTreeMap::new() }
+        let newest = format!("{} WHERE excluded.log_offset >= profiles.log_offset", set.join(", "));
+        Self {
+            upsert: Statement::set("profiles", &columns, &["tenant_id", "subject"], &newest),
+            gone: Statement::deleting("profiles", &["tenant_id", "subject"]),
+            rows: BTreeMap::new(),
+        }
     }
 
     pub fn set(&mut self, who: Who<'_>, record: &ProfileRecord<'_>, offset: Offset) {
@@ -79,18 +81,16 @@ impl Profiles {
         self.rows.insert((who.tenant.to_owned(), who.subject.to_owned()), None);
     }
 
-    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
-        let mut cells = Vec::new();
+    pub async fn write(&mut self, store: &mut Store) -> Result<(), Error> {
+        let (mut cells, mut gone) = (Vec::new(), Vec::new());
         for ((tenant, subject), row) in std::mem::take(&mut self.rows) {
             match row {
                 Some(row) => cells.extend(row),
-                None => {
-                    let gone = sqlx::query("DELETE FROM profiles WHERE tenant_id = ? AND subject = ?").bind(tenant).bind(subject);
-                    gone.execute(&mut *connection).await.map_err(Error::sql("profiles"))?;
-                }
+                None => gone.extend([tenant, subject].map(Cell::Text)),
             }
         }
-        self.upsert.write(connection, cells).await
+        store.write(&self.gone, gone).await?;
+        store.write(&self.upsert, cells).await
     }
 }
 
@@ -112,30 +112,5 @@ fn cell(value: &Value<'_>) -> Cell {
         Value::Text(text) => Cell::Text(text.clone().into_owned()),
         Value::Time(time) => Cell::Int(time.0),
         Value::Money(amount) => Cell::Float(amount.to_f64()),
-    }
-}
-
-/// Adds a column for every feature that `profiles` lacks.
-pub async fn add_columns(connection: &mut SqliteConnection) -> Result<(), Error> {
-    let present = sqlx::query("SELECT name FROM pragma_table_info('profiles')").fetch_all(&mut *connection).await;
-    let present: Vec<String> = present.map_err(Error::sql("profiles"))?.iter().map(|row| row.get(0)).collect();
-    let mut ddl = String::new();
-    for column in profile::columns() {
-        if !present.iter().any(|name| name == column.name) {
-            ddl.push_str(&format!("ALTER TABLE profiles ADD COLUMN {} {};\n", column.name, sql_type(column.kind)));
-        }
-    }
-    if ddl.is_empty() {
-        return Ok(());
-    }
-    let ddl = format!("BEGIN IMMEDIATE;\n{ddl}COMMIT;");
-    sqlx::raw_sql(AssertSqlSafe(ddl)).execute(connection).await.map_err(Error::sql("feature columns")).map(drop)
-}
-
-fn sql_type(kind: FieldType) -> &'static str {
-    match kind {
-        FieldType::Int | FieldType::Bool | FieldType::Time => "INTEGER",
-        FieldType::Float | FieldType::Money => "REAL",
-        FieldType::Text => "TEXT",
     }
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::sqlite::SqliteConnection;
-
 use super::Who;
 use crate::domain::Offset;
 use crate::projections::bulk::{Cell, Statement};
+use crate::projections::store::Store;
 use crate::projections::{Error, day};
 use crate::schema::records::SegmentChange;
 
@@ -29,24 +28,20 @@ pub struct Segments {
 impl Segments {
     pub fn new() -> Self {
         Self {
-            insert_members: Statement::new(
+            insert_members: Statement::replace(
                 "membership",
-                "INSERT OR REPLACE INTO",
                 &["tenant_id", "segment", "subject", "since", "digest", "cause"],
-                "",
+                &["tenant_id", "segment", "subject"],
             ),
             delete_members: Statement::deleting("membership", &["tenant_id", "segment", "subject"]),
-            insert_history: Statement::new(
+            insert_history: Statement::insert(
                 "membership_history",
-                "INSERT INTO",
                 &["tenant_id", "segment", "subject", "entered", "at", "digest", "cause", "late", "log_partition", "log_offset"],
-                "",
             ),
-            insert_daily: Statement::new(
+            insert_daily: Statement::add(
                 "segment_daily",
-                "INSERT INTO",
-                &["tenant_id", "segment", "day", "entered", "left"],
-                "ON CONFLICT DO UPDATE SET entered = entered + excluded.entered, left = left + excluded.left",
+                &["tenant_id", "segment", "day", "entered", "\"left\""],
+                &["tenant_id", "segment", "day"],
             ),
             members: BTreeMap::new(),
             history: Vec::new(),
@@ -77,7 +72,7 @@ impl Segments {
         }
     }
 
-    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
+    pub async fn write(&mut self, store: &mut Store) -> Result<(), Error> {
         let (mut entered, mut left) = (Vec::new(), Vec::new());
         for ((tenant, segment, subject), state) in std::mem::take(&mut self.members) {
             let key = [Cell::Text(tenant), Cell::Text(segment), Cell::Text(subject)];
@@ -88,13 +83,13 @@ impl Segments {
                 None => left.extend(key),
             }
         }
-        self.delete_members.write(connection, left).await?;
-        self.insert_members.write(connection, entered).await?;
-        self.insert_history.write(connection, std::mem::take(&mut self.history)).await?;
+        store.write(&self.delete_members, left).await?;
+        store.write(&self.insert_members, entered).await?;
+        store.write(&self.insert_history, std::mem::take(&mut self.history)).await?;
         let mut daily = Vec::new();
         for ((tenant, segment, day), (entered, left)) in std::mem::take(&mut self.daily) {
             daily.extend([Cell::Text(tenant), Cell::Text(segment), Cell::Text(day::text(day)), entered.into(), left.into()]);
         }
-        self.insert_daily.write(connection, daily).await
+        store.write(&self.insert_daily, daily).await
     }
 }

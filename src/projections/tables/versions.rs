@@ -1,9 +1,9 @@
 //! `wf_publications`: when which version of a workflow was brought into force, by whom, and until when.
 
-use sqlx::sqlite::SqliteConnection;
-
 use crate::domain::Offset;
 use crate::projections::Error;
+use crate::projections::bulk::Cell;
+use crate::projections::store::Store;
 use crate::schema::records::Definition;
 
 /// A word about a workflow. They are few, so that each is a statement of its own.
@@ -43,18 +43,19 @@ impl Versions {
         true
     }
 
-    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
+    pub async fn write(&mut self, store: &mut Store) -> Result<(), Error> {
         for Word { place, tenant, workflow, digest, about, at, by } in self.words.drain(..) {
-            let over = "UPDATE wf_publications SET is_over = 1, retired_at = ?, retired_by = ? WHERE tenant_id = ? AND workflow = ? AND NOT is_over";
-            let over = sqlx::query(over).bind(at).bind(by.clone()).bind(tenant.clone()).bind(workflow.clone());
-            over.execute(&mut *connection).await.map_err(Error::sql("wf_publications"))?;
+            let over = "UPDATE wf_publications SET is_over = TRUE, retired_at = ?, retired_by = ? WHERE tenant_id = ? AND workflow = ? AND NOT is_over";
+            let cells = vec![at.into(), by.clone().into(), tenant.as_str().into(), workflow.as_str().into()];
+            store.execute("wf_publications", over, cells).await?;
             if digest.is_empty() {
                 continue;
             }
             let new = "INSERT INTO wf_publications (publication_ref, tenant_id, workflow, digest, about, published_at, published_by) \
                        VALUES (?, ?, ?, ?, ?, ?, ?)";
-            let new = sqlx::query(new).bind(place).bind(tenant).bind(workflow).bind(digest).bind(about).bind(at).bind(by);
-            new.execute(&mut *connection).await.map_err(Error::sql("wf_publications"))?;
+            let texts = [tenant, workflow, digest, about].map(Cell::Text);
+            let cells = [Cell::Int(place)].into_iter().chain(texts).chain([at.into(), by.into()]);
+            store.execute("wf_publications", new, cells.collect()).await?;
         }
         Ok(())
     }

@@ -194,70 +194,72 @@ pub fn campaign(world: &World) {
 #[test]
 fn the_reader_answers_what_the_command_line_and_the_api_ask() {
     use crate::projections::runs::ApprovalQuery;
-    let world = World::new();
-    campaign(&world);
-    world.project();
-    let reader = Reader::new(world.dir.path(), &world.namespace);
-    let acme = TenantId::new("acme").unwrap();
-    let subjects = |query: RunQuery| {
-        let page = block_on(reader.runs(&acme, &RunQuery { limit: 20, ..query })).unwrap();
-        page.runs.into_iter().map(|run| run.subject).collect::<Vec<_>>().join(" ")
-    };
-    let all = RunQuery::default;
-    let some = |text: &str| Some(text.to_owned());
-    assert_eq!(subjects(all()), "u:joe u:jim u:hal u:gus u:eve u:cyd u:cid u:bud u:ben u:ann");
-    assert_eq!(subjects(RunQuery { status: some("open"), ..all() }), "u:joe u:hal u:gus u:cid u:bud u:ben");
-    assert_eq!(subjects(RunQuery { status: some("waiting"), ..all() }), "u:hal u:cid u:ben");
-    assert_eq!(subjects(RunQuery { status: some("paused"), reason: some("401"), ..all() }), "u:bud");
-    assert_eq!(subjects(RunQuery { status: some("goal"), workflow: some("winback"), ..all() }), "u:cyd u:ann");
-    assert_eq!(subjects(RunQuery { subject: some("u:eve"), ..all() }), "u:eve");
-    assert_eq!(subjects(RunQuery { workflow: some("other"), ..all() }), "");
-    let (mut pages, mut after) = (Vec::new(), None);
-    loop {
-        let page = block_on(reader.runs(&acme, &RunQuery { limit: 4, after, ..all() })).unwrap();
-        pages.push(page.runs.len());
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
+    for world in World::on_each() {
+        campaign(&world);
+        world.project();
+        let reader = world.reader();
+        let acme = TenantId::new("acme").unwrap();
+        let subjects = |query: RunQuery| {
+            let page = block_on(reader.runs(&acme, &RunQuery { limit: 20, ..query })).unwrap();
+            page.runs.into_iter().map(|run| run.subject).collect::<Vec<_>>().join(" ")
+        };
+        let all = RunQuery::default;
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(subjects(all()), "u:joe u:jim u:hal u:gus u:eve u:cyd u:cid u:bud u:ben u:ann");
+        assert_eq!(subjects(RunQuery { status: some("open"), ..all() }), "u:joe u:hal u:gus u:cid u:bud u:ben");
+        assert_eq!(subjects(RunQuery { status: some("waiting"), ..all() }), "u:hal u:cid u:ben");
+        assert_eq!(subjects(RunQuery { status: some("paused"), reason: some("401"), ..all() }), "u:bud");
+        assert_eq!(subjects(RunQuery { status: some("goal"), workflow: some("winback"), ..all() }), "u:cyd u:ann");
+        assert_eq!(subjects(RunQuery { subject: some("u:eve"), ..all() }), "u:eve");
+        assert_eq!(subjects(RunQuery { workflow: some("other"), ..all() }), "");
+        let (mut pages, mut after) = (Vec::new(), None);
+        loop {
+            let page = block_on(reader.runs(&acme, &RunQuery { limit: 4, after, ..all() })).unwrap();
+            pages.push(page.runs.len());
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
         }
+        assert_eq!(pages, [4, 4, 2]);
+
+        let gus = block_on(reader.runs(&acme, &RunQuery { subject: some("u:gus"), limit: 1, ..all() })).unwrap().runs.remove(0);
+        let found = block_on(reader.run(&acme, gus.id().unwrap())).unwrap().unwrap();
+        assert_eq!((found.at.len(), found.effects.len(), found.effects[1].status.as_str()), (1, 2, "retrying"));
+        assert_eq!(found.at[0].until, found.effects[1].next_try_at);
+        let effect = crate::workflow::EffectId::parse(&found.effects[1].effect).unwrap();
+        let (subject, target) = ("u:gus".to_owned(), "email".to_owned());
+        let whose = EffectOf { run: gus.run.clone(), subject, target, address: Some("person@example.org".to_owned()) };
+        assert_eq!(block_on(reader.effect_of(&acme, effect)).unwrap(), Some(whose));
+        let other = TenantId::new("other").unwrap();
+        assert_eq!(block_on(reader.run(&other, gus.id().unwrap())).unwrap(), None, "another tenant's run is not there");
+
+        let approvals =
+            |open_only| block_on(reader.approvals(&acme, &ApprovalQuery { open_only, limit: 9, ..Default::default() })).unwrap();
+        let open = approvals(true);
+        assert_eq!((open.len(), open[0].subject.as_str(), &open[0].shows["subject"]), (1, "u:hal", &serde_json::json!("We miss you")));
+        assert_eq!(approvals(false).len(), 6);
+
+        let funnel = block_on(reader.funnel(&acme, "winback", None, None)).unwrap();
+        let told: Vec<_> = funnel.iter().map(|node| (node.node.as_str(), node.entered, node.here)).collect();
+        assert_eq!(told[..3], [("arm", 10, 0), ("write", 8, 2), ("review", 6, 1)]);
+
+        let versions = block_on(reader.arms(&acme, "winback")).unwrap();
+        let told = |arms: &[crate::projections::runs::ArmResult]| {
+            arms.iter().map(|arm| (arm.arm.clone(), arm.converted, arm.runs, arm.is_baseline)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&versions[0]), [("holdout".to_owned(), 1, 2, true), ("treatment".to_owned(), 1, 7, false)]);
+        assert_eq!(told(&versions[1]), [("treatment".to_owned(), 0, 1, true)], "the version before is held against nothing of this one");
+        assert!(versions.len() == 2 && versions[0][0].digest != versions[1][0].digest);
+        let arms = &versions[0];
+        assert!(!arms[1].difference.unwrap().excludes_zero(), "of ten people nothing is known");
+
+        let now = block_on(reader.workflow_now()).unwrap();
+        assert_eq!(now, Millis::parse(NOW));
+        let timers = block_on(reader.timers(&acme, now.map(|now| now + 3_600_000), 10)).unwrap();
+        assert_eq!(timers.iter().map(|timer| timer.node.as_str()).collect::<Vec<_>>(), ["review", "send"]);
+        assert_eq!(block_on(reader.timers(&acme, None, 10)).unwrap().len(), 4);
     }
-    assert_eq!(pages, [4, 4, 2]);
-
-    let gus = block_on(reader.runs(&acme, &RunQuery { subject: some("u:gus"), limit: 1, ..all() })).unwrap().runs.remove(0);
-    let found = block_on(reader.run(&acme, gus.id().unwrap())).unwrap().unwrap();
-    assert_eq!((found.at.len(), found.effects.len(), found.effects[1].status.as_str()), (1, 2, "retrying"));
-    assert_eq!(found.at[0].until, found.effects[1].next_try_at);
-    let effect = crate::workflow::EffectId::parse(&found.effects[1].effect).unwrap();
-    let (subject, target) = ("u:gus".to_owned(), "email".to_owned());
-    let whose = EffectOf { run: gus.run.clone(), subject, target, address: Some("person@example.org".to_owned()) };
-    assert_eq!(block_on(reader.effect_of(&acme, effect)).unwrap(), Some(whose));
-    let other = TenantId::new("other").unwrap();
-    assert_eq!(block_on(reader.run(&other, gus.id().unwrap())).unwrap(), None, "another tenant's run is not there");
-
-    let approvals = |open_only| block_on(reader.approvals(&acme, &ApprovalQuery { open_only, limit: 9, ..Default::default() })).unwrap();
-    let open = approvals(true);
-    assert_eq!((open.len(), open[0].subject.as_str(), &open[0].shows["subject"]), (1, "u:hal", &serde_json::json!("We miss you")));
-    assert_eq!(approvals(false).len(), 6);
-
-    let funnel = block_on(reader.funnel(&acme, "winback", None, None)).unwrap();
-    let told: Vec<_> = funnel.iter().map(|node| (node.node.as_str(), node.entered, node.here)).collect();
-    assert_eq!(told[..3], [("arm", 10, 0), ("write", 8, 2), ("review", 6, 1)]);
-
-    let versions = block_on(reader.arms(&acme, "winback")).unwrap();
-    let told = |arms: &[crate::projections::runs::ArmResult]| {
-        arms.iter().map(|arm| (arm.arm.clone(), arm.converted, arm.runs, arm.is_baseline)).collect::<Vec<_>>()
-    };
-    assert_eq!(told(&versions[0]), [("holdout".to_owned(), 1, 2, true), ("treatment".to_owned(), 1, 7, false)]);
-    assert_eq!(told(&versions[1]), [("treatment".to_owned(), 0, 1, true)], "the version before is held against nothing of this one");
-    assert!(versions.len() == 2 && versions[0][0].digest != versions[1][0].digest);
-    let arms = &versions[0];
-    assert!(!arms[1].difference.unwrap().excludes_zero(), "of ten people nothing is known");
-
-    let now = block_on(reader.workflow_now()).unwrap();
-    assert_eq!(now, Millis::parse(NOW));
-    let timers = block_on(reader.timers(&acme, now.map(|now| now + 3_600_000), 10)).unwrap();
-    assert_eq!(timers.iter().map(|timer| timer.node.as_str()).collect::<Vec<_>>(), ["review", "send"]);
-    assert_eq!(block_on(reader.timers(&acme, None, 10)).unwrap().len(), 4);
 }
 
 #[test]
@@ -323,7 +325,7 @@ fn a_story_reads_no_further_than_the_run_went_and_over_what_is_damaged() {
     campaign(&world);
     world.project();
     let acme = TenantId::new("acme").unwrap();
-    let reader = Reader::new(world.dir.path(), &world.namespace);
+    let reader = world.reader();
     let page = block_on(reader.runs(&acme, &RunQuery { subject: Some("u:jim".into()), limit: 9, ..RunQuery::default() })).unwrap();
     let run = page.runs[0].id().unwrap();
     let detail = block_on(reader.run(&acme, run)).unwrap().unwrap();
@@ -346,14 +348,15 @@ fn a_story_reads_no_further_than_the_run_went_and_over_what_is_damaged() {
 
 #[test]
 fn runs_that_a_retry_would_move_are_found() {
-    let world = World::new();
-    campaign(&world);
-    world.project();
-    let acme = TenantId::new("acme").unwrap();
-    let reader = Reader::new(world.dir.path(), &world.namespace);
-    let stuck = RunQuery { is_stuck: true, limit: 99, ..RunQuery::default() };
-    let found: Vec<String> = block_on(reader.runs(&acme, &stuck)).unwrap().runs.into_iter().map(|run| run.subject).collect();
-    assert_eq!(found, ["u:gus", "u:bud"], "who is out of attempts or waits for the next, and nobody who goes on");
+    for world in World::on_each() {
+        campaign(&world);
+        world.project();
+        let acme = TenantId::new("acme").unwrap();
+        let reader = world.reader();
+        let stuck = RunQuery { is_stuck: true, limit: 99, ..RunQuery::default() };
+        let found: Vec<String> = block_on(reader.runs(&acme, &stuck)).unwrap().runs.into_iter().map(|run| run.subject).collect();
+        assert_eq!(found, ["u:gus", "u:bud"], "who is out of attempts or waits for the next, and nobody who goes on");
+    }
 }
 
 #[test]

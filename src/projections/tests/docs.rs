@@ -25,21 +25,24 @@ fn cells(line: &str) -> Vec<String> {
 
 #[test]
 fn the_documented_queries_give_the_documented_answers() {
-    let world = small_shop();
     let examples = examples();
     assert!(examples.len() > 10);
-    for (sql, answer) in examples {
-        let rows = block_on(query(world.dir.path(), &world.namespace, sql, Limits::default())).unwrap();
-        let mut lines = vec![rows.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>()];
-        lines.extend(rows.rows.iter().map(|row| row.iter().map(text).collect()));
-        let expected: Vec<Vec<String>> = answer.lines().map(cells).collect();
-        assert_eq!(lines, expected, "{sql}");
+    for world in World::on_each() {
+        small_shop(&world);
+        for (sql, answer) in &examples {
+            let on = world.place.backend();
+            let rows = block_on(query(&world.place, &world.namespace, sql, Limits::default()));
+            let rows = rows.unwrap_or_else(|error| panic!("{on:?}: {sql}: {error}"));
+            let mut lines = vec![rows.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>()];
+            lines.extend(rows.rows.iter().map(|row| row.iter().map(text).collect()));
+            let expected: Vec<Vec<String>> = answer.lines().map(cells).collect();
+            assert_eq!(lines, expected, "{on:?}: {sql}");
+        }
     }
 }
 
 /// Two customers and a tablet on two days in March.
-fn small_shop() -> World {
-    let world = World::new();
+pub fn small_shop(world: &World) {
     let at = |time: &str| Millis::parse(&format!("2024-03-{time}Z")).unwrap().0;
     let events = [
         ("u:ann", "Page", "01T10:00:00", r#"{"path":"/"}"#),
@@ -66,11 +69,10 @@ fn small_shop() -> World {
         let change = SegmentChange { segment, digest: "d", entered, at: at("02T13:00:00"), cause: "", late: false };
         world.append("segment_changes", 0, subject, &change);
     }
-    people(&world, at);
-    lost(&world, at("02T13:00:00"));
-    super::campaign::campaign(&world);
+    people(world, at);
+    lost(world, at("02T13:00:00"));
+    super::campaign::campaign(world);
     world.project();
-    world
 }
 
 fn people(world: &World, at: impl Fn(&str) -> i64) {

@@ -38,15 +38,16 @@ impl LogReader for Faulty {
 
 #[test]
 fn after_a_panic_and_a_failure_that_looks_lasting_sql_goes_on() {
-    let world = World::new();
-    world.event(0, "u:ann", "Page", 1, "");
-    let log = Arc::new(Faulty { log: world.log.clone(), fetches: AtomicUsize::new(0) });
-    let handle = Projector::start(log.clone(), world.dir.path(), &world.namespace, Options::default()).unwrap();
-    world.wait(&handle);
-    assert!(log.fetches.load(Ordering::SeqCst) > 2);
-    assert_eq!(world.sql("SELECT count(*) FROM events"), ["1"]);
-    handle.stop();
-    assert_eq!(handle.health(), Health::Stopped);
+    for world in World::on_each() {
+        world.event(0, "u:ann", "Page", 1, "");
+        let log = Arc::new(Faulty { log: world.log.clone(), fetches: AtomicUsize::new(0) });
+        let handle = Projector::start(log.clone(), &world.place, &world.namespace, Options::default()).unwrap();
+        world.wait(&handle);
+        assert!(log.fetches.load(Ordering::SeqCst) > 2);
+        assert_eq!(world.sql("SELECT count(*) FROM events"), ["1"]);
+        handle.stop();
+        assert_eq!(handle.health(), Health::Stopped);
+    }
 }
 
 #[test]
@@ -55,7 +56,7 @@ fn a_pause_before_the_next_try_ends_when_the_projector_is_stopped() {
     // A folder that cannot be one.
     let blocked = world.dir.path().join("file");
     std::fs::write(&blocked, "in the way").unwrap();
-    let handle = Projector::start(world.log.clone(), &blocked.join("read"), &world.namespace, Options::default()).unwrap();
+    let handle = Projector::start(world.log.clone(), blocked.join("read"), &world.namespace, Options::default()).unwrap();
     while !matches!(handle.health(), Health::Retrying(_)) {
         std::thread::yield_now();
     }

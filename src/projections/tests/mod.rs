@@ -1,18 +1,28 @@
-//! The projector against a log in memory and real SQLite files: exactly once, whatever runs beside it or crashes.
+//! The projector against a log in memory and real databases, SQLite and, in a build that has it, Postgres: exactly once, whatever runs beside
+//! it or crashes.
 
+#[cfg(feature = "postgres")]
+mod analysts;
 mod campaign;
 mod docs;
 mod failing;
+#[cfg(feature = "postgres")]
+mod faults;
 mod reading;
 mod rows;
 mod running;
+#[cfg(feature = "postgres")]
+mod same_rows;
+#[cfg(feature = "postgres")]
+mod services;
 mod workflows;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::generation::Generations;
+use super::store::Store;
 use super::tail::Tail;
 use super::*;
 use crate::domain::Value as Field;
@@ -29,19 +39,48 @@ use crate::schema::records::{
 
 const DAY: i64 = crate::domain::DAY_MS;
 
-/// A log with a namespace's topics, two partitions each, and the folder for its read model.
+/// A log with a namespace's topics, two partitions each, and the place of its read model.
 pub(super) struct World {
     pub log: Arc<MemoryLog>,
     pub clock: ManualClock,
+    pub place: Place,
     pub dir: tempfile::TempDir,
     pub namespace: Namespace,
 }
 
 impl World {
+    /// One for each database, freshly made.
+    pub fn on_each() -> impl Iterator<Item = Self> {
+        std::iter::once(Self::new()).chain(Self::on_postgres())
+    }
+
+    /// Over SQLite.
     pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::of(Place::from(dir.path()), dir)
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    pub fn on_postgres() -> Option<Self> {
+        None
+    }
+
+    #[cfg(feature = "postgres")]
+    pub fn on_postgres() -> Option<Self> {
+        let options = PostgresOptions {
+            url: services::database()?.to_owned(),
+            prefix: format!("{}_", services::fresh_name("t")),
+            // Others compile beside the tests.
+            timeout_ms: 60_000,
+            ..PostgresOptions::default()
+        };
+        Some(Self::of(Place::postgres(&options).unwrap(), tempfile::tempdir().unwrap()))
+    }
+
+    fn of(place: Place, dir: tempfile::TempDir) -> Self {
         let clock = ManualClock::at(Millis(1_700_000_000_000));
         let log = Arc::new(MemoryLog::new(Arc::new(clock.clone())));
-        let world = Self { log, clock, dir: tempfile::tempdir().unwrap(), namespace: Namespace::new("shop").unwrap() };
+        let world = Self { log, clock, place, dir, namespace: Namespace::new("shop").unwrap() };
         for topic in tables::TOPICS {
             world.create(topic);
         }
@@ -96,7 +135,7 @@ impl World {
 
     pub fn start(&self) -> Handle {
         let options = Options { clock: Arc::new(self.clock.clone()), ..Options::default() };
-        Projector::start(self.log.clone(), self.dir.path(), &self.namespace, options).unwrap()
+        Projector::start(self.log.clone(), &self.place, &self.namespace, options).unwrap()
     }
 
     /// Starts a projector, waits until it has everything, stops it.
@@ -121,20 +160,33 @@ impl World {
 
     /// The answer as lines of `|`-separated values.
     pub fn sql(&self, sql: &str) -> Vec<String> {
-        let rows = block_on(query(self.dir.path(), &self.namespace, sql, Limits::default())).unwrap();
+        let rows = block_on(query(&self.place, &self.namespace, sql, Limits::default())).unwrap_or_else(|error| panic!("{sql}: {error}"));
         rows.rows.iter().map(|row| row.iter().map(text).collect::<Vec<_>>().join("|")).collect()
     }
 
     async fn tail(&self) -> Tail {
-        let generations = Generations::new(self.dir.path(), &self.namespace);
-        let path = generations.db(generations.current().unwrap().unwrap());
-        let connection = store::open(&path, self.namespace.as_str()).await.unwrap();
-        Tail::new(self.log.clone(), &Options::default(), &self.namespace, &path, connection).await.unwrap()
+        Tail::new(self.log.clone(), &Options::default(), &self.namespace, self.store().await).await.unwrap()
+    }
+
+    pub fn generations(&self) -> Generations {
+        Generations::new(&self.place, &self.namespace)
+    }
+
+    async fn store(&self) -> Store {
+        let generations = self.generations();
+        generations.open(generations.current().await.unwrap().unwrap()).await.unwrap()
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader::new(&self.place, &self.namespace)
     }
 }
 
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    // One for all: connections to Postgres live as long as what they were made on.
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> =
+        LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    RUNTIME.block_on(future)
 }
 
 fn text(value: &Value) -> String {
@@ -195,10 +247,7 @@ pub(super) fn profile<'a>(subject: &'a str, features: &[(&str, Field<'a>)]) -> P
 }
 
 async fn tamper(world: &World, sql: &'static str) {
-    use sqlx::ConnectOptions;
-    let generations = Generations::new(world.dir.path(), &world.namespace);
-    let path = generations.db(generations.current().unwrap().unwrap());
-    let mut connection = store::write_options(&path).connect().await.unwrap();
-    sqlx::query(sql).execute(&mut connection).await.unwrap();
-    sqlx::Connection::close(connection).await.unwrap();
+    let mut store = world.store().await;
+    store.execute("tamper", sql, Vec::new()).await.unwrap();
+    store.close().await.unwrap();
 }

@@ -26,7 +26,7 @@ fn shipped(name: &str) -> Definition {
 }
 
 /// The journals that the tests of all shipped workflows give, each of a subject of its own.
-fn journals() -> Vec<(String, Vec<Fact>)> {
+pub(super) fn journals() -> Vec<(String, Vec<Fact>)> {
     let mut journals = Vec::new();
     for (name, _) in SHIPPED {
         let definition = shipped(name);
@@ -78,7 +78,7 @@ fn what_the_batches_and_restarts_were_does_not_show_in_the_rows() {
     let rows = dump(&at_once);
     assert!(rows.len() > 200, "{}", rows.len());
     assert_eq!(dump(&in_pieces), rows);
-    let rebuilt = block_on(rebuild(in_pieces.log.clone(), in_pieces.dir.path(), &in_pieces.namespace, &Options::default(), &mut |_| {
+    let rebuilt = block_on(rebuild(in_pieces.log.clone(), &in_pieces.place, &in_pieces.namespace, &Options::default(), &mut |_| {
         ControlFlow::Continue(())
     }));
     rebuilt.unwrap();
@@ -112,8 +112,7 @@ fn open_steps(facts: &[Fact]) -> Vec<String> {
 #[test]
 fn where_runs_are_is_what_the_core_says_wherever_the_journal_is_cut() {
     let journals = journals();
-    for quarter in 1..=4 {
-        let world = World::new();
+    for (quarter, world) in (1..=4).flat_map(|quarter| World::on_each().map(move |world| (quarter, world))) {
         let mut expected = Vec::new();
         for (subject, facts) in &journals {
             let cut = &facts[..facts.len() * quarter / 4];
@@ -128,142 +127,153 @@ fn where_runs_are_is_what_the_core_says_wherever_the_journal_is_cut() {
         );
         steps.sort();
         assert_eq!(steps, expected, "{quarter} quarters of each journal");
-        let here = "SELECT sum(entered) - sum(left), (SELECT count(*) FROM wf_steps) FROM wf_funnel";
+        let here = "SELECT sum(entered) - sum(\"left\"), (SELECT count(*) FROM wf_steps) FROM wf_funnel";
         assert_eq!(world.sql(here), [format!("{0}|{0}", expected.len())], "the funnel and the steps agree");
     }
 }
 
 #[test]
 fn a_run_is_told_from_its_start_to_its_end() {
-    let world = World::new();
-    let definition = shipped("winback");
-    let facts = crate::workflow::run(&definition, &definition.tests[0]);
-    for fact in &facts {
-        append_fact(&world, 0, "u:ann", fact);
+    for world in World::on_each() {
+        let definition = shipped("winback");
+        let facts = crate::workflow::run(&definition, &definition.tests[0]);
+        for fact in &facts {
+            append_fact(&world, 0, "u:ann", fact);
+        }
+        world.project();
+        let run = world.sql("SELECT workflow, user_id, status, outcome, nodes, arms, started_at, ended_at, facts FROM workflow_runs");
+        let facts = facts.iter().filter(|fact| fact.run.is_some()).count();
+        assert_eq!(
+            run,
+            [format!("winback|ann|completed|no answer|silent|arm=treatment|2024-03-01 17:00:00|2024-03-10 14:00:02|{facts}")],
+            "some facts are of the subject and of no run"
+        );
+        let effects =
+            world.sql("SELECT node, performer, target, status, attempts, performed, requested_at, finished_at FROM workflow_effects");
+        assert_eq!(
+            effects,
+            [
+                "write|agent|copywriter|done|1|1|2024-03-01 17:00:00|2024-03-01 17:00:20",
+                "send|channel|email|done|1|1|2024-03-04 14:00:00|2024-03-04 14:00:01",
+                "remind|channel|email|done|1|1|2024-03-07 14:00:01|2024-03-07 14:00:02"
+            ]
+        );
+        let messages = world.sql("SELECT node, channel, template, status, sent_at FROM workflow_messages");
+        assert_eq!(messages, ["send|email|winback|done|2024-03-04 14:00:01", "remind|email|winback_reminder|done|2024-03-07 14:00:02"]);
+        let approvals = world.sql("SELECT node, who, status, decided_by, shows FROM workflow_approvals");
+        assert_eq!(approvals, [r#"review|marketing|approved|bo|{"body":"Ann, come back","subject":"We miss you"}"#]);
+        assert_eq!(world.sql("SELECT count(*) FROM workflow_nodes"), ["0"], "nothing is open");
+        let here = world.sql("SELECT sum(entered), sum(\"left\") FROM workflow_funnel");
+        assert_eq!(here, ["10|10"]);
+        let ways = world.sql("SELECT node, way, runs FROM workflow_ways WHERE node IN ('review', 'response', 'silent', 'arm') ORDER BY 1");
+        assert_eq!(ways, ["arm|treatment|1", "response|timeout|1", "review|approved|1", "silent|completed|1"]);
     }
-    world.project();
-    let run = world.sql("SELECT workflow, user_id, status, outcome, nodes, arms, started_at, ended_at, facts FROM workflow_runs");
-    let facts = facts.iter().filter(|fact| fact.run.is_some()).count();
-    assert_eq!(
-        run,
-        [format!("winback|ann|completed|no answer|silent|arm=treatment|2024-03-01 17:00:00|2024-03-10 14:00:02|{facts}")],
-        "some facts are of the subject and of no run"
-    );
-    let effects = world.sql("SELECT node, performer, target, status, attempts, performed, requested_at, finished_at FROM workflow_effects");
-    assert_eq!(
-        effects,
-        [
-            "write|agent|copywriter|done|1|1|2024-03-01 17:00:00|2024-03-01 17:00:20",
-            "send|channel|email|done|1|1|2024-03-04 14:00:00|2024-03-04 14:00:01",
-            "remind|channel|email|done|1|1|2024-03-07 14:00:01|2024-03-07 14:00:02"
-        ]
-    );
-    let messages = world.sql("SELECT node, channel, template, status, sent_at FROM workflow_messages");
-    assert_eq!(messages, ["send|email|winback|done|2024-03-04 14:00:01", "remind|email|winback_reminder|done|2024-03-07 14:00:02"]);
-    let approvals = world.sql("SELECT node, who, status, decided_by, shows FROM workflow_approvals");
-    assert_eq!(approvals, [r#"review|marketing|approved|bo|{"body":"Ann, come back","subject":"We miss you"}"#]);
-    assert_eq!(world.sql("SELECT count(*) FROM workflow_nodes"), ["0"], "nothing is open");
-    let here = world.sql("SELECT sum(entered), sum(left) FROM workflow_funnel");
-    assert_eq!(here, ["10|10"]);
-    let ways = world.sql("SELECT node, way, runs FROM workflow_ways WHERE node IN ('review', 'response', 'silent', 'arm') ORDER BY 1");
-    assert_eq!(ways, ["arm|treatment|1", "response|timeout|1", "review|approved|1", "silent|completed|1"]);
 }
 
 #[test]
 fn the_funnel_of_some_days_is_that_of_the_runs_that_began_then_wherever_they_went_since() {
-    let world = World::new();
-    let (_, text) = crate::workflow::SHIPPED[0];
-    // One goes to its end over ten days; the other began in the middle of that, and waits.
-    for (user, start, for_days) in [("ann", "2024-03-01T10:00:00Z", 15), ("mia", "2024-03-05T10:00:00Z", 1)] {
-        let text = format!(
-            "{}\n[[test]]\nname = \"{user}\"\nsubject = \"ann\"\nstart = \"{start}\"\nfor = \"{for_days}d\"\nnever = [\"x\"]\n\
+    for world in World::on_each() {
+        let (_, text) = crate::workflow::SHIPPED[0];
+        // One goes to its end over ten days; the other began in the middle of that, and waits.
+        for (user, start, for_days) in [("ann", "2024-03-01T10:00:00Z", 15), ("mia", "2024-03-05T10:00:00Z", 1)] {
+            let text = format!(
+                "{}\n[[test]]\nname = \"{user}\"\nsubject = \"ann\"\nstart = \"{start}\"\nfor = \"{for_days}d\"\nnever = [\"x\"]\n\
              given = [{{ enters = \"lapsing\" }}, {{ at = \"1h\", approve = \"review\", by = \"bo\" }}]\n\
              effects = [{{ node = \"write\", result = {{ subject = \"s\", body = \"b\" }} }}, {{ node = \"send\", result = {{}} }}, {{ node = \"remind\", result = {{}} }}]\n",
-            &text[..text.find("[[test]]").unwrap()]
-        );
-        let definition = Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
-        for fact in &crate::workflow::run(&definition, &definition.tests[0]) {
-            append_fact(&world, 0, &format!("u:{user}"), fact);
+                &text[..text.find("[[test]]").unwrap()]
+            );
+            let definition = Definition::parse("w.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+            for fact in &crate::workflow::run(&definition, &definition.tests[0]) {
+                append_fact(&world, 0, &format!("u:{user}"), fact);
+            }
         }
+        world.project();
+        let reader = world.reader();
+        let acme = TenantId::new("acme").unwrap();
+        let funnel = |from: &str, before: &str| {
+            let nodes = block_on(reader.funnel(&acme, "winback", None, Some((from, before)))).unwrap();
+            for node in &nodes {
+                let out: i64 = node.ways.iter().map(|way| way.runs).sum();
+                assert_eq!((node.entered, node.left), (node.left + node.here, out), "{} adds up", node.node);
+            }
+            let sum = |of: fn(&Funnel) -> i64| nodes.iter().map(of).sum::<i64>();
+            (
+                sum(|node| i64::from(node.node == "arm") * node.entered),
+                sum(|node| node.here),
+                nodes.iter().any(|node| node.node == "silent"),
+            )
+        };
+        assert_eq!(funnel("2024-03-01", "2024-03-02"), (1, 0, true), "who began that day has come to the end since");
+        assert_eq!(funnel("2024-03-05", "2024-03-06"), (1, 1, false), "and who was there before is not among those that began later");
+        assert_eq!(funnel("2024-03-06", "~"), (0, 0, false), "on these days many came and went, and nobody began");
+        assert_eq!(funnel("", "~"), (2, 1, true));
     }
-    world.project();
-    let reader = Reader::new(world.dir.path(), &world.namespace);
-    let acme = TenantId::new("acme").unwrap();
-    let funnel = |from: &str, before: &str| {
-        let nodes = block_on(reader.funnel(&acme, "winback", None, Some((from, before)))).unwrap();
-        for node in &nodes {
-            let out: i64 = node.ways.iter().map(|way| way.runs).sum();
-            assert_eq!((node.entered, node.left), (node.left + node.here, out), "{} adds up", node.node);
-        }
-        let sum = |of: fn(&Funnel) -> i64| nodes.iter().map(of).sum::<i64>();
-        (sum(|node| i64::from(node.node == "arm") * node.entered), sum(|node| node.here), nodes.iter().any(|node| node.node == "silent"))
-    };
-    assert_eq!(funnel("2024-03-01", "2024-03-02"), (1, 0, true), "who began that day has come to the end since");
-    assert_eq!(funnel("2024-03-05", "2024-03-06"), (1, 1, false), "and who was there before is not among those that began later");
-    assert_eq!(funnel("2024-03-06", "~"), (0, 0, false), "on these days many came and went, and nobody began");
-    assert_eq!(funnel("", "~"), (2, 1, true));
 }
 
 #[test]
 fn versions_say_when_they_were_published_and_retired_and_by_whom() {
     use crate::schema::records::Definition as Said;
-    let world = World::new();
-    let say = |digest: &str, tenant: &str, at: i64, by: &str| {
-        let (kind, name, about) = ("workflow", "news", "What is new.");
-        world.append("definitions", 0, "", &Said { kind, name, digest, body: "", tenant, from_file: false, about, at, by });
-    };
-    // The first as a build before said it.
-    say("d1", "", 0, "");
-    say("d2", "", 60_000, "kim");
-    say("d9", "acme", 70_000, "ann");
-    say("d8", "other", 70_000, "joe");
-    say("", "", 120_000, "bo");
-    world.project();
-    let told = world.sql(
-        "SELECT published_for, digest, about, published_at, published_by, is_active, retired_at, retired_by FROM workflow_publications",
-    );
-    assert_eq!(
-        told,
-        [
-            "everyone|d1|What is new.|-|-|0|1970-01-01 00:01:00|kim",
-            "everyone|d2|What is new.|1970-01-01 00:01:00|kim|0|1970-01-01 00:02:00|bo",
-            "acme|d9|What is new.|1970-01-01 00:01:10|ann|1|-|-",
-            "other|d8|What is new.|1970-01-01 00:01:10|joe|1|-|-",
-        ]
-    );
-    let reader = Reader::new(world.dir.path(), &world.namespace);
-    let found = block_on(reader.publications(&TenantId::new("acme").unwrap(), "news")).unwrap();
-    let told: Vec<_> = found.iter().map(|one| (&*one.digest, one.tenant.as_deref(), one.is_active)).collect();
-    assert_eq!(told, [("d9", Some("acme"), true), ("d2", None, false), ("d1", None, false)]);
+    for world in World::on_each() {
+        let say = |digest: &str, tenant: &str, at: i64, by: &str| {
+            let (kind, name, about) = ("workflow", "news", "What is new.");
+            world.append("definitions", 0, "", &Said { kind, name, digest, body: "", tenant, from_file: false, about, at, by });
+        };
+        // The first as a build before said it.
+        say("d1", "", 0, "");
+        say("d2", "", 60_000, "kim");
+        say("d9", "acme", 70_000, "ann");
+        say("d8", "other", 70_000, "joe");
+        say("", "", 120_000, "bo");
+        world.project();
+        let told = world.sql(
+            "SELECT published_for, digest, about, published_at, published_by, is_active, retired_at, retired_by FROM workflow_publications \
+             ORDER BY published_at IS NOT NULL, published_at, published_for",
+        );
+        assert_eq!(
+            told,
+            [
+                "everyone|d1|What is new.|-|-|0|1970-01-01 00:01:00|kim",
+                "everyone|d2|What is new.|1970-01-01 00:01:00|kim|0|1970-01-01 00:02:00|bo",
+                "acme|d9|What is new.|1970-01-01 00:01:10|ann|1|-|-",
+                "other|d8|What is new.|1970-01-01 00:01:10|joe|1|-|-",
+            ]
+        );
+        let reader = world.reader();
+        let found = block_on(reader.publications(&TenantId::new("acme").unwrap(), "news")).unwrap();
+        let told: Vec<_> = found.iter().map(|one| (&*one.digest, one.tenant.as_deref(), one.is_active)).collect();
+        assert_eq!(told, [("d9", Some("acme"), true), ("d2", None, false), ("d1", None, false)]);
+    }
 }
 
 #[test]
 fn a_goal_converts_the_arm_and_leaves_every_node() {
-    let world = World::new();
-    let definition = shipped("winback");
-    for fact in &crate::workflow::run(&definition, &definition.tests[1]) {
-        append_fact(&world, 0, "u:ann", fact);
-        world.project();
+    for world in World::on_each() {
+        let definition = shipped("winback");
+        for fact in &crate::workflow::run(&definition, &definition.tests[1]) {
+            append_fact(&world, 0, "u:ann", fact);
+            world.project();
+        }
+        assert_eq!(world.sql("SELECT status, goal, outcome FROM workflow_runs"), ["goal|bought|bought"]);
+        assert_eq!(world.sql("SELECT node, arm, runs, converted, rate FROM workflow_conversions"), ["arm|treatment|1|1|1.0"]);
     }
-    assert_eq!(world.sql("SELECT status, goal, outcome FROM workflow_runs"), ["goal|bought|bought"]);
-    assert_eq!(world.sql("SELECT node, arm, runs, converted, rate FROM workflow_conversions"), ["arm|treatment|1|1|1.0"]);
 }
 
 #[test]
 fn a_refusal_and_a_skipped_entry_say_why() {
-    let world = World::new();
-    let definition = shipped("winback");
-    for (subject, test) in [("ann", "who said no to marketing"), ("bob", "nobody is won back twice")] {
-        let case = definition.tests.iter().find(|case| case.name.starts_with(test)).unwrap();
-        let case = crate::workflow::Case { subject: subject.to_owned(), ..case.clone() };
-        for fact in &crate::workflow::run(&definition, &case) {
-            append_fact(&world, 1, &format!("u:{subject}"), fact);
+    for world in World::on_each() {
+        let definition = shipped("winback");
+        for (subject, test) in [("ann", "who said no to marketing"), ("bob", "nobody is won back twice")] {
+            let case = definition.tests.iter().find(|case| case.name.starts_with(test)).unwrap();
+            let case = crate::workflow::Case { subject: subject.to_owned(), ..case.clone() };
+            for fact in &crate::workflow::run(&definition, &case) {
+                append_fact(&world, 1, &format!("u:{subject}"), fact);
+            }
         }
+        world.project();
+        let messages = world.sql("SELECT user_id, node, status, refusal, sent_at FROM workflow_messages WHERE refusal IS NOT NULL");
+        assert_eq!(messages, ["ann|send|refused|the person opted out|-"]);
+        assert_eq!(world.sql("SELECT subject, workflow, reason FROM workflow_skips"), ["u:bob|winback|reentry"]);
     }
-    world.project();
-    let messages = world.sql("SELECT user_id, node, status, refusal, sent_at FROM workflow_messages WHERE refusal IS NOT NULL");
-    assert_eq!(messages, ["ann|send|refused|the person opted out|-"]);
-    assert_eq!(world.sql("SELECT subject, workflow, reason FROM workflow_skips"), ["u:bob|winback|reentry"]);
 }
 
 const RUN: &str = "0123456789abcdef0123456789abcdef";
@@ -299,21 +309,22 @@ fn retrying(world: &World) {
 
 #[test]
 fn what_is_tried_again_is_stuck_with_its_error_and_its_next_try() {
-    let world = World::new();
-    retrying(&world);
-    time(&world, 0, MINUTE);
-    world.project();
-    let stuck = "SELECT node, why, detail, next_try_at FROM workflow_stuck";
-    assert_eq!(world.sql(stuck), ["send|retrying|503|1970-01-01 00:02:00"]);
-    assert_eq!(world.sql("SELECT due, node, doing FROM workflow_timers"), ["1970-01-01 00:02:00|send|effect"]);
-    assert_eq!(world.sql("SELECT day, node, target, category, errors FROM workflow_errors"), ["1970-01-01|send|email|api|1"]);
-    let message = world.sql("SELECT purpose, template, address, permit_until, status FROM workflow_messages");
-    assert_eq!(message, ["news|hello|ann@example.com|1970-01-01 00:00:00|retrying"]);
-    let paused = r#"{"run_paused":{"reason":"wait","by":"bo"}}"#;
-    append_body(&world, 0, "u:ann", 2 * MINUTE, RUN, paused);
-    world.project();
-    assert_eq!(world.sql(stuck), ["send|paused|wait|-"]);
-    assert!(world.sql("SELECT * FROM workflow_timers").is_empty(), "what is paused fires nothing");
+    for world in World::on_each() {
+        retrying(&world);
+        time(&world, 0, MINUTE);
+        world.project();
+        let stuck = "SELECT node, why, detail, next_try_at FROM workflow_stuck";
+        assert_eq!(world.sql(stuck), ["send|retrying|503|1970-01-01 00:02:00"]);
+        assert_eq!(world.sql("SELECT due, node, doing FROM workflow_timers"), ["1970-01-01 00:02:00|send|effect"]);
+        assert_eq!(world.sql("SELECT day, node, target, category, errors FROM workflow_errors"), ["1970-01-01|send|email|api|1"]);
+        let message = world.sql("SELECT purpose, template, address, permit_until, status FROM workflow_messages");
+        assert_eq!(message, ["news|hello|ann@example.com|1970-01-01 00:00:00|retrying"]);
+        let paused = r#"{"run_paused":{"reason":"wait","by":"bo"}}"#;
+        append_body(&world, 0, "u:ann", 2 * MINUTE, RUN, paused);
+        world.project();
+        assert_eq!(world.sql(stuck), ["send|paused|wait|-"]);
+        assert!(world.sql("SELECT * FROM workflow_timers").is_empty(), "what is paused fires nothing");
+    }
 }
 
 #[test]
@@ -330,86 +341,96 @@ fn what_was_looked_up_and_not_done_is_tried_again_or_has_failed() {
 
 #[test]
 fn an_answer_after_the_end_settles_and_a_message_sent_twice_is_found() {
-    let world = World::new();
-    retrying(&world);
-    // In a batch of its own: what ends with the run is written though nothing was said of it.
-    world.project();
-    append_body(&world, 0, "u:ann", 10, RUN, r#"{"run_ended":{"ending":"cancelled","node":"send","outcome":"by bo"}}"#);
-    world.project();
-    assert_eq!(world.sql("SELECT status, performed FROM workflow_effects"), ["cancelled|0"]);
-    let settled = format!(r#"{{"effect_settled":{{"effect":"{EFFECT}","run":"{RUN}","attempt":1,"outcome":"done","result":{{"id":7}}}}}}"#);
-    for performed in [1, 2] {
-        append_body(&world, 0, "u:ann", 20, "", &settled);
+    for world in World::on_each() {
+        retrying(&world);
+        // In a batch of its own: what ends with the run is written though nothing was said of it.
         world.project();
-        let row = world.sql("SELECT status, performed, settled, result, finished_at IS NOT NULL FROM workflow_effects");
-        assert_eq!(row, [format!(r#"settled|{performed}|done|{{"id":7}}|1"#)]);
+        append_body(&world, 0, "u:ann", 10, RUN, r#"{"run_ended":{"ending":"cancelled","node":"send","outcome":"by bo"}}"#);
+        world.project();
+        assert_eq!(world.sql("SELECT status, performed FROM workflow_effects"), ["cancelled|0"]);
+        let settled =
+            format!(r#"{{"effect_settled":{{"effect":"{EFFECT}","run":"{RUN}","attempt":1,"outcome":"done","result":{{"id":7}}}}}}"#);
+        for performed in [1, 2] {
+            append_body(&world, 0, "u:ann", 20, "", &settled);
+            world.project();
+            let row = world.sql("SELECT status, performed, settled, result, finished_at IS NOT NULL FROM workflow_effects");
+            assert_eq!(row, [format!(r#"settled|{performed}|done|{{"id":7}}|1"#)]);
+        }
+        assert_eq!(world.sql("SELECT status, facts FROM workflow_runs"), ["cancelled|7"], "it moves no run");
     }
-    assert_eq!(world.sql("SELECT status, facts FROM workflow_runs"), ["cancelled|7"], "it moves no run");
 }
 
 #[test]
 fn facts_of_later_builds_are_counted_and_broken_ones_listed() {
-    let world = World::new();
-    retrying(&world);
-    append_body(&world, 0, "u:ann", 11, RUN, r#"{"held":{"input":{"a":[1,{"b":2}]}}}"#);
-    append_body(&world, 0, "u:ann", 11, "", r#"{"consent_given":{"channel":"email"}}"#);
-    append_body(&world, 0, "u:ann", 11, RUN, r#"{"moved":{"visit":"#);
-    append_body(&world, 0, "u:ann", 11, "no id", r#"{"moved":{"visit":1,"from":"a","way":"","to":"b"}}"#);
-    append_body(&world, 0, "u:ann", 11, &RunId(9).to_string(), r#"{"moved":{"visit":1,"from":"a","way":"","to":"b"}}"#);
-    world.project();
-    assert_eq!(world.sql("SELECT facts, nodes FROM workflow_runs"), ["7|send"]);
-    let status = world.sql("SELECT applied, skipped, unreadable FROM processing_status WHERE topic = 'journal' AND partition = 0");
-    assert_eq!(status, ["8|1|2"]);
+    for world in World::on_each() {
+        retrying(&world);
+        append_body(&world, 0, "u:ann", 11, RUN, r#"{"held":{"input":{"a":[1,{"b":2}]}}}"#);
+        append_body(&world, 0, "u:ann", 11, "", r#"{"consent_given":{"channel":"email"}}"#);
+        append_body(&world, 0, "u:ann", 11, RUN, r#"{"moved":{"visit":"#);
+        append_body(&world, 0, "u:ann", 11, "no id", r#"{"moved":{"visit":1,"from":"a","way":"","to":"b"}}"#);
+        append_body(&world, 0, "u:ann", 11, &RunId(9).to_string(), r#"{"moved":{"visit":1,"from":"a","way":"","to":"b"}}"#);
+        world.project();
+        assert_eq!(world.sql("SELECT facts, nodes FROM workflow_runs"), ["7|send"]);
+        let status = world.sql("SELECT applied, skipped, unreadable FROM processing_status WHERE topic = 'journal' AND partition = 0");
+        assert_eq!(status, ["8|1|2"]);
+    }
 }
 
 #[test]
 fn branches_stand_beside_each_other_until_they_are_joined() {
-    let world = World::new();
-    let bodies = [
-        r#"{"run_started":{"workflow":"w","digest":"d1","cause":"m1","first":"both","entry":{},"vars":{},"profile":{}}}"#,
-        r#"{"forked":{"visit":1,"node":"both","join":"end","needs":1,"branches":["a","b"],"failing_cancels":true}}"#,
-        r#"{"delayed":{"visit":2,"node":"a","until":60000}}"#,
-        r#"{"wait_begun":{"visit":3,"node":"b","until":120000,"awaits":["signal go","event Order Completed"]}}"#,
-        r#"{"timer_fired":{"visit":2,"node":"a"}}"#,
-        r#"{"moved":{"visit":2,"from":"a","way":"elapsed","to":"end"}}"#,
-        r#"{"branch_ended":{"visit":4,"failed":false}}"#,
-        r#"{"step_cancelled":{"visit":3,"effect":null}}"#,
-        r#"{"joined":{"fork":1,"node":"end","to":"after","way":"joined"}}"#,
-        r#"{"approval_requested":{"visit":5,"node":"after","who":"legal","shows":{},"until":180000}}"#,
-    ];
-    let mut seen = Vec::new();
-    for (at, body) in bodies.iter().enumerate() {
-        append_body(&world, 0, "a:tablet", at as i64, RUN, body);
+    for world in World::on_each() {
+        let bodies = [
+            r#"{"run_started":{"workflow":"w","digest":"d1","cause":"m1","first":"both","entry":{},"vars":{},"profile":{}}}"#,
+            r#"{"forked":{"visit":1,"node":"both","join":"end","needs":1,"branches":["a","b"],"failing_cancels":true}}"#,
+            r#"{"delayed":{"visit":2,"node":"a","until":60000}}"#,
+            r#"{"wait_begun":{"visit":3,"node":"b","until":120000,"awaits":["signal go","event Order Completed"]}}"#,
+            r#"{"timer_fired":{"visit":2,"node":"a"}}"#,
+            r#"{"moved":{"visit":2,"from":"a","way":"elapsed","to":"end"}}"#,
+            r#"{"branch_ended":{"visit":4,"failed":false}}"#,
+            r#"{"step_cancelled":{"visit":3,"effect":null}}"#,
+            r#"{"joined":{"fork":1,"node":"end","to":"after","way":"joined"}}"#,
+            r#"{"approval_requested":{"visit":5,"node":"after","who":"legal","shows":{},"until":180000}}"#,
+        ];
+        let mut seen = Vec::new();
+        for (at, body) in bodies.iter().enumerate() {
+            append_body(&world, 0, "a:tablet", at as i64, RUN, body);
+            world.project();
+            seen.push(world.sql("SELECT nodes || ' ' || status FROM workflow_runs").remove(0));
+        }
+        let expected = ["both running", "a, b running", "a, b running", "a, b waiting", "a, b running", "b, end running", "b waiting"];
+        assert_eq!(seen[..7], expected);
+        assert_eq!(seen[7..], [" running", "after running", "after waiting"]);
+        let nodes = world.sql("SELECT node, doing, until, awaits FROM workflow_nodes");
+        assert_eq!(nodes, ["after|approval|1970-01-01 00:03:00|decision of legal"]);
+        append_body(&world, 0, "a:tablet", 200_000, RUN, r#"{"approval_late":{"visit":5,"by":"bo","approved":true}}"#);
+        append_body(&world, 0, "a:tablet", 200_000, RUN, r#"{"run_ended":{"ending":"terminated","node":"after","outcome":""}}"#);
         world.project();
-        seen.push(world.sql("SELECT nodes || ' ' || status FROM workflow_runs").remove(0));
+        assert_eq!(world.sql("SELECT status, late_clicks FROM workflow_approvals"), ["cancelled|1"]);
     }
-    let expected = ["both running", "a, b running", "a, b running", "a, b waiting", "a, b running", "b, end running", "b waiting"];
-    assert_eq!(seen[..7], expected);
-    assert_eq!(seen[7..], [" running", "after running", "after waiting"]);
-    let nodes = world.sql("SELECT node, doing, until, awaits FROM workflow_nodes");
-    assert_eq!(nodes, ["after|approval|1970-01-01 00:03:00|decision of legal"]);
-    append_body(&world, 0, "a:tablet", 200_000, RUN, r#"{"approval_late":{"visit":5,"by":"bo","approved":true}}"#);
-    append_body(&world, 0, "a:tablet", 200_000, RUN, r#"{"run_ended":{"ending":"terminated","node":"after","outcome":""}}"#);
-    world.project();
-    assert_eq!(world.sql("SELECT status, late_clicks FROM workflow_approvals"), ["cancelled|1"]);
 }
 
 #[test]
 fn which_definition_takes_entries_is_said_for_each_tenant() {
     use crate::schema::records::Activated;
-    let world = World::new();
-    let (first, second) = ("a".repeat(64), "b".repeat(64));
-    let activate = |tenant: &str, digest: &str| {
-        world.append("journal", 0, "", &JournalRecord::Activated(Activated { kind: "workflow", name: "news", digest, from: 0, tenant }));
-        world.project();
-        world.sql("SELECT substr(digest, 1, 1), is_active, active_for FROM workflow_versions ORDER BY digest").join(" ")
-    };
-    let said =
-        [activate("acme", &first), activate("other", &second), activate("acme", &second), activate("other", ""), activate("acme", "")];
-    assert_eq!(
-        said,
-        ["a|1|acme", "a|1|acme b|1|other", "a|0|- b|1|acme, other", "a|0|- b|1|acme", "a|0|- b|0|-"].map(|text| text.to_owned())
-    );
-    activate("", &first);
-    assert!(activate("", &second).ends_with("b|1|everyone"));
+    for world in World::on_each() {
+        let (first, second) = ("a".repeat(64), "b".repeat(64));
+        let activate = |tenant: &str, digest: &str| {
+            world.append(
+                "journal",
+                0,
+                "",
+                &JournalRecord::Activated(Activated { kind: "workflow", name: "news", digest, from: 0, tenant }),
+            );
+            world.project();
+            world.sql("SELECT substr(digest, 1, 1), is_active, active_for FROM workflow_versions ORDER BY digest").join(" ")
+        };
+        let said =
+            [activate("acme", &first), activate("other", &second), activate("acme", &second), activate("other", ""), activate("acme", "")];
+        assert_eq!(
+            said,
+            ["a|1|acme", "a|1|acme b|1|other", "a|0|- b|1|acme, other", "a|0|- b|1|acme", "a|0|- b|0|-"].map(|text| text.to_owned())
+        );
+        activate("", &first);
+        assert!(activate("", &second).ends_with("b|1|everyone"));
+    }
 }

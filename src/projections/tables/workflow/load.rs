@@ -1,13 +1,13 @@
 //! Rows back to what the fold knows: runs that are open and not in memory, a batch's worth at once.
 
 use rustc_hash::FxHashMap;
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::effect::{Effect, Message, STATUSES};
 use super::run::{Arm, Doing, Paused, Run, Step};
 use crate::projections::Error;
 use crate::projections::bulk::{Cell, Lookup};
+use crate::projections::store::Store;
+use crate::projections::value::Row;
 use crate::workflow::{EffectId, RunId};
 
 const EFFECT: &str = "SELECT e.effect_ref, e.run_ref, e.visit, e.node, e.effect_id, e.performer, e.target, e.purpose, e.status, e.attempts, \
@@ -27,24 +27,24 @@ pub struct Lookups {
 impl Lookups {
     pub fn new() -> Self {
         let run = "SELECT run_ref, tenant_id, run_id, definition_ref, subject, run_key, cause, parent_subject, parent_run, started_at, \
-                   since, updated_at, paused_at, paused_by, pause_reason, goal, goal_at, visits, facts FROM wf_runs WHERE run_id IN";
-        let step = "SELECT run_ref, visit, node, doing, since, until, awaits, effect_ref FROM wf_steps WHERE run_ref IN";
-        let arm = "SELECT run_ref, node, arm, assigned_at, goal, converted_at FROM wf_arms WHERE run_ref IN";
+                   since, updated_at, paused_at, paused_by, pause_reason, goal, goal_at, visits, facts FROM wf_runs WHERE";
+        let step = "SELECT run_ref, visit, node, doing, since, until, awaits, effect_ref FROM wf_steps WHERE";
+        let arm = "SELECT run_ref, node, arm, assigned_at, goal, converted_at FROM wf_arms WHERE";
         Self {
-            runs: Lookup::new("look up runs", run, "AND ended_at IS NULL"),
-            steps: Lookup::new("look up steps", step, "ORDER BY run_ref, visit"),
-            effects: Lookup::new("look up effects", &format!("{EFFECT} e.effect_ref IN"), ""),
-            arms: Lookup::new("look up arms", arm, ""),
+            runs: Lookup::new("look up runs", run, "run_id", "AND ended_at IS NULL"),
+            steps: Lookup::new("look up steps", step, "run_ref", "ORDER BY run_ref, visit"),
+            effects: Lookup::new("look up effects", EFFECT, "e.effect_ref", ""),
+            arms: Lookup::new("look up arms", arm, "run_ref", ""),
         }
     }
 
     /// Those of `ids` that are open, with everything that is open of them.
-    pub async fn runs(&self, connection: &mut SqliteConnection, ids: Vec<RunId>) -> Result<Vec<Run>, Error> {
+    pub async fn runs(&self, store: &mut Store, ids: Vec<RunId>) -> Result<Vec<Run>, Error> {
         let ids = ids.into_iter().map(|id| Cell::Text(id.to_string())).collect();
-        let rows = self.runs.fetch(connection, ids).await?;
+        let rows = store.look_up(&self.runs, ids).await?;
         let mut runs: FxHashMap<i64, Run> = rows.iter().filter_map(run).map(|run| (run.place, run)).collect();
         let places = || runs.keys().map(|place| Cell::Int(*place)).collect();
-        let (steps, arms) = (self.steps.fetch(connection, places()).await?, self.arms.fetch(connection, places()).await?);
+        let (steps, arms) = (store.look_up(&self.steps, places()).await?, store.look_up(&self.arms, places()).await?);
         let mut effects = Vec::new();
         for row in &steps {
             let step = step(row);
@@ -58,7 +58,7 @@ impl Lookups {
                 run.arms.push(arm(row));
             }
         }
-        for row in self.effects.fetch(connection, effects).await? {
+        for row in store.look_up(&self.effects, effects).await? {
             let Some(effect) = effect(&row) else { continue };
             // That of a step which is about to move on is over.
             if let Some(run) = runs.get_mut(&effect.run).filter(|_| effect.finished_at.is_none()) {
@@ -71,20 +71,19 @@ impl Lookups {
     }
 
     /// One that is over, or of a run that is.
-    pub async fn effect(&self, connection: &mut SqliteConnection, id: EffectId) -> Result<Option<Effect>, Error> {
+    pub async fn effect(&self, store: &mut Store, id: EffectId) -> Result<Option<Effect>, Error> {
         let sql = format!("{EFFECT} e.effect_id = ?");
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string());
-        let row = query.fetch_optional(connection).await.map_err(Error::sql("look up an effect"))?;
-        Ok(row.as_ref().and_then(effect))
+        let found = store.fetch("look up an effect", &sql, vec![Cell::Text(id.to_string())]).await?;
+        Ok(found.first().and_then(effect))
     }
 }
 
-fn text(row: &SqliteRow, at: usize) -> String {
-    row.get::<Option<String>, _>(at).unwrap_or_default()
+fn text(row: &Row, at: usize) -> String {
+    row.get::<Option<String>>(at).unwrap_or_default()
 }
 
 /// `None` if its id is none: someone else wrote it.
-fn run(row: &SqliteRow) -> Option<Run> {
+fn run(row: &Row) -> Option<Run> {
     let parent: Option<String> = row.get(7);
     let paused: Option<i64> = row.get(12);
     let goal: Option<String> = row.get(15);
@@ -104,7 +103,7 @@ fn run(row: &SqliteRow) -> Option<Run> {
         since: row.get(10),
         updated_at: row.get(11),
         paused: paused.map(|at| Paused { at, by: text(row, 13), reason: text(row, 14) }),
-        goal: goal.map(|goal| (goal, row.get::<Option<i64>, _>(16).unwrap_or_default())),
+        goal: goal.map(|goal| (goal, row.get::<Option<i64>>(16).unwrap_or_default())),
         visits: row.get(17),
         facts: row.get(18),
         steps: Vec::new(),
@@ -114,7 +113,7 @@ fn run(row: &SqliteRow) -> Option<Run> {
     })
 }
 
-fn step(row: &SqliteRow) -> Step {
+fn step(row: &Row) -> Step {
     Step {
         visit: row.get(1),
         node: row.get(2),
@@ -128,13 +127,13 @@ fn step(row: &SqliteRow) -> Step {
     }
 }
 
-fn arm(row: &SqliteRow) -> Arm {
+fn arm(row: &Row) -> Arm {
     let goal: Option<String> = row.get(4);
-    let converted = goal.map(|goal| (goal, row.get::<Option<i64>, _>(5).unwrap_or_default()));
+    let converted = goal.map(|goal| (goal, row.get::<Option<i64>>(5).unwrap_or_default()));
     Arm { node: row.get(1), arm: row.get(2), at: row.get(3), converted, touched: false }
 }
 
-fn effect(row: &SqliteRow) -> Option<Effect> {
+fn effect(row: &Row) -> Option<Effect> {
     let status: String = row.get(8);
     let message: Option<i64> = row.get(25);
     Some(Effect {

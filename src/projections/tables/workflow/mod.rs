@@ -2,7 +2,7 @@
 //!
 //! A batch's facts are folded in memory and each touched row is written once. What a fact moves is in memory if the run was seen lately,
 //! else it is loaded from its rows, all that a batch lacks at once; a run that ended is forgotten. Read `told` (records), `run` and
-//! `effect` (the fold), `out` and `counts` (what else comes of it), `rows` and `load` (to SQLite and back).
+//! `effect` (the fold), `out` and `counts` (what else comes of it), `rows` and `load` (to the database and back).
 
 mod counts;
 mod effect;
@@ -13,7 +13,6 @@ mod run;
 mod told;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use sqlx::sqlite::SqliteConnection;
 
 use self::effect::Effect;
 use self::load::Lookups;
@@ -25,6 +24,7 @@ use super::Who;
 use crate::domain::{Digest, Offset, PartitionId};
 use crate::projections::Error;
 use crate::projections::bulk::Cell;
+use crate::projections::store::Store;
 use crate::schema::records::{JournalFact, JournalRecord};
 use crate::workflow::{EffectId, RunId, address_left};
 
@@ -130,11 +130,11 @@ impl Workflows {
         Ok(is_row)
     }
 
-    pub async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
+    pub async fn write(&mut self, store: &mut Store) -> Result<(), Error> {
         if self.facts.is_empty() && self.time.is_empty() && self.cells.activated.is_empty() {
             return Ok(());
         }
-        self.load(connection).await?;
+        self.load(store).await?;
         let (mut out, mut strays, mut touched) = (Out::default(), Vec::new(), Vec::new());
         for fact in std::mem::take(&mut self.facts) {
             self.fold(fact, &mut out, &mut strays, &mut touched);
@@ -143,19 +143,19 @@ impl Workflows {
         for (_, id) in &touched {
             self.cells.add(&self.young[id]);
         }
-        for effect in self.settled(connection, strays).await? {
+        for effect in self.settled(store, strays).await? {
             self.cells.add_effect(&effect);
         }
         let mut times: Vec<_> = self.time.drain().collect();
         times.sort_unstable();
         self.cells.time.extend(times.into_iter().flat_map(|(partition, time)| [Cell::Int(i64::from(partition)), Cell::Int(time)]));
-        self.statements.write(connection, std::mem::take(&mut self.cells), out).await?;
+        self.statements.write(store, std::mem::take(&mut self.cells), out).await?;
         self.tidy(&touched);
         Ok(())
     }
 
     /// Brings the runs that this batch is about into the young generation.
-    async fn load(&mut self, connection: &mut SqliteConnection) -> Result<(), Error> {
+    async fn load(&mut self, store: &mut Store) -> Result<(), Error> {
         let mut missing = FxHashSet::default();
         let mut begun = FxHashSet::default();
         for fact in &self.facts {
@@ -174,7 +174,7 @@ impl Workflows {
         if missing.is_empty() {
             return Ok(());
         }
-        for run in self.lookups.runs(connection, missing.into_iter().collect()).await? {
+        for run in self.lookups.runs(store, missing.into_iter().collect()).await? {
             self.young.insert(run.id, run);
         }
         Ok(())
@@ -252,12 +252,12 @@ impl Workflows {
     }
 
     /// Answers that came late, put to the effects' own rows.
-    async fn settled(&self, connection: &mut SqliteConnection, strays: Vec<Stray>) -> Result<Vec<Effect>, Error> {
+    async fn settled(&self, store: &mut Store, strays: Vec<Stray>) -> Result<Vec<Effect>, Error> {
         let mut effects: Vec<Effect> = Vec::new();
         for stray in strays {
             let at = match effects.iter().position(|effect| effect.id == stray.effect) {
                 Some(at) => at,
-                None => match self.lookups.effect(connection, stray.effect).await? {
+                None => match self.lookups.effect(store, stray.effect).await? {
                     Some(effect) => {
                         effects.push(effect);
                         effects.len() - 1

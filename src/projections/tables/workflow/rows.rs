@@ -1,12 +1,11 @@
 //! Runs, steps, effects and the rest as rows: each touched row is written once per batch, whole.
 
-use sqlx::sqlite::SqliteConnection;
-
 use super::effect::Effect;
-use super::out::{Approval, ApprovalKey, Asked, Out};
+use super::out::{Approval, ApprovalKey, Asked, Decided, Out};
 use super::run::{Arm, Run, Step};
 use crate::projections::Error;
 use crate::projections::bulk::{Cell, Statement};
+use crate::projections::store::Store;
 
 #[derive(Debug)]
 pub struct Statements {
@@ -120,20 +119,18 @@ impl Statements {
     pub fn new() -> Self {
         let run: Vec<&str> = RUN.into_iter().chain(["facts"]).collect();
         Self {
-            definitions: Statement::new("wf_definitions", "INSERT OR IGNORE INTO", &["definition_ref", "workflow", "digest"], ""),
+            definitions: Statement::keep("wf_definitions", &["definition_ref", "workflow", "digest"], &["definition_ref"]),
             runs: upsert("wf_runs", &run, "run_ref", RUN_FIXED),
-            steps: Statement::new(
+            steps: Statement::replace(
                 "wf_steps",
-                "INSERT OR REPLACE INTO",
                 &["run_ref", "visit", "node", "doing", "since", "until", "awaits", "effect_ref"],
-                "",
+                &["run_ref", "visit"],
             ),
             gone_steps: Statement::deleting("wf_steps", &["run_ref", "visit"]),
             effects: upsert("wf_effects", &EFFECT, "effect_ref", EFFECT_FIXED),
             messages: upsert("wf_messages", &["effect_ref", "address", "template", "permit_until", "sent_at"], "effect_ref", 1),
-            approvals: Statement::new(
+            approvals: Statement::set(
                 "wf_approvals",
-                "INSERT INTO",
                 &[
                     "run_ref",
                     "visit",
@@ -150,127 +147,113 @@ impl Statements {
                     "shown",
                     "decided_link",
                 ],
-                "ON CONFLICT DO UPDATE SET who = excluded.who, shows = excluded.shows, requested_at = excluded.requested_at, \
+                &["run_ref", "visit"],
+                "who = excluded.who, shows = excluded.shows, requested_at = excluded.requested_at, \
                  deadline = excluded.deadline, status = excluded.status, decided_at = excluded.decided_at, \
-                 decided_by = excluded.decided_by, comment = excluded.comment, late_clicks = late_clicks + excluded.late_clicks, \
+                 decided_by = excluded.decided_by, comment = excluded.comment, late_clicks = wf_approvals.late_clicks + excluded.late_clicks, \
                  shown = excluded.shown, decided_link = excluded.decided_link",
             ),
-            arms: Statement::new(
+            arms: Statement::replace(
                 "wf_arms",
-                "INSERT OR REPLACE INTO",
                 &["run_ref", "node", "tenant_id", "definition_ref", "arm", "assigned_at", "goal", "converted_at"],
-                "",
+                &["run_ref", "node"],
             ),
-            funnel: Statement::new(
+            funnel: Statement::add(
                 "wf_funnel",
-                "INSERT INTO",
-                &["tenant_id", "definition_ref", "day", "node", "entered", "left"],
-                "ON CONFLICT DO UPDATE SET entered = entered + excluded.entered, left = left + excluded.left",
+                &["tenant_id", "definition_ref", "day", "node", "entered", "\"left\""],
+                &["tenant_id", "definition_ref", "day", "node"],
             ),
-            ways: Statement::new(
+            ways: Statement::add(
                 "wf_ways",
-                "INSERT INTO",
                 &["tenant_id", "definition_ref", "day", "node", "way", "runs"],
-                "ON CONFLICT DO UPDATE SET runs = runs + excluded.runs",
+                &["tenant_id", "definition_ref", "day", "node", "way"],
             ),
-            errors: Statement::new(
+            errors: Statement::add(
                 "wf_errors",
-                "INSERT INTO",
                 &["tenant_id", "definition_ref", "day", "node", "target", "category", "errors"],
-                "ON CONFLICT DO UPDATE SET errors = errors + excluded.errors",
+                &["tenant_id", "definition_ref", "day", "node", "target", "category"],
             ),
-            skips: Statement::new(
-                "wf_skips",
-                "INSERT INTO",
-                &["skip_ref", "tenant_id", "subject", "workflow", "reason", "cause", "at"],
-                "",
-            ),
-            notifications: Statement::new(
+            skips: Statement::insert("wf_skips", &["skip_ref", "tenant_id", "subject", "workflow", "reason", "cause", "at"]),
+            notifications: Statement::insert(
                 "wf_notifications",
-                "INSERT INTO",
                 &["notification_ref", "run_ref", "node", "at", "category", "severity", "text"],
-                "",
             ),
-            suppressions: Statement::new(
+            suppressions: Statement::set(
                 "wf_suppressions",
-                "INSERT INTO",
                 &["tenant_id", "subject", "channel", "address", "reason", "since", "until", "said_by"],
+                &["tenant_id", "subject", "channel", "address"],
                 // What holds for good is not shortened by what holds for a time.
-                "ON CONFLICT DO UPDATE SET reason = excluded.reason, since = excluded.since, until = excluded.until, \
-                 said_by = excluded.said_by WHERE until IS NOT NULL OR excluded.until IS NULL",
+                "reason = excluded.reason, since = excluded.since, until = excluded.until, said_by = excluded.said_by \
+                 WHERE wf_suppressions.until IS NOT NULL OR excluded.until IS NULL",
             ),
-            time: Statement::new("wf_time", "INSERT OR REPLACE INTO", &["partition", "time"], ""),
+            time: Statement::replace("wf_time", &["partition", "time"], &["partition"]),
         }
     }
 
-    pub async fn write(&self, connection: &mut SqliteConnection, cells: Cells, out: Out) -> Result<(), Error> {
+    pub async fn write(&self, store: &mut Store, cells: Cells, out: Out) -> Result<(), Error> {
         let Out { mut counts, approvals, notifications, mut gone_steps } = out;
-        self.definitions.write(connection, cells.definitions).await?;
+        store.write(&self.definitions, cells.definitions).await?;
         for Active { tenant, workflow, definition } in cells.activated {
-            let named = match definition {
-                Some(_) => sqlx::query("INSERT OR REPLACE INTO wf_active (tenant_id, workflow, definition_ref) VALUES (?1, ?2, ?3)"),
-                None => sqlx::query("DELETE FROM wf_active WHERE tenant_id = ?1 AND workflow = ?2 AND ?3 IS NULL"),
-            };
-            let named = named.bind(tenant).bind(workflow.clone()).bind(definition).execute(&mut *connection).await;
-            named.map_err(Error::sql("wf_active"))?;
-            let active = sqlx::query(
-                "UPDATE wf_definitions AS d SET is_active = EXISTS (SELECT 1 FROM wf_active AS a WHERE a.workflow = d.workflow \
-                 AND a.definition_ref = d.definition_ref) WHERE workflow = ?",
-            );
-            active.bind(workflow).execute(&mut *connection).await.map_err(Error::sql("wf_definitions"))?;
+            let named = "DELETE FROM wf_active WHERE tenant_id = ? AND workflow = ?";
+            store.execute("wf_active", named, vec![tenant.as_str().into(), workflow.as_str().into()]).await?;
+            if let Some(definition) = definition {
+                let named = "INSERT INTO wf_active (tenant_id, workflow, definition_ref) VALUES (?, ?, ?)";
+                store.execute("wf_active", named, vec![tenant.into(), workflow.as_str().into(), definition.into()]).await?;
+            }
+            let active = "UPDATE wf_definitions AS d SET is_active = EXISTS (SELECT 1 FROM wf_active AS a WHERE a.workflow = d.workflow \
+                          AND a.definition_ref = d.definition_ref) WHERE workflow = ?";
+            store.execute("wf_definitions", active, vec![workflow.into()]).await?;
         }
-        self.runs.write(connection, cells.runs).await?;
+        store.write(&self.runs, cells.runs).await?;
         gone_steps.sort_unstable();
         let gone = gone_steps.into_iter().flat_map(|(run, visit)| [Cell::Int(run), Cell::Int(visit)]).collect();
-        self.gone_steps.write(connection, gone).await?;
-        self.steps.write(connection, cells.steps).await?;
-        self.effects.write(connection, cells.effects).await?;
-        self.messages.write(connection, cells.messages).await?;
-        self.arms.write(connection, cells.arms).await?;
-        self.notifications.write(connection, notifications).await?;
+        store.write(&self.gone_steps, gone).await?;
+        store.write(&self.steps, cells.steps).await?;
+        store.write(&self.effects, cells.effects).await?;
+        store.write(&self.messages, cells.messages).await?;
+        store.write(&self.arms, cells.arms).await?;
+        store.write(&self.notifications, notifications).await?;
         let mut asked = Vec::new();
         for (key, mut approval) in approvals {
             match approval.asked.take() {
                 Some(it) => asked.extend(asked_cells(key, it, &approval)),
-                None => decide(connection, key, &approval).await?,
+                None => decide(store, key, &approval).await?,
             }
         }
-        self.approvals.write(connection, asked).await?;
+        store.write(&self.approvals, asked).await?;
         let added = counts.take();
-        self.funnel.write(connection, added.funnel).await?;
-        self.ways.write(connection, added.ways).await?;
-        self.errors.write(connection, added.errors).await?;
-        self.skips.write(connection, cells.skips).await?;
+        store.write(&self.funnel, added.funnel).await?;
+        store.write(&self.ways, added.ways).await?;
+        store.write(&self.errors, added.errors).await?;
+        store.write(&self.skips, cells.skips).await?;
         for suppression in cells.suppressions {
-            self.suppress(connection, suppression).await?;
+            self.suppress(store, suppression).await?;
         }
-        self.time.write(connection, cells.time).await
+        store.write(&self.time, cells.time).await
     }
 }
 
 impl Statements {
     /// One at a time: they are few.
-    async fn suppress(&self, connection: &mut SqliteConnection, suppression: Suppression) -> Result<(), Error> {
+    async fn suppress(&self, store: &mut Store, suppression: Suppression) -> Result<(), Error> {
         let Suppression { address, word } = suppression;
         match word {
             Some((reason, since, until, by)) => {
                 let cells = address.map(Cell::Text).into_iter().chain([Cell::Text(reason), since.into(), until.into(), text(&by)]);
-                self.suppressions.write(connection, cells.collect()).await
+                store.write(&self.suppressions, cells.collect()).await
             }
             None => {
                 let sql = "DELETE FROM wf_suppressions WHERE tenant_id = ? AND subject = ? AND address = ?";
                 let [tenant, subject, _, address] = address;
-                let gone = sqlx::query(sql).bind(tenant).bind(subject).bind(address);
-                gone.execute(connection).await.map_err(Error::sql("wf_suppressions")).map(drop)
+                store.execute("wf_suppressions", sql, [tenant, subject, address].map(Cell::Text).into()).await.map(drop)
             }
         }
     }
 }
 
 /// Inserts rows, or sets all columns but the first `fixed` of those that are there.
-fn upsert(table: &'static str, columns: &[&str], key: &str, fixed: usize) -> Statement {
-    let set: Vec<String> = columns[fixed..].iter().map(|name| format!("{name} = excluded.{name}")).collect();
-    Statement::new(table, "INSERT INTO", columns, &format!("ON CONFLICT ({key}) DO UPDATE SET {}", set.join(", ")))
+fn upsert(table: &'static str, columns: &[&str], key: &'static str, fixed: usize) -> Statement {
+    Statement::replace_but(table, columns, &[key], &columns[..fixed])
 }
 
 fn text(text: &str) -> Cell {
@@ -405,21 +388,22 @@ fn asked_cells((run, visit): ApprovalKey, asked: Asked, approval: &Approval) -> 
 }
 
 /// An approval whose request is a row already.
-async fn decide(connection: &mut SqliteConnection, (run, visit): ApprovalKey, approval: &Approval) -> Result<(), Error> {
+async fn decide(store: &mut Store, (run, visit): ApprovalKey, approval: &Approval) -> Result<(), Error> {
     let sql = "UPDATE wf_approvals SET status = coalesce(?, status), decided_at = coalesce(?, decided_at), \
                decided_by = coalesce(?, decided_by), decided_link = coalesce(?, decided_link), comment = coalesce(?, comment), \
                late_clicks = late_clicks + ? \
                WHERE run_ref = ? AND visit = ?";
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let decided = approval.decided.as_ref();
-    let update = sqlx::query(sql)
-        .bind(decided.map(|decided| decided.status))
-        .bind(decided.map(|decided| decided.at))
-        .bind(decided.and_then(|decided| some(&decided.by)))
-        .bind(decided.and_then(|decided| some(&decided.link)))
-        .bind(decided.and_then(|decided| some(&decided.comment)))
-        .bind(approval.late)
-        .bind(run)
-        .bind(visit);
-    update.execute(connection).await.map_err(Error::sql("wf_approvals")).map(drop)
+    let said = |of: fn(&Decided) -> &str| decided.map_or(Cell::Null, |decided| text(of(decided)));
+    let cells = vec![
+        said(|decided| decided.status),
+        decided.map(|decided| decided.at).into(),
+        said(|decided| &decided.by),
+        said(|decided| &decided.link),
+        said(|decided| &decided.comment),
+        approval.late.into(),
+        run.into(),
+        visit.into(),
+    ];
+    store.execute("wf_approvals", sql, cells).await.map(drop)
 }

@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio::task::JoinHandle;
 
-use super::{Error, store};
+use crate::projections::Error;
 
 /// Where a checkpoint begins. Larger costs recovery and cache, smaller moves pages that are about to change again.
 const WAL_BYTES_CHECKPOINT: u64 = 48 << 20;
@@ -47,7 +47,7 @@ impl Checkpoints {
         self.running = Some(tokio::spawn(async move {
             let mut connection = match idle {
                 Some(connection) => connection,
-                None => store::write_options(&path).connect().await.map_err(Error::sql("open for checkpoints"))?,
+                None => super::write_options(&path).connect().await.map_err(Error::sql("open for checkpoints"))?,
             };
             move_pages(&mut connection).await?;
             Ok(connection)

@@ -3,7 +3,7 @@
 -- The time that timers go by: in a namespace of wall time the day's, in one of event time what was stated.
 DROP VIEW IF EXISTS workflow_now;
 CREATE VIEW workflow_now AS
-SELECT coalesce((SELECT min(time) FROM wf_time), CAST(unixepoch('subsec') * 1000 AS INTEGER)) AS ms,
+SELECT coalesce((SELECT min(time) FROM wf_time), CAST(unixepoch('subsec') * 1000 AS BIGINT)) AS ms,
        datetime(coalesce((SELECT min(time) FROM wf_time) / 1000.0, unixepoch('subsec')), 'unixepoch') AS time;
 
 DROP VIEW IF EXISTS workflow_runs;
@@ -18,7 +18,7 @@ SELECT r.tenant_id,
        r.status,
        r.outcome,
        r.nodes,
-       (SELECT group_concat(a.node || '=' || a.arm, ', ') FROM wf_arms a WHERE a.run_ref = r.run_ref) AS arms,
+       (SELECT group_concat(a.node || '=' || a.arm, ', ' ORDER BY a.node) FROM wf_arms a WHERE a.run_ref = r.run_ref) AS arms,
        datetime(r.started_at / 1000.0, 'unixepoch') AS started_at,
        datetime(r.ended_at / 1000.0, 'unixepoch') AS ended_at,
        datetime(r.since / 1000.0, 'unixepoch') AS since,
@@ -42,7 +42,7 @@ DROP VIEW IF EXISTS workflow_versions;
 CREATE VIEW workflow_versions AS
 SELECT d.workflow, d.digest, d.is_active,
        -- Tenants, with commas between; `everyone` where it is of the whole namespace.
-       (SELECT group_concat(iif(a.tenant_id = '', 'everyone', a.tenant_id), ', ')
+       (SELECT group_concat(iif(a.tenant_id = '', 'everyone', a.tenant_id), ', ' ORDER BY a.tenant_id)
         FROM wf_active a WHERE a.definition_ref = d.definition_ref) AS active_for,
        p.about,
        -- Of the last time that it was published; each time has a row of workflow_publications.
@@ -195,7 +195,7 @@ GROUP BY a.tenant_id, d.workflow, d.digest, a.node, a.arm;
 -- Arrivals at and departures from each node, of the runs that began on a UTC day; whoever is there now has arrived and not left.
 DROP VIEW IF EXISTS workflow_funnel;
 CREATE VIEW workflow_funnel AS
-SELECT f.tenant_id, d.workflow, d.digest, f.day, f.node, f.entered, f.left
+SELECT f.tenant_id, d.workflow, d.digest, f.day, f.node, f.entered, f."left"
 FROM wf_funnel f
 JOIN wf_definitions d ON d.definition_ref = f.definition_ref;
 

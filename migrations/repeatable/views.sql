@@ -1,4 +1,6 @@
 -- Views for people: times as text (UTC), money in units, the design document's names. Made anew whenever this file changes.
+-- The same text for SQLite and for Postgres, where migrations/postgres/functions.sql has the functions of SQLite's that are used here.
+-- So: no text where a number is meant (CAST what JSON gives), truths are tested and never added, `left` stands in quotes.
 -- docs/sql.md describes each and has queries to begin with.
 
 -- Known users, with the design document's columns. `segment` lists all of them; `ltv_prediction` waits for a learned model.
@@ -67,15 +69,15 @@ CREATE VIEW v_scores AS
 SELECT p.tenant_id,
        p.subject,
        score.value ->> '$.score' AS score,
-       score.value ->> '$.value' AS value,
+       CAST(score.value ->> '$.value' AS DOUBLE PRECISION) AS value,
        score.value ->> '$.model' AS model,
-       score.value ->> '$.version' AS version,
+       CAST(score.value ->> '$.version' AS BIGINT) AS version,
        reason.key + 1 AS rank,
        reason.value ->> '$.feature' AS feature,
-       reason.value ->> '$.effect' AS effect
+       CAST(reason.value ->> '$.effect' AS DOUBLE PRECISION) AS effect
 FROM profiles p
-JOIN json_each(p.score_reasons) score
-LEFT JOIN json_each(score.value, '$.reasons') reason;
+CROSS JOIN json_each(p.score_reasons) score
+LEFT JOIN json_each(score.value, '$.reasons') reason ON TRUE;
 
 DROP VIEW IF EXISTS v_daily;
 CREATE VIEW v_daily AS
@@ -95,14 +97,14 @@ FROM daily_revenue;
 
 DROP VIEW IF EXISTS v_segments_now;
 CREATE VIEW v_segments_now AS
-SELECT tenant_id, segment, sum(entered) - sum(left) AS members, sum(entered) AS entered_ever, sum(left) AS left_ever
+SELECT tenant_id, segment, sum(entered) - sum("left") AS members, sum(entered) AS entered_ever, sum("left") AS left_ever
 FROM segment_daily
 GROUP BY tenant_id, segment;
 
 -- A segment's size at the end of each day on which it changed.
 DROP VIEW IF EXISTS v_segment_sizes;
 CREATE VIEW v_segment_sizes AS
-SELECT tenant_id, segment, day, entered, left, sum(entered - left) OVER (PARTITION BY tenant_id, segment ORDER BY day) AS members
+SELECT tenant_id, segment, day, entered, "left", sum(entered - "left") OVER (PARTITION BY tenant_id, segment ORDER BY day) AS members
 FROM segment_daily;
 
 -- People who have reached at least each step of each declared funnel.
@@ -110,10 +112,13 @@ DROP VIEW IF EXISTS v_funnel;
 CREATE VIEW v_funnel AS
 WITH RECURSIVE numbers (step) AS (SELECT 1 UNION ALL SELECT step + 1 FROM numbers WHERE step < 12),
 people AS (
-    SELECT p.tenant_id, f.value ->> '$.funnel' AS funnel, f.value ->> '$.step' AS reached, f.value ->> '$.steps' AS steps
-    FROM profiles p JOIN json_each(p.funnel_steps) f
+    SELECT p.tenant_id,
+           f.value ->> '$.funnel' AS funnel,
+           CAST(f.value ->> '$.step' AS BIGINT) AS reached,
+           CAST(f.value ->> '$.steps' AS BIGINT) AS steps
+    FROM profiles p CROSS JOIN json_each(p.funnel_steps) f
 )
-SELECT tenant_id, funnel, step, sum(reached >= step) AS people
+SELECT tenant_id, funnel, step, sum(CASE WHEN reached >= step THEN 1 ELSE 0 END) AS people
 FROM people JOIN numbers ON step <= steps
 GROUP BY tenant_id, funnel, step;
 
@@ -148,7 +153,7 @@ WITH acts AS (
     FROM events WHERE type IN ('track', 'page', 'screen')
 ),
 marked AS (
-    SELECT *, coalesce(timestamp - lag(timestamp) OVER person > 1800000, 1) AS begins
+    SELECT *, CASE WHEN timestamp - lag(timestamp) OVER person <= 1800000 THEN 0 ELSE 1 END AS begins
     FROM acts WINDOW person AS (PARTITION BY tenant_id, subject ORDER BY timestamp, event_id)
 ),
 numbered AS (
