@@ -14,7 +14,7 @@ use crate::stream::{NamespaceClock, inbox};
 const ENV_PREFIX: &str = "FLYWHEEL_";
 
 /// Variables with the prefix that are not settings: where scripts keep builds and caches, and what tests are told.
-const ENV_NOT_SETTINGS: &[&str] = &["FLYWHEEL_CONFIG", "FLYWHEEL_TARGET", "FLYWHEEL_CACHE", "FLYWHEEL_BIN"];
+const ENV_NOT_SETTINGS: &[&str] = &["FLYWHEEL_CONFIG", "FLYWHEEL_TARGET", "FLYWHEEL_CACHE", "FLYWHEEL_BIN", "FLYWHEEL_UPDATE_DOCS"];
 const ENV_NOT_SETTINGS_PREFIXES: &[&str] = &["FLYWHEEL_SIM_", "FLYWHEEL_TEST_"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
