@@ -152,7 +152,7 @@ impl World {
                 let end = self.log.watermarks(self.partition(topic, partition)).unwrap().end;
                 if end.0 > 0 {
                     let last = Offset(end.0 - 1);
-                    assert!(handle.wait_applied(topic, PartitionId(partition), last, Duration::from_secs(20)), "{:?}", handle.health());
+                    assert!(handle.wait_applied(topic, PartitionId(partition), last, Duration::from_secs(120)), "{:?}", handle.health());
                 }
             }
         }
